@@ -1,0 +1,49 @@
+"""Keep AI-generated content for reuse: one table, a Peewee model, SQLite or PostgreSQL."""
+
+from .binding import bind, for_database
+from .check import check
+from .cleanup import CleanupReport
+from .connection import connect
+from .enums import ContentStatus, ContentType
+from .errors import (
+    AIContentError,
+    ContentGoneError,
+    DatabaseUnavailableError,
+    DatabaseURLError,
+    DuplicateIdError,
+    MigrationError,
+    NotBoundError,
+    TableConflictError,
+    UnknownUserError,
+    UnsupportedDatabaseError,
+    UsersTableError,
+    ValidationError,
+)
+from .migrate import migrate, rollback
+from .model import AIGeneratedContent, User
+
+__all__ = [
+    "AIContentError",
+    "AIGeneratedContent",
+    "CleanupReport",
+    "ContentGoneError",
+    "ContentStatus",
+    "ContentType",
+    "DatabaseURLError",
+    "DatabaseUnavailableError",
+    "DuplicateIdError",
+    "MigrationError",
+    "NotBoundError",
+    "TableConflictError",
+    "UnknownUserError",
+    "UnsupportedDatabaseError",
+    "User",
+    "UsersTableError",
+    "ValidationError",
+    "bind",
+    "check",
+    "connect",
+    "for_database",
+    "migrate",
+    "rollback",
+]

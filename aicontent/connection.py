@@ -1,0 +1,168 @@
+"""Opening a database from a URL, for those who have none yet."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+import peewee
+
+from .errors import DatabaseUnavailableError, DatabaseURLError
+
+_FORMS = "sqlite:///file.db, sqlite:////absolute/file.db or postgresql://user:password@host/name"
+_RETRY_SECONDS = 0.02
+
+
+def connect(url: str, *, timeout: float = 5.0) -> peewee.Database:
+    """Open the database that a URL names, and look that it answers.
+
+    SQLite gets write-ahead logging, `synchronous=NORMAL`, enforced foreign keys, and
+    transactions that take the write lock at their start; a missing file is created. A
+    PostgreSQL URL goes to libpq as it is, with all of libpq's options.
+
+    Args:
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:`, or
+            `postgresql://user:password@host:port/name`.
+        timeout: seconds to wait for a SQLite lock that another connection holds; for
+            PostgreSQL, seconds to wait for the connection unless the URL says.
+
+    Returns:
+        The database, with no connection open: Peewee opens one per thread at its first use.
+
+    Raises:
+        DatabaseURLError: the URL cannot be understood.
+        DatabaseUnavailableError: the database cannot be opened.
+    """
+    parts = _split(url)
+    if parts.scheme == "sqlite":
+        return _sqlite(parts, timeout)
+    if parts.scheme in ("postgresql", "postgres"):
+        return _postgresql(url, parts, timeout)
+    raise DatabaseURLError(f"unknown scheme in the database URL: use {_FORMS}")
+
+
+def redact(url: str) -> str:
+    """Return a URL that can be shown: without its password, whatever else is wrong with it."""
+    scheme, separator, rest = url.partition("://")
+    userinfo, at, place = rest.rpartition("@")
+    shown = f"{scheme}{separator}{userinfo.partition(':')[0]}{at}{place}"
+    head, question, query = shown.partition("?")
+    pairs = [pair for pair in query.split("&") if "password" not in pair.lower()]
+    return head + question + "&".join(pairs) if any(pairs) else head
+
+
+def _split(url: str) -> SplitResult:
+    if not isinstance(url, str) or "://" not in url:
+        raise DatabaseURLError(f"not a database URL: use {_FORMS}")
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise DatabaseURLError(f"malformed database URL: use {_FORMS}") from None
+
+
+def _sqlite(parts: SplitResult, timeout: float) -> peewee.Database:
+    if parts.netloc or not parts.path.strip("/"):
+        raise DatabaseURLError(
+            "a SQLite URL has three slashes before a relative file, four before an absolute one: "
+            "sqlite:///file.db, sqlite:////absolute/file.db"
+        )
+    if parts.query or parts.fragment:
+        raise DatabaseURLError("a SQLite URL takes no options: write ? in a file name as %3F")
+    name = unquote(parts.path[1:])
+    database = peewee.SqliteDatabase(
+        name,
+        # NORMAL is safe under WAL: a power cut may lose the last commits, never the file.
+        pragmas={"foreign_keys": 1, "synchronous": 1},
+        timeout=timeout,
+        # A transaction that reads first and writes later fails at once under WAL when another
+        # has written in between; one that takes the lock at its start waits instead.
+        lock_type="IMMEDIATE",
+    )
+    try:
+        with database.connection_context():
+            _write_ahead(database, timeout)
+    except (peewee.DatabaseError, sqlite3.Error) as error:
+        raise DatabaseUnavailableError(_sqlite_remedy(name, error)) from error
+    return database
+
+
+def _write_ahead(database: peewee.SqliteDatabase, timeout: float) -> None:
+    # The mode is kept in the file, so it is set once, not per connection. SQLite's own wait
+    # does not cover this switch, so processes that start together have to try again.
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            if database.pragma("journal_mode") in ("wal", "memory"):
+                return
+            database.pragma("journal_mode", "wal")
+            return
+        except peewee.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_SECONDS)
+
+
+def _sqlite_remedy(name: str, error: Exception) -> str:
+    path = Path(name)
+    if not path.parent.is_dir():
+        remedy = f"the folder {path.parent} does not exist: create it"
+    elif path.is_dir():
+        remedy = "it is a folder: name a file"
+    elif "readonly" in str(error):
+        remedy = "it cannot be written: give this user write permission on it and its folder"
+    elif "locked" in str(error):
+        remedy = "another process holds its lock: try again when that has ended"
+    elif "not a database" in str(error):
+        remedy = "it is some other kind of file: name another"
+    else:
+        remedy = str(error)
+    return f"cannot open the SQLite database {name}: {remedy}"
+
+
+def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database:
+    _check_postgresql(parts)
+    database = peewee.PostgresqlDatabase(url.replace("postgres://", "postgresql://", 1))
+    if "connect_timeout" not in dict(parse_qsl(parts.query)):
+        # libpq counts whole seconds and takes 0 for ever.
+        database.connect_params["connect_timeout"] = max(1, round(timeout))
+    try:
+        with database.connection_context():
+            pass
+    except peewee.ImproperlyConfigured:
+        raise DatabaseUnavailableError(
+            "PostgreSQL needs a driver: pip install 'aicontent[postgres]' (or psycopg2)"
+        ) from None
+    except peewee.ProgrammingError:
+        raise _malformed() from None
+    except (peewee.OperationalError, UnicodeError) as error:
+        # libpq tells the host, the port and its reason, never the password; _check_postgresql
+        # has seen to it that no part of the password can pass for one of these.
+        reason = " ".join(str(error).split())
+        raise DatabaseUnavailableError(f"cannot reach {redact(url)}: {reason}") from None
+    return database
+
+
+def _check_postgresql(parts: SplitResult) -> None:
+    # A reserved character in a password shifts what follows it: libpq would take the rest for a
+    # host, a port, a name or an option, and repeat it in its message.
+    userinfo, _, hosts = parts.netloc.rpartition("@")
+    if "@" in userinfo or "@" in parts.path or parts.fragment:
+        raise _malformed()
+    for host in hosts.split(","):
+        port = host.rpartition("]")[2].rpartition(":")[2] if ":" in host else ""
+        if port and not (port.isascii() and port.isdigit()):
+            raise _malformed()
+    try:
+        parse_qsl(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise _malformed() from None
+
+
+def _malformed() -> DatabaseURLError:
+    return DatabaseURLError(
+        "malformed PostgreSQL URL: use postgresql://user:password@host:port/name; in the user "
+        "and the password write reserved characters in percent form (@ is %40, : is %3A, "
+        "/ is %2F, ? is %3F, # is %23, % is %25)"
+    )

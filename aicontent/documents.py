@@ -1,0 +1,156 @@
+"""One policy for JSON documents, whichever database they go to.
+
+SQLite stores nearly any text; PostgreSQL's jsonb does not, and keeps numbers as exact
+decimals. What either of them would refuse or change is refused here, before a driver sees it,
+so that every accepted document reads back equal from both.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal
+
+from .errors import ValidationError
+
+MAX_DEPTH = 200
+"""Levels of nesting. Python's own decoder stops near 1,000 less the caller's stack, SQLite's
+JSON functions at 1,000; 200 is far beyond real content and safe under any web framework."""
+
+MAX_INT_DIGITS = 4300
+"""Digits of an integer: the length at which Python itself refuses to write or read one."""
+
+_INT_LIMIT = 10**MAX_INT_DIGITS
+_LONGEST_KEY_SHOWN = 40
+
+
+def kind_of(value: object) -> str:
+    """Describe a value for an error message without repeating it."""
+    name = type(value).__name__
+    if isinstance(value, str):
+        return f"{name} of {len(value)} characters"
+    if isinstance(value, (dict, list, tuple, set)):
+        return f"{name} of {len(value)} items"
+    if isinstance(value, bool) or value is None:
+        return repr(value)
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63):
+        return f"{name} {value!r}"
+    return name
+
+
+def check_text(text: str, field: str) -> None:
+    """Refuse a string that PostgreSQL cannot hold.
+
+    Raises:
+        ValidationError: it has a NUL character (jsonb and text reject U+0000) or a lone
+            surrogate (not encodable as UTF-8).
+    """
+    if "\0" in text:
+        place = text.index("\0")
+        raise ValidationError(
+            field, "must not contain NUL (U+0000): remove it", f"one at character {place}"
+        )
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValidationError(
+            field,
+            "must be valid Unicode: decode it anew or replace lone surrogates",
+            f"U+{ord(text[error.start]):04X} at character {error.start}",
+        ) from None
+
+
+def check_document(document: object, field: str) -> None:
+    """Refuse a document that one of the backends would reject or change.
+
+    Args:
+        document: what is to be stored: dicts with string keys, lists, strings, finite numbers,
+            booleans and None.
+        field: the attribute it belongs to, for the message.
+
+    Raises:
+        ValidationError: with the path to the place, such as `generated_data.steps[2].text`.
+    """
+    try:
+        _check(document, 0)
+    except ValidationError as error:
+        raise ValidationError(field + error.field, error.rule, error.kind) from None
+
+
+def _check(value: object, depth: int) -> None:
+    # Each level prepends its own step to the path only when an error passes through it.
+    if isinstance(value, str):
+        check_text(value, "")
+    elif isinstance(value, dict):
+        _check_depth(depth)
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValidationError("", "must have strings as keys", f"a key {kind_of(key)}")
+            try:
+                check_text(key, "")
+                _check(item, depth + 1)
+            except ValidationError as error:
+                shown = key[:_LONGEST_KEY_SHOWN]
+                step = f".{shown}" if shown.isidentifier() else f"[{shown!r}]"
+                raise ValidationError(step + error.field, error.rule, error.kind) from None
+    elif isinstance(value, list):
+        _check_depth(depth)
+        for index, item in enumerate(value):
+            try:
+                _check(item, depth + 1)
+            except ValidationError as error:
+                raise ValidationError(
+                    f"[{index}]{error.field}", error.rule, error.kind
+                ) from None
+    elif value is None or isinstance(value, bool):
+        pass
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValidationError("", "must be a finite number: JSON has no other", kind_of(value))
+    elif isinstance(value, int):
+        if not -_INT_LIMIT < value < _INT_LIMIT:
+            raise ValidationError(
+                "", f"must have at most {MAX_INT_DIGITS} digits", "a longer integer"
+            )
+    else:
+        raise ValidationError(
+            "",
+            "must be JSON: dict, list, str, int, float, bool or None",
+            kind_of(value),
+        )
+
+
+def _check_depth(depth: int) -> None:
+    if depth >= MAX_DEPTH:
+        raise ValidationError(
+            "", f"must be nested at most {MAX_DEPTH} levels deep", "a deeper document"
+        )
+
+
+def encode(document: object) -> str:
+    """Write a checked document as compact JSON text that both backends keep exactly.
+
+    jsonb keeps 1e+23 as the integer 100000000000000000000000, which is not equal to the float;
+    written out with a fractional part it stays that float. Python writes an exponent with a
+    plus sign only for floats of 1e16 and more, so the slow way is taken only for those (and for
+    the rare text that contains "e+").
+    """
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _encode_positional(document) if "e+" in text else text
+
+
+def _encode_positional(value: object) -> str:
+    if isinstance(value, dict):
+        items = (f"{_dumps(key)}:{_encode_positional(item)}" for key, item in value.items())
+        return "{" + ",".join(items) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_encode_positional, value)) + "]"
+    if isinstance(value, float) and abs(value) >= 1e16:
+        return f"{Decimal(float.__repr__(value)):f}.0"
+    return _dumps(value)
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,27 @@
+"""The two enumerations of the specification."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ContentType(StrEnum):
+    """What a piece of content is for."""
+
+    LESSON = "lesson"
+    VOCABULARY_DRILL = "vocabulary_drill"
+    GRAMMAR_EXERCISE = "grammar_exercise"
+    CULTURAL_CONTENT = "cultural_content"
+    PERSONALIZED_EXERCISE = "personalized_exercise"
+    PRONUNCIATION_DRILL = "pronunciation_drill"
+    CONVERSATION_PRACTICE = "conversation_practice"
+
+
+class ContentStatus(StrEnum):
+    """How far its generation has come."""
+
+    PENDING = "pending"
+    GENERATING = "generating"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CACHED = "cached"

@@ -1,0 +1,89 @@
+"""Every error this package raises on purpose, under one root."""
+
+from __future__ import annotations
+
+import peewee
+
+
+class AIContentError(Exception):
+    """The root: catch it to catch whatever this package raises.
+
+    `row` is the number (from 1) of the row at fault when many were handed in at once.
+    """
+
+    row: int | None = None
+
+    def __str__(self) -> str:
+        text = self._message()
+        return text if self.row is None else f"row {self.row}: {text}"
+
+    def _message(self) -> str:
+        return super().__str__()
+
+
+class ValidationError(AIContentError, ValueError):
+    """A value that the table must not hold; nothing was written.
+
+    `field` is the model's attribute (with the path inside a document), `rule` what the value
+    has to satisfy, `kind` what it was instead: never the value itself, which may be a whole
+    document or private.
+    """
+
+    def __init__(self, field: str, rule: str, kind: str) -> None:
+        super().__init__(field, rule, kind)
+        self.field = field
+        self.rule = rule
+        self.kind = kind
+
+    def _message(self) -> str:
+        return f"{self.field}: {self.rule}; got {self.kind}"
+
+
+class UnknownUserError(AIContentError, peewee.IntegrityError):
+    """The row names a user that the users table does not have; nothing was written."""
+
+
+class DuplicateIdError(AIContentError, peewee.IntegrityError):
+    """A row with this id is stored already; nothing was written."""
+
+
+class ContentGoneError(AIContentError):
+    """The row was deleted (cleanup, a cascade) since this instance was loaded."""
+
+
+class NotBoundError(AIContentError):
+    """The model has no database yet."""
+
+
+class UnsupportedDatabaseError(AIContentError):
+    """A database the model cannot work on as it is configured."""
+
+
+class DatabaseURLError(AIContentError, ValueError):
+    """A database URL that cannot be understood. The message never repeats a password."""
+
+
+class DatabaseUnavailableError(AIContentError):
+    """A database that cannot be reached, read, or written at the moment."""
+
+
+class MigrationError(AIContentError):
+    """The schema cannot be changed; the database is as it was."""
+
+
+class UsersTableError(MigrationError):
+    """The host's users table is missing, or its id cannot be referenced."""
+
+
+class TableConflictError(MigrationError):
+    """A table of our name exists that our migrations did not make."""
+
+
+def database_code(error: peewee.PeeweeException) -> str:
+    """Return what the database calls an error: PostgreSQL's SQLSTATE, SQLite's name, or ""."""
+    cause = getattr(error, "orig", None)
+    for attribute in ("pgcode", "sqlstate", "sqlite_errorname"):
+        code = getattr(cause, attribute, None)
+        if code:
+            return str(code)
+    return ""

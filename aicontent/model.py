@@ -1,0 +1,237 @@
+"""The table as Python sees it: columns, helpers, queries."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import peewee
+
+from .cleanup import CleanupReport, cleanup
+from .documents import kind_of
+from .enums import ContentStatus, ContentType
+from .errors import ValidationError
+from .fields import (
+    DocumentField,
+    EnumColumn,
+    FractionField,
+    TextColumn,
+    UTCDateTimeField,
+    to_utc,
+)
+from .validation import enum_value
+from .writing import ValidatedModel
+
+if sys.version_info >= (3, 14):
+    from uuid import uuid7
+else:
+    from uuid_utils import uuid7
+
+def _new_id() -> str:
+    return str(uuid7())
+
+
+def _moment(now: datetime | None) -> datetime:
+    return datetime.now(UTC) if now is None else to_utc(now, "now")
+
+
+class User(peewee.Model):
+    """The host's users, of whom this package knows the id alone."""
+
+    class Meta:
+        table_name = "users"
+
+
+class AIGeneratedContent(ValidatedModel):
+    """A piece of generated content: what was asked, what came back, and how it was used.
+
+    Unbound on import: call `aicontent.bind(database)` once, or use
+    `aicontent.for_database(database)`.
+    """
+
+    id = TextColumn(max_length=36, primary_key=True, default=_new_id)
+    user = peewee.ForeignKeyField(
+        User,
+        column_name="userId",
+        object_id_name="user_id",
+        backref="+",
+        on_delete="CASCADE",
+        index=False,
+    )
+    type = EnumColumn(ContentType)
+    status = EnumColumn(ContentStatus, default=ContentStatus.PENDING)
+
+    request_payload = DocumentField(column_name="requestPayload")
+    generated_data = DocumentField(column_name="generatedData", null=True)
+    validation_results = DocumentField(column_name="validationResults", null=True)
+    metadata = DocumentField(null=True)
+
+    level = TextColumn(max_length=10, null=True)
+    topics = DocumentField(null=True)
+    focus_areas = DocumentField(column_name="focusAreas", null=True)
+
+    estimated_completion_time = peewee.IntegerField(
+        column_name="estimatedCompletionTime", null=True
+    )  # minutes
+    validation_score = FractionField(column_name="validationScore", null=True)  # 0 to 1
+    generation_time_ms = peewee.IntegerField(column_name="generationTimeMs", null=True)
+    token_usage = peewee.IntegerField(column_name="tokenUsage", null=True)
+    model_used = TextColumn(max_length=50, column_name="modelUsed", null=True)
+
+    usage_count = peewee.IntegerField(column_name="usageCount", null=True, default=0)
+    last_accessed_at = UTCDateTimeField(column_name="lastAccessedAt", null=True)
+    expires_at = UTCDateTimeField(column_name="expiresAt", null=True)
+
+    # Set by the database: one clock for all writers.
+    created_at = UTCDateTimeField(column_name="createdAt")
+    updated_at = UTCDateTimeField(column_name="updatedAt")
+
+    class Meta:
+        table_name = "ai_generated_content"
+
+    # Queries
+
+    @classmethod
+    def find_by_user_and_type(cls, user: Any, type: str) -> peewee.ModelSelect:
+        """Select a user's content of one type, newest first (ids tell within one moment).
+
+        Args:
+            user: the user's id, or the user's model instance.
+            type: a ContentType or its text.
+
+        Raises:
+            ValidationError: the user or the type cannot be one.
+        """
+        newest_first = (cls.created_at.desc(), cls.id.desc())
+        return cls.select().where(*cls._of(user, type)).order_by(*newest_first)
+
+    @classmethod
+    def find_reusable_content(
+        cls, user: Any, type: str, level: str | None = None, now: datetime | None = None
+    ) -> peewee.ModelSelect:
+        """Select what can be served again: completed, not expired; the least used first, of
+        these the newest.
+
+        Args:
+            user: the user's id, or the user's model instance.
+            type: a ContentType or its text.
+            level: only this level; any level when None or empty.
+            now: the moment to judge by, aware; the current one by default.
+
+        Raises:
+            ValidationError: an argument cannot be what it should be.
+        """
+        return (
+            cls.select()
+            .where(*cls._reusable(user, type, level, _moment(now)))
+            .order_by(cls.usage_count.asc(), cls.created_at.desc())
+        )
+
+    @classmethod
+    def reuse(
+        cls, user: Any, type: str, level: str | None = None, now: datetime | None = None
+    ) -> Self | None:
+        """Take the first of `find_reusable_content` and mark it accessed, in one statement.
+
+        A row that another caller is marking is waited for, never taken for a miss.
+
+        Args and Raises:
+            As `find_reusable_content`; NotBoundError without a database.
+
+        Returns:
+            The content, as it is stored now, or None when nothing can be reused.
+        """
+        moment = _moment(now)
+        other = cls.alias()
+        first = (
+            other.select(other.id)
+            .where(*cls._reusable(user, type, level, moment, source=other))
+            .order_by(other.usage_count.asc(), other.created_at.desc())
+            .limit(1)
+        )
+        if cls._database().for_update:
+            # When the wait is over PostgreSQL judges the row anew, and takes the next if need be.
+            first = first.for_update("FOR NO KEY UPDATE")
+        marked = cls.update(cls._accessed(moment)).where(cls.id == first).returning(cls)
+        return next(iter(list(marked.execute())), None)
+
+    @classmethod
+    def cleanup(cls, now: datetime | None = None) -> CleanupReport:
+        """Delete what has expired, whatever its status, and what failed over 24 hours ago.
+
+        Args:
+            now: the moment to judge by, aware; the current one by default.
+
+        Returns:
+            How many rows went, by reason.
+
+        Raises:
+            ValidationError: `now` is naive. NotBoundError without a database.
+        """
+        return cleanup(cls, cls._database(), _moment(now))
+
+    # Helpers of an instance
+
+    def is_expired(self, now: datetime | None = None) -> bool:
+        """Tell whether `expires_at` has passed by `now` (aware; the current moment by default)."""
+        if self.expires_at is None:
+            return False
+        return _moment(now) > to_utc(self.expires_at, "expires_at")
+
+    def is_reusable(self, now: datetime | None = None) -> bool:
+        """Tell whether this is completed and has not expired by `now`."""
+        return self.status == ContentStatus.COMPLETED and not self.is_expired(now)
+
+    def mark_accessed(self, now: datetime | None = None) -> None:
+        """Count one use, in one atomic UPDATE, and show on this instance what the row then holds.
+
+        On an instance that is not stored yet it changes the instance alone.
+
+        Raises:
+            ContentGoneError: the row was deleted meanwhile. ValidationError: `now` is naive.
+        """
+        moment = _moment(now)
+        if self.is_new:
+            self.last_accessed_at = moment
+            self.usage_count = (self.usage_count or 0) + 1
+        else:
+            self._update_row(self._accessed(moment))
+
+    # Pieces of statements
+
+    @classmethod
+    def _of(cls, user: Any, type: str, source: Any = None) -> list[Any]:
+        table = source or cls
+        return [
+            table.user == _user_id(user),
+            table.type == enum_value(ContentType, type, "type"),
+        ]
+
+    @classmethod
+    def _reusable(
+        cls, user: Any, type: str, level: str | None, moment: datetime, source: Any = None
+    ) -> list[Any]:
+        table = source or cls
+        conditions = [
+            *cls._of(user, type, table),
+            table.status == ContentStatus.COMPLETED,
+            table.expires_at.is_null() | (table.expires_at > moment),
+        ]
+        return [*conditions, table.level == level] if level else conditions
+
+    @classmethod
+    def _accessed(cls, moment: datetime) -> dict[str, Any]:
+        return {
+            "usage_count": peewee.fn.COALESCE(cls.usage_count, 0) + 1,
+            "last_accessed_at": moment,
+            **cls._touched(),
+        }
+
+
+def _user_id(user: Any) -> int:
+    key = user._pk if isinstance(user, peewee.Model) else user
+    if isinstance(key, bool) or not isinstance(key, int):
+        raise ValidationError("user", "must be the id or the instance of a user", kind_of(key))
+    return key
+

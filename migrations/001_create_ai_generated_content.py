@@ -1,0 +1,168 @@
+"""Create ai_generated_content: the specification's table, on SQLite and PostgreSQL.
+
+Written out as SQL and importing nothing of the package: what a migration did must not change
+when the model does.
+"""
+
+from peewee import SqliteDatabase
+
+TABLE = "ai_generated_content"
+FUNCTION = "ai_generated_content_set_updated_at"
+TRIGGER = "update_ai_generated_content_updated_at"
+
+TYPES = (
+    "lesson",
+    "vocabulary_drill",
+    "grammar_exercise",
+    "cultural_content",
+    "personalized_exercise",
+    "pronunciation_drill",
+    "conversation_practice",
+)
+STATUSES = ("pending", "generating", "completed", "failed", "cached")
+COUNTERS = ("estimatedCompletionTime", "generationTimeMs", "tokenUsage", "usageCount")
+DOCUMENTS = (
+    "requestPayload",
+    "generatedData",
+    "validationResults",
+    "metadata",
+    "topics",
+    "focusAreas",
+)
+
+# Name, PostgreSQL's type, SQLite's type, the rest of the definition, comment.
+COLUMNS = (
+    ("id", "varchar(36)", "VARCHAR(36)", "NOT NULL", None),
+    ("userId", "integer", "INTEGER", "NOT NULL", None),
+    ("type", "text", "TEXT", "NOT NULL", None),
+    ("status", "text", "TEXT", "NOT NULL DEFAULT 'pending'", None),
+    ("requestPayload", "jsonb", "TEXT", "NOT NULL", "Original ContentRequest data"),
+    ("generatedData", "jsonb", "TEXT", "NULL", "Final structured content"),
+    ("validationResults", "jsonb", "TEXT", "NULL", "Results from ContentValidator"),
+    ("metadata", "jsonb", "TEXT", "NULL", "Generation metadata (timing, model, etc.)"),
+    ("level", "varchar(10)", "VARCHAR(10)", "NULL", "User level when content was generated"),
+    ("topics", "jsonb", "TEXT", "NULL", "Array of topics covered"),
+    ("focusAreas", "jsonb", "TEXT", "NULL", "Areas of focus for personalization"),
+    ("estimatedCompletionTime", "integer", "INTEGER", "NULL", "Estimated time in minutes"),
+    ("validationScore", "real", "REAL", "NULL", "Content validation score 0-1"),
+    ("generationTimeMs", "integer", "INTEGER", "NULL", "Time taken to generate in milliseconds"),
+    ("tokenUsage", "integer", "INTEGER", "NULL", "AI tokens used for generation"),
+    ("modelUsed", "varchar(50)", "VARCHAR(50)", "NULL", "AI model used for generation"),
+    ("usageCount", "integer", "INTEGER", "DEFAULT 0", "How many times this content was accessed"),
+    ("lastAccessedAt", "timestamptz", "TEXT", "NULL", "When content was last accessed"),
+    ("expiresAt", "timestamptz", "TEXT", "NULL", "When cached content expires"),
+    ("createdAt", "timestamptz", "TEXT", "NOT NULL DEFAULT {now}", None),
+    ("updatedAt", "timestamptz", "TEXT", "NOT NULL DEFAULT {now}", None),
+)
+
+INDEXES = (
+    ("idx_ai_content_user_type", ("userId", "type")),
+    ("idx_ai_content_status", ("status",)),
+    ("idx_ai_content_type_level", ("type", "level")),
+    ("idx_ai_content_created", ("createdAt",)),
+    ("idx_ai_content_expires", ("expiresAt",)),
+    ("idx_ai_content_usage", ("usageCount",)),
+    ("idx_ai_content_cache_lookup", ("userId", "type", "level", "status")),
+)
+
+# Times on SQLite are text of one width, so that comparing text compares time; %f has three
+# digits there. 'now' is the same throughout a statement, its triggers included.
+SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+DIGIT = "[0-9]"
+SQLITE_TIME = "{0}{0}{0}{0}-{0}{0}-{0}{0} {0}{0}:{0}{0}:{0}{0}.{0}{0}{0}{0}{0}{0}".format(DIGIT)
+
+
+def _listed(values):
+    return ", ".join(f"'{value}'" for value in values)
+
+
+def _checks():
+    """The rules that bulk statements and other programs must not get around."""
+    yield "type_check", f'"type" IN ({_listed(TYPES)})'
+    yield "status_check", f'"status" IN ({_listed(STATUSES)})'
+    yield "validationScore_check", '"validationScore" BETWEEN 0 AND 1'
+    for column in COUNTERS:
+        yield f"{column}_check", f'"{column}" >= 0'
+
+
+def _sqlite_checks():
+    """What PostgreSQL's column types refuse by themselves."""
+    for column, length in (("id", 36), ("level", 10), ("modelUsed", 50)):
+        yield f"{column}_length", f'length("{column}") <= {length}'
+    for column in ("userId", *COUNTERS):
+        whole = f"typeof(\"{column}\") IN ('integer', 'null')"
+        yield f"{column}_integer", f'{whole} AND "{column}" BETWEEN -2147483648 AND 2147483647'
+    for column in DOCUMENTS:
+        # Asked for NULL, some versions of json_valid say no.
+        yield f"{column}_json", f'"{column}" IS NULL OR json_valid("{column}")'
+    # Not updatedAt: the trigger corrects what a statement sets there.
+    for column in ("lastAccessedAt", "expiresAt", "createdAt"):
+        yield f"{column}_utc", f"\"{column}\" GLOB '{SQLITE_TIME}'"
+
+
+def _create_table(sqlite):
+    now = f"({SQLITE_NOW})" if sqlite else "CURRENT_TIMESTAMP"
+    lines = [
+        f'"{name}" {lite if sqlite else postgres} {rest.format(now=now)}'
+        for name, postgres, lite, rest, _ in COLUMNS
+    ]
+    lines.append(f'CONSTRAINT "{TABLE}_pkey" PRIMARY KEY ("id")')
+    lines.append(
+        f'CONSTRAINT "{TABLE}_userid_foreign" '
+        'FOREIGN KEY ("userId") REFERENCES "users" ("id") ON DELETE CASCADE'
+    )
+    checks = [*_checks(), *(_sqlite_checks() if sqlite else ())]
+    lines += [f'CONSTRAINT "{TABLE}_{name}" CHECK ({rule})' for name, rule in checks]
+    return f'CREATE TABLE "{TABLE}" (\n  ' + ",\n  ".join(lines) + "\n)"
+
+
+def _create_sqlite_trigger():
+    # The WHEN ends the recursion under PRAGMA recursive_triggers, and spares statements that
+    # set the database's clock themselves a second write of the row.
+    return f"""
+        CREATE TRIGGER "{TRIGGER}" AFTER UPDATE ON "{TABLE}" FOR EACH ROW
+        WHEN NEW."updatedAt" IS NOT {SQLITE_NOW}
+        BEGIN
+            UPDATE "{TABLE}" SET "updatedAt" = {SQLITE_NOW} WHERE rowid = NEW.rowid;
+        END
+    """
+
+
+def _create_postgresql_trigger():
+    # A function of our own: the common name may be taken in the host's database.
+    yield f"""
+        CREATE FUNCTION "{FUNCTION}"() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            NEW."updatedAt" = CURRENT_TIMESTAMP;
+            RETURN NEW;
+        END;
+        $$
+    """
+    yield (
+        f'CREATE TRIGGER "{TRIGGER}" BEFORE UPDATE ON "{TABLE}" '
+        f'FOR EACH ROW EXECUTE FUNCTION "{FUNCTION}"()'
+    )
+
+
+def migrate(migrator, database, *, fake=False):
+    """Create the table, its indexes, its trigger and its comments."""
+    sqlite = isinstance(database, SqliteDatabase)
+    migrator.sql(_create_table(sqlite))
+    for name, columns in INDEXES:
+        quoted = ", ".join(f'"{column}"' for column in columns)
+        migrator.sql(f'CREATE INDEX "{name}" ON "{TABLE}" ({quoted})')
+    if sqlite:
+        migrator.sql(_create_sqlite_trigger())
+        return
+    for statement in _create_postgresql_trigger():
+        migrator.sql(statement)
+    for name, *_, comment in COLUMNS:
+        if comment:
+            migrator.sql(f"""COMMENT ON COLUMN "{TABLE}"."{name}" IS '{comment}'""")
+
+
+def rollback(migrator, database, *, fake=False):
+    """Drop what migrate() made, and nothing else: no CASCADE."""
+    migrator.sql(f'DROP TABLE "{TABLE}"')  # with its indexes and its trigger
+    if not isinstance(database, SqliteDatabase):
+        migrator.sql(f'DROP FUNCTION "{FUNCTION}"()')

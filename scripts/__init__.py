@@ -1,0 +1,1 @@
+"""What the `aicontent` command runs: a thin shell over the library."""
