@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import peewee
@@ -50,15 +51,8 @@ def for_database(
             f"user_model {user_model.__name__} must be a model of the table users with the "
             "primary key id, which the foreign key references"
         )
-    inherited = AIGeneratedContent.user
-    user = peewee.ForeignKeyField(
-        user_model,
-        column_name=inherited.column_name,
-        object_id_name=inherited.object_id_name,
-        backref="+",
-        on_delete=inherited.on_delete,
-        index=False,
-    )
+    user = deepcopy(AIGeneratedContent.user)  # with its column and its place in the order
+    user.rel_model, user.rel_field, user.declared_backref = user_model, key, "+"
     namespace: dict[str, Any] = {
         "__module__": AIGeneratedContent.__module__,
         "__doc__": AIGeneratedContent.__doc__,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import peewee
 
@@ -21,7 +23,7 @@ class Catalog:
     """The catalog of one database; which kind of database is decided here."""
 
     def __init__(self, database: peewee.Database) -> None:
-        self._database = database
+        self._run: Callable[..., Any] = database.execute_sql
         self.is_sqlite = isinstance(database, peewee.SqliteDatabase)
 
     def relation(self, name: str) -> Relation | None:
@@ -65,10 +67,10 @@ class Catalog:
         )
 
     def _names(self, sql: str, *values: str) -> set[str]:
-        return {row[0] for row in self._database.execute_sql(sql, values).fetchall()}
+        return {row[0] for row in self._run(sql, values).fetchall()}
 
     def _sqlite_relation(self, name: str) -> Relation | None:
-        run = self._database.execute_sql
+        run = self._run
         found = run(
             "SELECT type, name FROM sqlite_master "
             "WHERE type IN ('table', 'view') AND lower(name) = lower(?)",
@@ -88,7 +90,7 @@ class Catalog:
         return Relation(found[0], {row[0]: row[1] for row in rows}, frozenset(unique))
 
     def _postgresql_relation(self, name: str) -> Relation | None:
-        run = self._database.execute_sql
+        run = self._run
         found = run(
             "SELECT oid, relkind FROM pg_class WHERE oid = to_regclass(quote_ident(%s))", (name,)
         ).fetchone()

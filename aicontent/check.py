@@ -77,9 +77,13 @@ def _schema(database: peewee.Database) -> list[str]:
             return [f"{TABLE} was not made by aicontent's migrations: see docs/schema.md"]
         return [f"there is no {TABLE}: run `aicontent migrate`"]
     known = available()
-    problems = [f"migration {n} is pending: run `aicontent migrate`" for n in known if n not in done]
+    problems = [
+        f"migration {n} is pending: run `aicontent migrate`" for n in known if n not in done
+    ]
     problems += [
-        f"migration {n} is of a newer aicontent: upgrade the package" for n in done if n not in known
+        f"migration {n} is of a newer aicontent: upgrade the package"
+        for n in done
+        if n not in known
     ]
     if table is None:
         return [*problems, f"{TABLE} was dropped behind the migrations: restore it from a backup"]

@@ -101,9 +101,7 @@ def _check(value: object, depth: int) -> None:
             try:
                 _check(item, depth + 1)
             except ValidationError as error:
-                raise ValidationError(
-                    f"[{index}]{error.field}", error.rule, error.kind
-                ) from None
+                raise ValidationError(f"[{index}]{error.field}", error.rule, error.kind) from None
     elif value is None or isinstance(value, bool):
         pass
     elif isinstance(value, float):
@@ -127,6 +125,14 @@ def _check_depth(depth: int) -> None:
         raise ValidationError(
             "", f"must be nested at most {MAX_DEPTH} levels deep", "a deeper document"
         )
+
+
+def snapshot(document: object) -> str | None:
+    """Return a text that tells whether a document was changed since, whatever was put in."""
+    try:
+        return repr(document)
+    except (RecursionError, ValueError):  # nested too deep, or an integer too long, to be stored
+        return None
 
 
 def encode(document: object) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 import peewee
 
-from .documents import check_document, check_text, encode, kind_of
+from .documents import check_document, check_text, encode, kind_of, snapshot
 from .errors import ValidationError
 
 SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
@@ -65,7 +66,7 @@ class TextColumn(peewee.CharField):
     def db_value(self, value: Any) -> Any:
         if isinstance(value, str):
             check_text(value, self.name)
-        return super().db_value(value)
+        return super().db_value(value)  # type: ignore[no-untyped-call]
 
 
 class EnumColumn(peewee.TextField):
@@ -79,22 +80,29 @@ class EnumColumn(peewee.TextField):
     def db_value(self, value: Any) -> Any:
         if isinstance(value, str):
             check_text(value, self.name)
-        return super().db_value(value)
+        return super().db_value(value)  # type: ignore[no-untyped-call]
 
     def python_value(self, value: Any) -> Any:
         return self._members.get(value, value)
 
 
 class FractionField(peewee.FloatField):
-    """A finite number. SQLite would store NaN as NULL without a word."""
+    """A finite number of six digits: what the specification's float, four bytes on PostgreSQL,
+    gives back unchanged. SQLite has eight bytes, and would store NaN as NULL without a word."""
 
     field_type = "REAL"
 
     def db_value(self, value: Any) -> Any:
-        value = super().db_value(value)
-        if isinstance(value, float) and value - value != 0:
+        value = super().db_value(value)  # type: ignore[no-untyped-call]
+        if not isinstance(value, float):
+            return value
+        if not math.isfinite(value):
             raise ValidationError(self.name, "must be a finite number", kind_of(value))
-        return value
+        # Below this PostgreSQL refuses a four-byte float instead of rounding it to 0.
+        return float(f"{value:.6g}") if abs(value) >= _SMALLEST_REAL else 0.0
+
+
+_SMALLEST_REAL = 1.175495e-38
 
 
 class DocumentAccessor(peewee.FieldAccessor):
@@ -106,7 +114,7 @@ class DocumentAccessor(peewee.FieldAccessor):
             return self.field
         value = instance.__data__.get(self.name)
         if isinstance(value, (dict, list)) and self.name not in instance._dirty:
-            instance._as_read.setdefault(self.name, encode(value))
+            instance._as_read.setdefault(self.name, snapshot(value))
         return value
 
 
@@ -121,4 +129,4 @@ class DocumentField(peewee.JSONField):
     def db_value(self, value: Any) -> Any:
         if value is not None and not isinstance(value, peewee.Node):
             check_document(value, self.name)
-        return super().db_value(value)
+        return super().db_value(value)  # type: ignore[no-untyped-call]

@@ -28,6 +28,7 @@ if sys.version_info >= (3, 14):
 else:
     from uuid_utils import uuid7
 
+
 def _new_id() -> str:
     return str(uuid7())
 
@@ -93,7 +94,7 @@ class AIGeneratedContent(ValidatedModel):
     # Queries
 
     @classmethod
-    def find_by_user_and_type(cls, user: Any, type: str) -> peewee.ModelSelect:
+    def find_by_user_and_type(cls, user: Any, type: str) -> peewee.ModelSelect[Self]:
         """Select a user's content of one type, newest first (ids tell within one moment).
 
         Args:
@@ -109,7 +110,7 @@ class AIGeneratedContent(ValidatedModel):
     @classmethod
     def find_reusable_content(
         cls, user: Any, type: str, level: str | None = None, now: datetime | None = None
-    ) -> peewee.ModelSelect:
+    ) -> peewee.ModelSelect[Self]:
         """Select what can be served again: completed, not expired; the least used first, of
         these the newest.
 
@@ -152,7 +153,7 @@ class AIGeneratedContent(ValidatedModel):
         )
         if cls._database().for_update:
             # When the wait is over PostgreSQL judges the row anew, and takes the next if need be.
-            first = first.for_update("FOR NO KEY UPDATE")
+            first = first.for_update("FOR NO KEY UPDATE")  # type: ignore[arg-type]
         marked = cls.update(cls._accessed(moment)).where(cls.id == first).returning(cls)
         return next(iter(list(marked.execute())), None)
 
@@ -230,8 +231,7 @@ class AIGeneratedContent(ValidatedModel):
 
 
 def _user_id(user: Any) -> int:
-    key = user._pk if isinstance(user, peewee.Model) else user
+    key = user.get_id() if isinstance(user, peewee.Model) else user
     if isinstance(key, bool) or not isinstance(key, int):
         raise ValidationError("user", "must be the id or the instance of a user", kind_of(key))
     return key
-

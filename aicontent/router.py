@@ -43,7 +43,7 @@ class Router(FileRouter):
     def model(self) -> Any:
         """The history of this database, in a class of its own."""
         meta = type("Meta", (), {"database": self.database, "table_name": HISTORY_TABLE})
-        history = type("History", (MigrateHistory,), {"Meta": meta})
+        history: Any = type("History", (MigrateHistory,), {"Meta": meta})
         history.create_table(safe=True)
         return history
 
@@ -57,7 +57,7 @@ class Router(FileRouter):
         force: bool = False,
     ) -> str:
         """Run one migration, or take it back, and note it in the history."""
-        migrate, rollback = self.read(name)
+        migrate, rollback = self.read(name)  # type: ignore[no-untyped-call]
         migrator = Migrator(self.database)
         if downgrade:
             rollback(migrator, self.database, fake=False)

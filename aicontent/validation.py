@@ -77,9 +77,7 @@ def validate_row(
         _compiled(partial=partial)(row)
     except fastjsonschema.JsonSchemaValueException as error:
         column = error.path[1] if len(error.path) > 1 else _first_missing(row)
-        raise ValidationError(
-            columns[column].name, _rule_text(error), _kind_text(error)
-        ) from None
+        raise ValidationError(columns[column].name, _rule_text(error), _kind_text(error)) from None
 
 
 def _first_missing(row: Mapping[str, object]) -> str:
@@ -96,7 +94,7 @@ def _rule_text(error: fastjsonschema.JsonSchemaValueException) -> str:
         return "must be " + " or ".join(_PYTHON_NAMES[kind] for kind in kinds)
     if error.rule == "enum":
         return "must be one of " + ", ".join(definition)
-    return _RULES[error.rule].format(definition)
+    return _RULES[str(error.rule)].format(definition)
 
 
 _PYTHON_NAMES = {
@@ -138,4 +136,3 @@ def enum_value(enum: type[ContentType] | type[ContentStatus], value: str, field:
         shown = repr(value) if isinstance(value, str) and len(value) <= 40 else kind_of(value)
         rule = "must be one of " + ", ".join(member.value for member in enum)
         raise ValidationError(field, rule, shown) from None
-

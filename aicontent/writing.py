@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import peewee
 
-from .documents import encode
+from .documents import snapshot
 from .errors import (
     AIContentError,
     ContentGoneError,
@@ -32,13 +32,16 @@ _SET_BY_DATABASE = ("created_at", "updated_at")
 class ValidatedModel(peewee.Model):
     """The base of the model: how rows get in. What they mean is the model's own matter."""
 
+    _dirty: set[str]  # Peewee's, which its stubs leave out
+    _pk: Any
+
     class Meta:
         # A stale instance must not write back counters that others have moved on.
         only_save_dirty = True
 
     def __init__(self, **values: Any) -> None:
         # Text of the documents as they were read from this instance, by attribute.
-        self._as_read: dict[str, str] = {}
+        self._as_read: dict[str, str | None] = {}
         if "__no_default__" not in values:  # else a row that Peewee loads
             for name in values:
                 if not isinstance(getattr(type(self), name, None), peewee.Field):
@@ -55,7 +58,7 @@ class ValidatedModel(peewee.Model):
     def dirty_fields(self) -> list[peewee.Field]:
         """The fields that `save()` would write, documents changed in place included."""
         for name, text in self._as_read.items():
-            if name not in self._dirty and encode(self.__data__[name]) != text:
+            if name not in self._dirty and snapshot(self.__data__[name]) != text:
                 self._dirty.add(name)
         fields: list[peewee.Field] = super().dirty_fields
         return fields
@@ -138,7 +141,7 @@ class ValidatedModel(peewee.Model):
         Raises:
             MigrationError: the table is not there yet, or `safe` is false.
         """
-        if not (safe and cls.table_exists()):
+        if not (safe and cls._database().table_exists(cls._meta.table_name)):
             raise MigrationError(
                 f"{cls._meta.table_name} is made by its migrations: call aicontent.migrate()"
             )
@@ -170,13 +173,13 @@ class ValidatedModel(peewee.Model):
             rows = list(query.execute())
         if not rows:
             raise ContentGoneError(f"content {self._pk} was deleted; nothing was written")
-        self.__data__ |= rows[0]
+        self.__data__ |= {**changes, **rows[0]}
         self._saved(changes)
 
     def _saved(self, names: Iterable[str]) -> None:
         self._dirty.difference_update(names)
         for name in self._as_read.keys() - self._dirty:
-            self._as_read[name] = encode(self.__data__[name])
+            self._as_read[name] = snapshot(self.__data__[name])
 
     @classmethod
     def _validated_row(cls, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,8 +68,7 @@ INDEXES = (
 # Times on SQLite are text of one width, so that comparing text compares time; %f has three
 # digits there. 'now' is the same throughout a statement, its triggers included.
 SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
-DIGIT = "[0-9]"
-SQLITE_TIME = "{0}{0}{0}{0}-{0}{0}-{0}{0} {0}{0}:{0}{0}:{0}{0}.{0}{0}{0}{0}{0}{0}".format(DIGIT)
+SQLITE_TIME = "NNNN-NN-NN NN:NN:NN.NNNNNN".replace("N", "[0-9]")
 
 
 def _listed(values):

@@ -42,23 +42,21 @@ def run(
     def tell(what: str, text: str) -> None:
         echo(f"{what:<11}{text}")
 
-    applied = aicontent.migrate(database, create_users=True)
-    users = Catalog(database).relation("users")
-    if users is not None and set(users.columns) != {"id"}:
-        raise AIContentError(
-            "the quickstart makes users of its own, and this database has an application's: "
-            "give it a database for itself with --database"
-        )
-    aicontent.bind(database)
-    tell("Database", f"{url} ({', '.join(applied) or 'up to date'})")
     with database.connection_context():
+        users = Catalog(database).relation("users")
+        if users is not None and set(users.columns) != {"id"}:
+            raise AIContentError(
+                "the quickstart makes users of its own, and this database has an application's: "
+                "give it a database for itself with --database"
+            )
+        applied = aicontent.migrate(database, create_users=True)
+        tell("Database", f"{url} ({', '.join(applied) or 'up to date'})")
+        aicontent.bind(database)
         _tour(file, content_type, tell)
     tell("Explore", _hint(database, url))
 
 
-def _tour(
-    file: IO[bytes] | None, content_type: str, tell: Callable[[str, str], object]
-) -> None:
+def _tour(file: IO[bytes] | None, content_type: str, tell: Callable[[str, str], object]) -> None:
     user = User.create().id
     first = content_type if file else "lesson"
     missed = AIGeneratedContent.reuse(user, first)

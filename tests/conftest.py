@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,7 +144,7 @@ def Content(database: peewee.Database) -> type[aicontent.AIGeneratedContent]:  #
 
 
 @pytest.fixture
-def user(database: peewee.Database, Content: type[aicontent.AIGeneratedContent]) -> int:  # noqa: N803
+def user(database: peewee.Database, Content: type[aicontent.AIGeneratedContent]) -> int:
     """The id of a stored user."""
     users = Content.user.rel_model
     return int(users.create().id)
@@ -154,7 +152,7 @@ def user(database: peewee.Database, Content: type[aicontent.AIGeneratedContent])
 
 @pytest.fixture
 def store(
-    Content: type[aicontent.AIGeneratedContent],  # noqa: N803
+    Content: type[aicontent.AIGeneratedContent],
     user: int,
 ) -> Callable[..., aicontent.AIGeneratedContent]:
     """Store a lesson that can be reused; keyword arguments change it."""
@@ -170,10 +168,3 @@ def store(
         return Content.create(**(row | values))
 
     return store
-
-
-def run_python(code: str, *args: str, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, away from the checkout."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60, **options
-    )

@@ -1,0 +1,210 @@
+"""Tying the model to databases, and what an import costs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+
+import peewee
+import pytest
+
+import aicontent
+from aicontent import AIGeneratedContent, User
+from helpers import run_python
+
+
+@pytest.fixture
+def bound(database):
+    """The package's own model on this test's database, set free again afterwards."""
+    aicontent.bind(database)
+    yield AIGeneratedContent
+    for model in (AIGeneratedContent, User):
+        model.bind(None, bind_refs=False, bind_backrefs=False)
+
+
+def test_bind(bound, database):
+    content = bound.create(user=User.create(), type="lesson", request_payload={"a": [1]})
+    assert bound.get_by_id(content.id).request_payload == {"a": [1]}
+    assert bound.get_by_id(content.id).user == content.user
+
+
+def test_bind_again_to_a_database_of_the_other_kind(bound, kind, make_url):
+    other = aicontent.connect(make_url({"sqlite": "postgresql"}.get(kind, "sqlite"), True))
+    user = User.create()
+    bound.create(user=user, type="lesson", request_payload={"n": 1}, metadata={})
+    aicontent.bind(other)
+    assert bound.select().count() == 0
+    content = bound.create(user=User.create(), type="lesson", request_payload={"n": 2})
+    content.mark_accessed()
+    assert bound.reuse(content.user_id, "lesson") is None
+    assert bound.get().request_payload == {"n": 2}
+    other.close()
+
+
+def test_bind_leaves_the_hosts_models_alone(database):
+    code = """if 1:
+    import sys, peewee, aicontent
+    theirs = peewee.SqliteDatabase(":memory:")
+    class Person(peewee.Model):
+        class Meta:
+            database, table_name = theirs, "users"
+    class Note(peewee.Model):
+        content = peewee.ForeignKeyField(aicontent.AIGeneratedContent)
+        class Meta:
+            database = theirs
+    ours = peewee.SqliteDatabase(":memory:", pragmas={"foreign_keys": 1})
+    aicontent.bind(ours)
+    aicontent.for_database(ours, Person)
+    assert Person._meta.database is theirs and Note._meta.database is theirs
+    assert aicontent.AIGeneratedContent._meta.database is ours
+    print("apart")
+    """
+    assert run_python(code).stdout == "apart\n"
+
+
+def test_unbound_says_what_to_do():
+    code = """if 1:
+    import datetime, aicontent
+    from aicontent import AIGeneratedContent as C
+    content = C(user=1, type="lesson", request_payload={})
+    for call in (content.save, lambda: C.reuse(1, "lesson"), C.cleanup, lambda: C.create_many([])):
+        try:
+            call()
+        except aicontent.NotBoundError as error:
+            assert "aicontent.bind(database)" in str(error)
+            print("told")
+    assert str(C.find_by_user_and_type(1, "lesson"))
+    """
+    ran = run_python(code)
+    assert (ran.stdout, ran.stderr) == ("told\n" * 4, "")
+
+
+def test_for_database_returns_the_hosts_own_user(database):
+    class Person(peewee.Model):
+        class Meta:
+            database = None
+            table_name = "users"
+
+        def greeting(self):
+            return f"user {self.id}"
+
+    Person.bind(database)
+    model = aicontent.for_database(database, Person)
+    content = model.create(user=Person.create(), type="lesson", request_payload={})
+    assert model.get_by_id(content.id).user.greeting() == f"user {content.user_id}"
+    assert model.__name__ == "AIGeneratedContent"
+    assert not [name for name in vars(Person) if name.endswith("_set")]
+
+
+def test_for_database_keeps_the_order_of_columns(Content):
+    names = AIGeneratedContent._meta.sorted_field_names
+    assert Content._meta.sorted_field_names == names
+
+
+def test_for_database_refuses_a_user_model_that_is_not_users(database):
+    class Person(peewee.Model):
+        pass
+
+    class Keyed(peewee.Model):
+        name = peewee.TextField(primary_key=True)
+
+        class Meta:
+            table_name = "users"
+
+    for model in (Person, Keyed):
+        with pytest.raises(aicontent.UnsupportedDatabaseError, match="table users"):
+            aicontent.for_database(database, model)
+
+
+def test_two_databases_of_different_kinds_in_threads(make_url):
+    databases = [aicontent.connect(make_url(kind, True)) for kind in ("sqlite", "postgresql")]
+    models = [aicontent.for_database(database) for database in databases]
+    users = [model.user.rel_model.create().id for model in models]
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        model, user = models[number % 2], users[number % 2]
+        try:
+            with model._meta.database.connection_context():
+                for turn in range(25):
+                    payload = {"kind": number % 2, "turn": turn}
+                    content = model.create(user=user, type="lesson", request_payload=payload)
+                    assert model.get_by_id(content.id).request_payload == payload
+                    content.mark_accessed()
+        except BaseException as error:  # noqa: BLE001 - told to the main thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for number, model in enumerate(models):
+        rows = [(c.request_payload["kind"], c.usage_count) for c in model.select()]
+        assert rows == [(number, 1)] * 100
+        model._meta.database.close()
+
+
+def test_databases_that_cannot_be_bound(tmp_path):
+    path = tmp_path / "plain.db"
+    with pytest.raises(aicontent.UnsupportedDatabaseError, match=r"pragmas=\{'foreign_keys': 1\}"):
+        aicontent.bind(peewee.SqliteDatabase(path))
+    with pytest.raises(aicontent.UnsupportedDatabaseError, match="init"):
+        aicontent.bind(peewee.SqliteDatabase(None))
+    with pytest.raises(aicontent.UnsupportedDatabaseError, match="got MySQLDatabase"):
+        aicontent.for_database(peewee.MySQLDatabase("x"))
+    with pytest.raises(aicontent.UnsupportedDatabaseError, match="got str"):
+        aicontent.bind("sqlite:///x.db")
+    with pytest.raises(aicontent.UnsupportedDatabaseError, match="got NoneType"):
+        aicontent.bind(peewee.Proxy())
+    assert AIGeneratedContent._meta.database is None
+
+
+def test_a_proxy_that_is_initialised_will_do(database):
+    proxy = peewee.DatabaseProxy()
+    proxy.initialize(database)
+    assert aicontent.for_database(proxy)._meta.database is database
+
+
+def test_looking_at_foreign_keys_leaves_the_connection_as_it_was(url, kind):
+    database = aicontent.connect(url)
+    aicontent.for_database(database)
+    assert database.is_closed()
+
+
+def test_an_import_loads_nothing_heavy_and_touches_nothing(tmp_path):
+    code = """if 1:
+    import sys
+    import peewee, fastjsonschema
+    before = set(sys.modules)
+    import aicontent
+    loaded = {name.partition(".")[0] for name in set(sys.modules) - before}
+    print(*loaded)
+    """
+    ran = run_python(code, cwd=tmp_path)
+    assert ran.stderr == ""
+    loaded = set(ran.stdout.split()) - sys.stdlib_module_names
+    assert loaded <= {"aicontent", "uuid_utils"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_works_where_the_current_directory_was_removed(tmp_path):
+    code = """if 1:
+    import os, sys
+    os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])
+    import aicontent
+    print("imported")
+    """
+    assert run_python(code, str(tmp_path)).stdout == "imported\n"
+
+
+@pytest.mark.skipif("TOX_ENV_NAME" not in os.environ, reason="a checkout may be installed editable")
+def test_what_is_tested_is_the_wheel():
+    assert "site-packages" in aicontent.__file__
+
+
+def test_every_public_name_is_documented():
+    for name in aicontent.__all__:
+        assert getattr(aicontent, name).__doc__, name

@@ -1,0 +1,255 @@
+"""How rows get in, and the traps of Peewee that are closed there."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import peewee
+import pytest
+from playhouse.shortcuts import model_to_dict
+
+import aicontent
+from aicontent import AIContentError, ValidationError
+
+
+def row(owner, **values):
+    return {"user": owner, "type": "lesson", "request_payload": {"n": 1}} | values
+
+
+def test_save_inserts_a_new_instance(Content, user):
+    content = Content(**row(user))
+    assert content.is_new
+    assert content.save() == 1
+    assert not content.is_new
+    assert Content.get_by_id(content.id).request_payload == {"n": 1}
+
+
+def test_save_writes_only_what_changed(store, Content):
+    stale, other = store(), None
+    other = Content.get_by_id(stale.id)
+    other.mark_accessed()
+    other.level = "B1"
+    other.save()
+    stale.token_usage = 7
+    assert stale.save() == 1
+    stored = Content.get_by_id(stale.id)
+    assert (stored.usage_count, stored.level, stored.token_usage) == (1, "B1", 7)
+
+
+def test_save_of_nothing_writes_nothing(store, Content):
+    content = store()
+    before = Content.get_by_id(content.id).updated_at
+    assert content.save() == 0
+    assert Content.get_by_id(content.id).updated_at == before
+
+
+def test_save_only(store, Content):
+    content = store()
+    content.level, content.token_usage, content.model_used = "A1", 5, "m"
+    content.save(only=["level", Content.token_usage])
+    stored = Content.get_by_id(content.id)
+    assert (stored.level, stored.token_usage, stored.model_used) == ("A1", 5, None)
+    assert [field.name for field in content.dirty_fields] == ["model_used"]
+
+
+def test_a_document_changed_in_place_is_saved(store, Content):
+    content = Content.get_by_id(store(metadata={"tries": [1]}).id)
+    metadata = content.metadata
+    metadata["tries"].append(2)
+    assert content.is_dirty()
+    content.save()
+    assert Content.get_by_id(content.id).metadata == {"tries": [1, 2]}
+    metadata["tries"].append(3)
+    content.save()
+    assert Content.get_by_id(content.id).metadata == {"tries": [1, 2, 3]}
+    assert not content.is_dirty()
+
+
+def test_an_in_place_change_that_cannot_be_stored_is_refused(store, Content):
+    content = store(metadata={})
+    content.metadata["bad"] = float("nan")
+    with pytest.raises(ValidationError, match="metadata.bad"):
+        content.save()
+    assert Content.get_by_id(content.id).metadata == {}
+
+
+def test_a_document_that_was_only_read_is_not_written(store, Content):
+    reader, writer = store(metadata={"a": 1}), None
+    writer = Content.get_by_id(reader.id)
+    assert reader.metadata == {"a": 1}
+    writer.metadata = {"a": 2}
+    writer.save()
+    reader.level = "A1"
+    reader.save()
+    assert Content.get_by_id(reader.id).metadata == {"a": 2}
+
+
+def test_an_expression_is_computed_by_the_database(store, Content):
+    content = store(token_usage=10)
+    content.token_usage = Content.token_usage + 5
+    content.save()
+    assert content.token_usage == 15
+
+
+def test_updated_at_of_a_saved_instance_is_the_rows(store, Content):
+    content = store()
+    content.level = "A1"
+    content.save()
+    assert content.updated_at == Content.get_by_id(content.id).updated_at
+
+
+def test_saving_a_deleted_row_says_so(store, Content):
+    content = store()
+    Content.delete_by_id(content.id)
+    content.level = "A1"
+    with pytest.raises(aicontent.ContentGoneError):
+        content.save()
+    assert Content.select().count() == 0
+
+
+def test_saving_an_instance_selected_without_its_id_is_refused(store, Content):
+    store()
+    content = Content.select(Content.level).get()
+    content.level = "A1"
+    with pytest.raises(ValidationError, match=r"^id: "):
+        content.save()
+
+
+def test_a_partly_selected_instance_can_be_saved(store, Content):
+    store()
+    content = Content.select(Content.id, Content.level).get()
+    content.level = "C1"
+    content.save()
+    assert Content.get().level == "C1"
+
+
+def test_peewees_other_ways_of_creating(Content, user):
+    content, created = Content.get_or_create(
+        user=user, level="A1", defaults={"type": "lesson", "request_payload": {}}
+    )
+    assert created
+    assert Content.get_or_create(user=user, level="A1") == (content, False)
+    instances = [Content(**row(user)) for _ in range(3)]
+    Content.bulk_create(instances)
+    assert Content.select().count() == 4
+    assert not instances[0].is_new
+
+
+def test_bulk_create_validates(Content, user):
+    instances = [Content(**row(user)), Content(**row(user, level="x" * 11))]
+    with pytest.raises(ValidationError, match="^row 2: level"):
+        Content.bulk_create(instances)
+    assert Content.select().count() == 0
+
+
+def test_create_many(Content, user):
+    rows = (row(user, request_payload={"n": n}) for n in range(1201))
+    ids = Content.create_many(rows)
+    assert len(ids) == 1201
+    stored = {content.id: content.request_payload["n"] for content in Content.select()}
+    assert [stored[id] for id in ids] == list(range(1201))
+    first = Content.get_by_id(ids[0])
+    assert first.created_at == first.updated_at
+    assert (first.status, first.usage_count) == ("pending", 0)
+
+
+def test_create_many_of_nothing(Content):
+    assert Content.create_many([]) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ({"level": "x" * 11}, ValidationError),
+        ({"metadata": {"a": float("inf")}}, ValidationError),
+        ({"colour": "red"}, ValidationError),
+        ({"user": 10**6}, aicontent.UnknownUserError),
+        ({"id": "twice"}, aicontent.DuplicateIdError),
+    ],
+)
+def test_create_many_is_all_or_nothing_and_names_the_row(Content, user, fault, error):
+    rows = [row(user) for _ in range(700)]
+    rows[2] = row(user, id="twice")
+    rows[612] = row(user, **fault)
+    with pytest.raises(error, match=r"^row 613: ") as caught:
+        Content.create_many(rows)
+    assert caught.value.row == 613
+    assert Content.select().count() == 0
+
+
+def test_insert_many_skips_validation_but_not_the_checks(Content, user, database):
+    bad = {"level": "x" * 11, "status": "done", "usage_count": -1, "validation_score": 1.01}
+    for name, value in bad.items():
+        with pytest.raises((peewee.IntegrityError, peewee.DataError)), database.atomic():
+            Content.insert_many([row(user, **{name: value})]).execute()
+    with pytest.raises(ValidationError, match="metadata.a"):
+        Content.insert_many([row(user, metadata={"a": float("nan")})]).execute()
+    assert Content.select().count() == 0
+
+
+def test_peewee_cannot_make_the_table(empty):
+    model = aicontent.for_database(empty)
+    with pytest.raises(aicontent.MigrationError, match="aicontent.migrate"):
+        empty.create_tables([model])
+    aicontent.migrate(empty, create_users=True)
+    empty.create_tables([model])
+
+
+def test_an_error_inside_a_transaction_leaves_it_usable(Content, user, database):
+    with database.atomic():
+        kept = Content.create(**row(user))
+        for fault in ({"user": 10**6}, {"id": kept.id}, {"level": "x" * 11}):
+            with pytest.raises(AIContentError):
+                Content.create(**row(user, **fault))
+        changed = Content.create(**row(user))
+        changed.user = 10**6
+        with pytest.raises(aicontent.UnknownUserError):
+            changed.save()
+    assert Content.select().count() == 2
+    assert Content.get_by_id(changed.id).user_id == user
+
+
+def test_errors_are_also_what_peewees_users_catch(Content, user):
+    content = Content.create(**row(user))
+    with pytest.raises(peewee.IntegrityError):
+        Content.create(**row(user, id=content.id))
+    with pytest.raises(ValueError, match="level"):
+        Content.create(**row(user, level=5))
+
+
+def test_errors_survive_pickling():
+    error = ValidationError("level", "must be short", "str of 11 characters")
+    error.row = 3
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error) == "row 3: level: must be short; got str of 11 characters"
+
+
+def test_instances_survive_pickling_and_conversion(store):
+    content = store()
+    copy = pickle.loads(pickle.dumps(content)) if not _is_local(content) else content
+    assert copy == content
+    assert model_to_dict(content, recurse=False)["request_payload"] == {"topic": "café"}
+
+
+def _is_local(content: object) -> bool:
+    # A class made for one database cannot be found by its name.
+    return type(content) is not aicontent.AIGeneratedContent
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_workers_make_distinct_ids():
+    from aicontent.model import _new_id
+
+    _new_id()
+    ids = []
+    for _ in range(4):
+        reader, writer = os.pipe()
+        if not os.fork():
+            os.write(writer, "\n".join(_new_id() for _ in range(50)).encode())
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as lines:
+            ids += lines.read().split()
+    assert len(set(ids)) == len(ids) == 200
+    assert len({id[-12:] for id in ids}) == 200
