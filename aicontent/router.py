@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,14 @@ from peewee_migrate.models import MigrateHistory
 from peewee_migrate.router import Router as FileRouter
 
 HISTORY_TABLE = "aicontent_migratehistory"
-MIGRATIONS = Path(import_module("aicontent.migrations").__path__[0])
+
+# Installed they are inside the package; in a checkout they lie beside it.
+_PACKAGE = Path(__file__).parent
+MIGRATIONS = next(
+    folder
+    for folder in (_PACKAGE / "migrations", _PACKAGE.parent / "migrations")
+    if folder.is_dir()
+)
 FILE_MASK = FileRouter.filemask
 
 logger = logging.getLogger("aicontent")

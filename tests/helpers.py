@@ -6,9 +6,28 @@ import subprocess
 import sys
 from typing import Any
 
+# -P keeps the checkout, if that is the current directory, from hiding what is installed.
+PYTHON = (sys.executable, "-P")
+
 
 def run_python(code: str, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run code in a process of its own; what it prints is text."""
     return subprocess.run(
-        [sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60, **options
+        [*PYTHON, "-c", code, *args], capture_output=True, text=True, timeout=60, **options
     )
+
+
+def run_together(code: str, *args: str, processes: int = 8) -> list[tuple[str, str]]:
+    """Run code in several processes at once; it waits for all of them with `sys.stdin.read()`.
+
+    Returns what each wrote to its output and to its errors.
+    """
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    started = [
+        subprocess.Popen([*PYTHON, "-c", code, *args], text=True, **pipes) for _ in range(processes)
+    ]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None
+    return [process.communicate(timeout=60) for process in started]

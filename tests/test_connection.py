@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 
 import peewee
 import pytest
 
 import aicontent
 from aicontent.connection import redact
+from helpers import run_together
 
 SECRET = "s3cr-et"
 
@@ -153,14 +152,5 @@ def test_a_locked_file_is_waited_for_only_so_long(tmp_path):
 
 def test_processes_that_open_a_new_file_together(tmp_path):
     code = "import sys, aicontent; sys.stdin.read(); aicontent.connect(sys.argv[1], timeout=30)"
-    url = f"sqlite:///{tmp_path}/content.db"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, url], stdin=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for _ in range(8)
-    ]
-    for process in processes:
-        process.stdin.close()
-        process.stdin = None
-    assert [process.communicate(timeout=60)[1] for process in processes] == [b""] * 8
+    outputs = run_together(code, f"sqlite:///{tmp_path}/content.db")
+    assert outputs == [("", "")] * 8

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import peewee
@@ -15,6 +14,7 @@ from aicontent import AIGeneratedContent
 from aicontent.catalog import Catalog
 from aicontent.check import CONSTRAINTS, INDEXES, TRIGGER
 from aicontent.migrate import TABLE
+from helpers import PYTHON
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = [field.column_name for field in AIGeneratedContent._meta.sorted_fields]
@@ -29,7 +29,7 @@ def run_script(code: str, directory: Path, *args: str) -> str:
     path = directory / "script.py"
     path.write_text(code, "utf-8")
     ran = subprocess.run(
-        [sys.executable, path, *args], cwd=directory, capture_output=True, text=True, timeout=60
+        [*PYTHON, path, *args], cwd=directory, capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

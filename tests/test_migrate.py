@@ -16,7 +16,7 @@ from peewee_migrate import Router as HostRouter
 import aicontent
 from aicontent.migrate import TABLE, applied
 from aicontent.router import MIGRATIONS
-from helpers import run_python
+from helpers import run_python, run_together
 
 FIRST = "001_create_ai_generated_content"
 
@@ -234,7 +234,9 @@ def test_a_migration_of_a_newer_version(host, tmp_path):
     aicontent.migrate(host, directory=newer)
     with pytest.raises(aicontent.MigrationError, match="999_newer.*upgrade"):
         aicontent.rollback(host)
-    assert aicontent.check(host) == ["migration 999_newer is of a newer aicontent: upgrade it"]
+    assert aicontent.check(host) == [
+        "migration 999_newer is of a newer aicontent: upgrade the package"
+    ]
 
 
 def test_steps(host):
@@ -266,20 +268,7 @@ def test_eight_processes_at_once(empty_url):
         "sys.stdin.read()\n"  # until all are ready
         "print(aicontent.migrate(database, create_users=True))\n"
     )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, empty_url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(8)
-    ]
-    for process in processes:
-        process.stdin.close()
-        process.stdin = None
-    outputs = [process.communicate(timeout=60) for process in processes]
+    outputs = run_together(code, empty_url)
     assert [error for _, error in outputs if error] == []
     assert sorted(out for out, _ in outputs) == [f"['{FIRST}']\n"] + ["[]\n"] * 7
     database = aicontent.connect(empty_url)
