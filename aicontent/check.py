@@ -6,7 +6,7 @@ import peewee
 
 from .catalog import Catalog
 from .errors import UnsupportedDatabaseError
-from .migrate import TABLE, applied, available
+from .migrate import TABLE, applied
 from .model import AIGeneratedContent
 
 TRIGGER = "update_ai_generated_content_updated_at"
@@ -69,13 +69,15 @@ def _settings(database: peewee.Database) -> list[str]:
 
 
 def _schema(database: peewee.Database) -> list[str]:
+    from .router import available  # peewee_migrate is loaded by those who need it
+
     catalog = Catalog(database)
     done = applied(database)
     table = catalog.relation(TABLE)
     if not done:
         if table is not None:
             return [f"{TABLE} was not made by aicontent's migrations: see docs/schema.md"]
-        return [f"there is no {TABLE}: run `aicontent migrate`"]
+        return [f"there is no table {TABLE}: run `aicontent migrate`"]
     known = available()
     problems = [
         f"migration {n} is pending: run `aicontent migrate`" for n in known if n not in done
@@ -86,7 +88,11 @@ def _schema(database: peewee.Database) -> list[str]:
         if n not in known
     ]
     if table is None:
-        return [*problems, f"{TABLE} was dropped behind the migrations: restore it from a backup"]
+        return [
+            *problems,
+            f"{TABLE} was dropped behind the migrations: restore it from a backup, or begin anew "
+            "with `aicontent rollback` and `aicontent migrate`",
+        ]
     if catalog.relation("users") is None:
         problems.append("there is no users table: restore it; content belongs to users")
     columns = [field.column_name for field in AIGeneratedContent._meta.sorted_fields]

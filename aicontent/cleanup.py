@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import peewee
 
 from .enums import ContentStatus
+from .errors import ValidationError
 
 if TYPE_CHECKING:
     from .model import AIGeneratedContent
@@ -34,11 +35,15 @@ def cleanup(
     model: type[AIGeneratedContent], database: peewee.Database, now: datetime
 ) -> CleanupReport:
     """Delete by one statement a reason, so that each can use its own index."""
+    try:
+        failed_before = now - FAILED_AFTER
+    except OverflowError:
+        raise ValidationError("now", "must be a day after the year 1 began", "less") from None
     with database.atomic():
         expired = model.delete().where(model.expires_at < now).execute()
         failed = (
             model.delete()
-            .where(model.status == ContentStatus.FAILED, model.created_at < now - FAILED_AFTER)
+            .where(model.status == ContentStatus.FAILED, model.created_at < failed_before)
             .execute()
         )
     return CleanupReport(expired=expired, failed=failed)

@@ -15,21 +15,24 @@ _FORMS = "sqlite:///file.db, sqlite:////absolute/file.db or postgresql://user:pa
 _RETRY_SECONDS = 0.02
 
 
-def connect(url: str, *, timeout: float = 5.0) -> peewee.Database:
+def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peewee.Database:
     """Open the database that a URL names, and look that it answers.
 
     SQLite gets write-ahead logging, `synchronous=NORMAL`, enforced foreign keys, and
-    transactions that take the write lock at their start; a missing file is created. A
-    PostgreSQL URL goes to libpq as it is, with all of libpq's options.
+    transactions that take the write lock at their start. A PostgreSQL URL goes to libpq as it
+    is, with all of libpq's options.
 
     Args:
         url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:`, or
             `postgresql://user:password@host:port/name`.
         timeout: seconds to wait for a SQLite lock that another connection holds; for
             PostgreSQL, seconds to wait for the connection unless the URL says.
+        must_exist: refuse a SQLite file that is not there, instead of creating it.
 
     Returns:
         The database, with no connection open: Peewee opens one per thread at its first use.
+        Only `:memory:` comes with the calling thread's connection open, because its content is
+        gone when that is closed; other threads have databases of their own there.
 
     Raises:
         DatabaseURLError: the URL cannot be understood.
@@ -37,9 +40,10 @@ def connect(url: str, *, timeout: float = 5.0) -> peewee.Database:
     """
     parts = _split(url)
     if parts.scheme == "sqlite":
-        return _sqlite(parts, timeout)
+        return _sqlite(parts, timeout, must_exist)
     if parts.scheme in ("postgresql", "postgres"):
-        return _postgresql(url, parts, timeout)
+        # Peewee and libpq know the scheme by its lower case alone.
+        return _postgresql("postgresql" + url[url.index("://") :], parts, timeout)
     raise DatabaseURLError(f"unknown scheme in the database URL: use {_FORMS}")
 
 
@@ -49,20 +53,23 @@ def redact(url: str) -> str:
     userinfo, at, place = rest.rpartition("@")
     shown = f"{scheme}{separator}{userinfo.partition(':')[0]}{at}{place}"
     head, question, query = shown.partition("?")
-    pairs = [pair for pair in query.split("&") if "password" not in pair.lower()]
+    pairs = [pair for pair in query.split("&") if "password" not in unquote(pair).lower()]
     return head + question + "&".join(pairs) if any(pairs) else head
 
 
 def _split(url: str) -> SplitResult:
     if not isinstance(url, str) or "://" not in url:
         raise DatabaseURLError(f"not a database URL: use {_FORMS}")
+    # Python's parser drops what libpq does not: the two would read different URLs.
+    if url != url.strip() or not unquote(url).isprintable():
+        raise DatabaseURLError(f"white space or control characters in the URL: use {_FORMS}")
     try:
         return urlsplit(url)
     except ValueError:
         raise DatabaseURLError(f"malformed database URL: use {_FORMS}") from None
 
 
-def _sqlite(parts: SplitResult, timeout: float) -> peewee.Database:
+def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Database:
     if parts.netloc or not parts.path.strip("/"):
         raise DatabaseURLError(
             "a SQLite URL has three slashes before a relative file, four before an absolute one: "
@@ -71,6 +78,12 @@ def _sqlite(parts: SplitResult, timeout: float) -> peewee.Database:
     if parts.query or parts.fragment:
         raise DatabaseURLError("a SQLite URL takes no options: write ? in a file name as %3F")
     name = unquote(parts.path[1:])
+    in_memory = name == ":memory:"
+    if must_exist and not in_memory and not Path(name).exists():
+        raise DatabaseUnavailableError(
+            f"there is no SQLite database {name}: see that the path is right; "
+            "`aicontent migrate --create-users` makes a new one"
+        )
     database = peewee.SqliteDatabase(
         name,
         # NORMAL is safe under WAL: a power cut may lose the last commits, never the file.
@@ -83,6 +96,8 @@ def _sqlite(parts: SplitResult, timeout: float) -> peewee.Database:
     try:
         with database.connection_context():
             _write_ahead(database, timeout)
+        if in_memory:
+            database.connect()
     except (peewee.DatabaseError, sqlite3.Error) as error:
         raise DatabaseUnavailableError(_sqlite_remedy(name, error)) from error
     return database
@@ -114,6 +129,8 @@ def _sqlite_remedy(name: str, error: Exception) -> str:
         remedy = "it cannot be written: give this user write permission on it and its folder"
     elif "locked" in str(error):
         remedy = "another process holds its lock: try again when that has ended"
+    elif "unable to open" in str(error):
+        remedy = "it cannot be opened: see that this user may write to it and to its folder"
     elif "not a database" in str(error):
         remedy = "it is some other kind of file: name another"
     else:
@@ -123,7 +140,7 @@ def _sqlite_remedy(name: str, error: Exception) -> str:
 
 def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database:
     _check_postgresql(parts)
-    database = peewee.PostgresqlDatabase(url.replace("postgres://", "postgresql://", 1))
+    database = peewee.PostgresqlDatabase(url)
     if "connect_timeout" not in dict(parse_qsl(parts.query)):
         # libpq counts whole seconds and takes 0 for ever.
         database.connect_params["connect_timeout"] = max(1, round(timeout))
@@ -132,7 +149,7 @@ def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database
             pass
     except peewee.ImproperlyConfigured:
         raise DatabaseUnavailableError(
-            "PostgreSQL needs a driver: pip install 'aicontent[postgres]' (or psycopg2)"
+            "PostgreSQL needs a driver: pip install psycopg2-binary (or psycopg2)"
         ) from None
     except peewee.ProgrammingError:
         raise _malformed() from None
@@ -162,7 +179,7 @@ def _check_postgresql(parts: SplitResult) -> None:
 
 def _malformed() -> DatabaseURLError:
     return DatabaseURLError(
-        "malformed PostgreSQL URL: use postgresql://user:password@host:port/name; in the user "
-        "and the password write reserved characters in percent form (@ is %40, : is %3A, "
-        "/ is %2F, ? is %3F, # is %23, % is %25)"
+        "malformed PostgreSQL URL: use postgresql://user:password@host:port/name, after which ? "
+        "may bring libpq's options; in the user and the password write reserved characters in "
+        "percent form (@ is %40, : is %3A, / is %2F, ? is %3F, # is %23, % is %25)"
     )

@@ -21,21 +21,30 @@ MAX_INT_DIGITS = 4300
 """Digits of an integer: the length at which Python itself refuses to write or read one."""
 
 _INT_LIMIT = 10**MAX_INT_DIGITS
-_LONGEST_KEY_SHOWN = 40
+_SHOWN = 40
 
 
 def kind_of(value: object) -> str:
     """Describe a value for an error message without repeating it."""
     name = type(value).__name__
     if isinstance(value, str):
-        return f"{name} of {len(value)} characters"
+        return f"{name} of {_counted(len(value), 'character')}"
     if isinstance(value, (dict, list, tuple, set)):
-        return f"{name} of {len(value)} items"
+        return f"{name} of {_counted(len(value), 'item')}"
     if isinstance(value, bool) or value is None:
         return repr(value)
     if isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63):
         return f"{name} {value!r}"
     return name
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def shortened(text: str) -> str:
+    """Return a name or a path that fits a message: of a long one, its two ends."""
+    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}…{text[-_SHOWN:]}"
 
 
 def check_text(text: str, field: str) -> None:
@@ -76,7 +85,7 @@ def check_document(document: object, field: str) -> None:
     try:
         _check(document, 0)
     except ValidationError as error:
-        raise ValidationError(field + error.field, error.rule, error.kind) from None
+        raise ValidationError(shortened(field + error.field), error.rule, error.kind) from None
 
 
 def _check(value: object, depth: int) -> None:
@@ -92,7 +101,7 @@ def _check(value: object, depth: int) -> None:
                 check_text(key, "")
                 _check(item, depth + 1)
             except ValidationError as error:
-                shown = key[:_LONGEST_KEY_SHOWN]
+                shown = shortened(key)
                 step = f".{shown}" if shown.isidentifier() else f"[{shown!r}]"
                 raise ValidationError(step + error.field, error.rule, error.kind) from None
     elif isinstance(value, list):

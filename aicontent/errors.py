@@ -77,13 +77,3 @@ class UsersTableError(MigrationError):
 
 class TableConflictError(MigrationError):
     """A table of our name exists that our migrations did not make."""
-
-
-def database_code(error: peewee.PeeweeException) -> str:
-    """Return what the database calls an error: PostgreSQL's SQLSTATE, SQLite's name, or ""."""
-    cause = getattr(error, "orig", None)
-    for attribute in ("pgcode", "sqlstate", "sqlite_errorname"):
-        code = getattr(cause, attribute, None)
-        if code:
-            return str(code)
-    return ""

@@ -17,8 +17,8 @@ from .errors import (
     MigrationError,
     TableConflictError,
     UsersTableError,
-    database_code,
 )
+from .integrity import database_code
 
 if TYPE_CHECKING:
     from .router import Router
@@ -109,14 +109,6 @@ def applied(database: peewee.Database) -> list[str] | None:
     sql = f'SELECT name FROM "{HISTORY_TABLE}" ORDER BY id'  # noqa: S608 - a constant
     rows = database.execute_sql(sql).fetchall()
     return [row[0] for row in rows]
-
-
-def available(directory: Path | None = None) -> list[str]:
-    """Return the names of the migrations that this version has, in their order."""
-    from .router import FILE_MASK, MIGRATIONS
-
-    files = (directory or MIGRATIONS).iterdir()
-    return sorted(file.stem for file in files if FILE_MASK.match(file.name))
 
 
 @contextmanager

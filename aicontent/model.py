@@ -9,9 +9,7 @@ from typing import Any, Self
 import peewee
 
 from .cleanup import CleanupReport, cleanup
-from .documents import kind_of
 from .enums import ContentStatus, ContentType
-from .errors import ValidationError
 from .fields import (
     DocumentField,
     EnumColumn,
@@ -20,7 +18,6 @@ from .fields import (
     UTCDateTimeField,
     to_utc,
 )
-from .validation import enum_value
 from .writing import ValidatedModel
 
 if sys.version_info >= (3, 14):
@@ -202,24 +199,24 @@ class AIGeneratedContent(ValidatedModel):
     # Pieces of statements
 
     @classmethod
-    def _of(cls, user: Any, type: str, source: Any = None) -> list[Any]:
+    def _of(cls, user: Any, type: str, level: str | None = None, source: Any = None) -> list[Any]:
+        # What no row can have is a mistake, not a miss.
+        key = user.get_id() if isinstance(user, peewee.Model) else user
+        cls._validate({"user": key, "type": type, "level": level}, partial=True)
         table = source or cls
-        return [
-            table.user == _user_id(user),
-            table.type == enum_value(ContentType, type, "type"),
-        ]
+        conditions = [table.user == key, table.type == str(type)]
+        return [*conditions, table.level == level] if level else conditions
 
     @classmethod
     def _reusable(
         cls, user: Any, type: str, level: str | None, moment: datetime, source: Any = None
     ) -> list[Any]:
         table = source or cls
-        conditions = [
-            *cls._of(user, type, table),
+        return [
+            *cls._of(user, type, level, table),
             table.status == ContentStatus.COMPLETED,
             table.expires_at.is_null() | (table.expires_at > moment),
         ]
-        return [*conditions, table.level == level] if level else conditions
 
     @classmethod
     def _accessed(cls, moment: datetime) -> dict[str, Any]:
@@ -228,10 +225,3 @@ class AIGeneratedContent(ValidatedModel):
             "last_accessed_at": moment,
             **cls._touched(),
         }
-
-
-def _user_id(user: Any) -> int:
-    key = user.get_id() if isinstance(user, peewee.Model) else user
-    if isinstance(key, bool) or not isinstance(key, int):
-        raise ValidationError("user", "must be the id or the instance of a user", kind_of(key))
-    return key

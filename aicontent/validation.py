@@ -122,17 +122,3 @@ def _kind_text(error: fastjsonschema.JsonSchemaValueException) -> str:
     if error.rule == "enum" and isinstance(value, str) and len(value) <= 40:
         return repr(value)
     return kind_of(value)
-
-
-def enum_value(enum: type[ContentType] | type[ContentStatus], value: str, field: str) -> str:
-    """Return the text of a member, given the member or its text.
-
-    Raises:
-        ValidationError: the enumeration has no such member.
-    """
-    try:
-        return enum(value).value
-    except ValueError:
-        shown = repr(value) if isinstance(value, str) and len(value) <= 40 else kind_of(value)
-        rule = "must be one of " + ", ".join(member.value for member in enum)
-        raise ValidationError(field, rule, shown) from None

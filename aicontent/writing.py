@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from itertools import islice
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import peewee
 
-from .documents import snapshot
-from .errors import (
-    AIContentError,
-    ContentGoneError,
-    DuplicateIdError,
-    MigrationError,
-    NotBoundError,
-    UnknownUserError,
-    ValidationError,
-    database_code,
-)
+from .bulk import create_many
+from .documents import shortened, snapshot
+from .errors import ContentGoneError, MigrationError, NotBoundError, ValidationError
 from .fields import SQLITE_NOW, UTCDateTimeField
+from .integrity import constraints_explained
 from .validation import validate_row
 
-_BATCH = 500
-"""Rows of one INSERT in create_many: 21 columns each, within SQLite's 32,766 parameters."""
-
-_SET_BY_DATABASE = ("created_at", "updated_at")
+SET_BY_DATABASE = ("created_at", "updated_at")
 
 
 class ValidatedModel(peewee.Model):
@@ -44,9 +32,7 @@ class ValidatedModel(peewee.Model):
         self._as_read: dict[str, str | None] = {}
         if "__no_default__" not in values:  # else a row that Peewee loads
             for name in values:
-                if not isinstance(getattr(type(self), name, None), peewee.Field):
-                    known = ", ".join(self._meta.sorted_field_names)
-                    raise ValidationError(name, f"must be one of {known}", "an unknown name")
+                self._field(name)
         super().__init__(**values)
 
     @property
@@ -88,7 +74,7 @@ class ValidatedModel(peewee.Model):
             return 1
         fields = self.dirty_fields
         if only is not None:
-            wanted = {self._meta.combined[f] if isinstance(f, str) else f for f in only}
+            wanted = {f if isinstance(f, peewee.Field) else self._field(f) for f in only}
             fields = [field for field in fields if field in wanted]
         if fields:
             self._update_row({field.name: self.__data__[field.name] for field in fields})
@@ -110,13 +96,7 @@ class ValidatedModel(peewee.Model):
                 row at fault, from 1.
             NotBoundError: the model has no database.
         """
-        ids: list[str] = []
-        source = iter(rows)
-        with cls._database().atomic():
-            while batch := cls._validated(islice(source, _BATCH), len(ids)):
-                cls._insert_batch(batch, len(ids))
-                ids += (values["id"] for values in batch)
-        return ids
+        return create_many(cls, cls._database(), rows)
 
     @classmethod
     def bulk_create(cls, model_list: Iterable[Self], batch_size: int | None = None) -> None:
@@ -149,9 +129,9 @@ class ValidatedModel(peewee.Model):
     def _insert_row(self) -> None:
         cls = type(self)
         database = cls._database()
-        values = cls._validated_row(self.__data__)
-        query = cls.insert(values).returning(*map(cls._meta.fields.get, _SET_BY_DATABASE)).dicts()
-        with _constraints_explained(database):
+        values = cls.validated_row(self.__data__)
+        query = cls.insert(values).returning(*map(cls._meta.fields.get, SET_BY_DATABASE)).dicts()
+        with constraints_explained(database):
             (times,) = list(query.execute())
         self.__data__ |= times
         self._saved(self.__data__)
@@ -169,7 +149,7 @@ class ValidatedModel(peewee.Model):
             .returning(*computed, cls._meta.fields["updated_at"])
             .dicts()
         )
-        with _constraints_explained(database):
+        with constraints_explained(database):
             rows = list(query.execute())
         if not rows:
             raise ContentGoneError(f"content {self._pk} was deleted; nothing was written")
@@ -182,9 +162,20 @@ class ValidatedModel(peewee.Model):
             self._as_read[name] = snapshot(self.__data__[name])
 
     @classmethod
-    def _validated_row(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+    def _field(cls, name: str) -> peewee.Field:
+        field = getattr(cls, name, None)
+        if not isinstance(field, peewee.Field):
+            known = ", ".join(cls._meta.sorted_field_names)
+            raise ValidationError(
+                shortened(str(name)), f"is no attribute; there are {known}", "an unknown name"
+            )
+        return field
+
+    @classmethod
+    def validated_row(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values to insert for an instance's data, held to the schema."""
         # A time that is not given is the database's to set: one clock for all writers.
-        values = {n: v for n, v in data.items() if v is not None or n not in _SET_BY_DATABASE}
+        values = {n: v for n, v in data.items() if v is not None or n not in SET_BY_DATABASE}
         cls._validate(values)
         return values
 
@@ -200,39 +191,6 @@ class ValidatedModel(peewee.Model):
         validate_row(row, cls._meta.columns, partial=partial)
 
     @classmethod
-    def _validated(cls, rows: Iterable[Mapping[str, Any]], before: int) -> list[dict[str, Any]]:
-        batch = []
-        for number, row in enumerate(rows, before + 1):
-            try:
-                values = cls._validated_row(cls(**row).__data__)
-                for name, value in values.items():  # what the schema leaves to the fields
-                    cls._meta.fields[name].db_value(value)
-            except ValidationError as error:
-                error.row = number
-                raise
-            batch.append(values)
-        return batch
-
-    @classmethod
-    def _insert_batch(cls, batch: list[dict[str, Any]], before: int) -> None:
-        database = cls._database()
-        blank = dict.fromkeys(cls._meta.sorted_field_names)
-        blank |= dict.fromkeys(_SET_BY_DATABASE, cls._clock())
-        rows = [blank | values for values in batch]
-        try:
-            with database.atomic():
-                cls.insert_many(rows).execute()
-        except peewee.IntegrityError:
-            # One by one, to learn which row it was.
-            for number, row in enumerate(rows, before + 1):
-                try:
-                    with _constraints_explained(database):
-                        cls.insert(row).execute()
-                except AIContentError as error:
-                    error.row = number
-                    raise
-
-    @classmethod
     def _database(cls) -> peewee.Database:
         database: peewee.Database | None = cls._meta.database
         if database is None:
@@ -244,31 +202,13 @@ class ValidatedModel(peewee.Model):
     @classmethod
     def _touched(cls) -> dict[str, Any]:
         # RETURNING comes before SQLite's trigger has run; PostgreSQL's has run by then.
-        return {"updated_at": cls._clock()} if not cls._on_postgresql() else {}
+        return {"updated_at": cls.clock()} if not cls._on_postgresql() else {}
 
     @classmethod
-    def _clock(cls) -> peewee.SQL:
+    def clock(cls) -> peewee.SQL:
+        """Return the database's clock, as the columns' defaults and the trigger read it."""
         return peewee.SQL("CURRENT_TIMESTAMP" if cls._on_postgresql() else SQLITE_NOW)
 
     @classmethod
     def _on_postgresql(cls) -> bool:
         return isinstance(cls._database(), peewee.PostgresqlDatabase)
-
-
-@contextmanager
-def _constraints_explained(database: peewee.Database) -> Iterator[None]:
-    # A failed statement spoils PostgreSQL's transaction; behind a savepoint it does not.
-    with database.savepoint() if database.in_transaction() else nullcontext():
-        try:
-            yield
-        except peewee.IntegrityError as error:
-            raise _explained(error) from error
-
-
-def _explained(error: peewee.IntegrityError) -> Exception:
-    code = database_code(error)
-    if code in ("23503", "SQLITE_CONSTRAINT_FOREIGNKEY"):
-        return UnknownUserError("user: the users table has no such id; store the user first")
-    if code in ("23505", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE"):
-        return DuplicateIdError("id: a row with this id is stored already; leave the id out")
-    return error

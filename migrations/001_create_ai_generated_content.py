@@ -162,6 +162,6 @@ def migrate(migrator, database, *, fake=False):
 
 def rollback(migrator, database, *, fake=False):
     """Drop what migrate() made, and nothing else: no CASCADE."""
-    migrator.sql(f'DROP TABLE "{TABLE}"')  # with its indexes and its trigger
+    migrator.sql(f'DROP TABLE IF EXISTS "{TABLE}"')  # with its indexes and its trigger
     if not isinstance(database, SqliteDatabase):
-        migrator.sql(f'DROP FUNCTION "{FUNCTION}"()')
+        migrator.sql(f'DROP FUNCTION IF EXISTS "{FUNCTION}"()')

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
 from typing import IO, Any
 
 import click
@@ -22,38 +25,27 @@ class ErrorsExplained(click.Group):
             return super().invoke(ctx)
         except AIContentError as error:
             raise click.ClickException(str(error)) from error
-        except peewee.PeeweeException as error:
+        except (peewee.PeeweeException, OSError) as error:
             raise click.ClickException(" ".join(str(error).split())) from error
-
-
-class DatabaseURL(click.ParamType):
-    """A database URL, opened; click shows the default and the environment's name, no value."""
-
-    name = "url"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> peewee.Database:
-        if isinstance(value, peewee.Database):
-            return value
-        try:
-            database = aicontent.connect(value)
-        except aicontent.DatabaseURLError as error:
-            self.fail(str(error), param, ctx)
-        if ctx is not None:
-            ctx.meta["aicontent.url"] = redact(value)
-        return database
 
 
 database_option = click.option(
     "--database",
-    type=DatabaseURL(),
+    "url",
+    metavar="URL",
     envvar="AICONTENT_DATABASE_URL",
     default="sqlite:///aicontent.db",
     show_default=True,
     show_envvar=True,
     help="The database. A password is safer in the environment than on a command line.",
 )
+
+
+def _open(url: str, *, must_exist: bool = True) -> peewee.Database:
+    try:
+        return aicontent.connect(url, must_exist=must_exist)
+    except aicontent.DatabaseURLError as error:
+        raise click.BadParameter(str(error), param_hint="--database") from error
 
 
 @click.group(cls=ErrorsExplained, context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,9 +57,13 @@ def main() -> None:
 @main.command()
 @database_option
 @click.option("--create-users", is_flag=True, help="Make a minimal users table if there is none.")
-def migrate(database: peewee.Database, create_users: bool) -> None:
-    """Bring the schema up to date."""
-    names = aicontent.migrate(database, create_users)
+def migrate(url: str, create_users: bool) -> None:
+    """Bring the schema up to date.
+
+    A SQLite file that is not there is made with --create-users alone: without a users table
+    nothing could be stored in it.
+    """
+    names = aicontent.migrate(_open(url, must_exist=not create_users), create_users)
     for name in names:
         click.echo(f"migrated {name}")
     if not names:
@@ -88,9 +84,12 @@ def migrate(database: peewee.Database, create_users: bool) -> None:
     prompt="This deletes what the rolled back migrations store, content included. Go on?",
     help="Do not ask.",
 )
-def rollback(database: peewee.Database, steps: int) -> None:
-    """Take back the latest migrations, and the content with the table."""
-    names = aicontent.rollback(database, steps)
+def rollback(url: str, steps: int) -> None:
+    """Take back the latest migrations.
+
+    The content goes with its table.
+    """
+    names = aicontent.rollback(_open(url), steps)
     for name in names:
         click.echo(f"rolled back {name}")
     if not names:
@@ -100,9 +99,12 @@ def rollback(database: peewee.Database, steps: int) -> None:
 @main.command()
 @database_option
 @click.pass_context
-def check(ctx: click.Context, database: peewee.Database) -> None:
-    """Look for what is missing or wrong; exit status 1 if anything is."""
-    problems = aicontent.check(database)
+def check(ctx: click.Context, url: str) -> None:
+    """Look for what is missing or wrong.
+
+    The exit status is 1 if anything is.
+    """
+    problems = aicontent.check(_open(url))
     for problem in problems:
         click.echo(problem)
     if problems:
@@ -117,18 +119,32 @@ def check(ctx: click.Context, database: peewee.Database) -> None:
     "--type",
     "content_type",
     type=click.Choice([member.value for member in ContentType]),
-    default=ContentType.PERSONALIZED_EXERCISE.value,
-    show_default=True,
-    help="The type of FILE's lines that do not name one.",
+    metavar="TYPE",
+    help="The type of FILE's lines that name none; personalized_exercise by default.",
 )
-@click.pass_context
-def quickstart(
-    ctx: click.Context, file: IO[bytes] | None, database: peewee.Database, content_type: str
-) -> None:
-    """Show content stored, reused and expired, and leave a database to explore.
+def quickstart(file: IO[bytes] | None, url: str, content_type: str | None) -> None:
+    """Show content stored, reused and expired.
 
-    FILE holds content of your own as JSON lines: with the table's column names, or with
-    instruction, input, output, status and similarity. Lines that cannot be stored are named,
-    the others go in. Without FILE the content is a sample of each type.
+    What it stores stays, to be explored. FILE holds content of your own as JSON lines: with the
+    table's column names, or with instruction, input, output, status and similarity. Lines that
+    cannot be stored are named, the others go in. Without FILE the content is a sample of each
+    type.
     """
-    run_quickstart(database, ctx.meta["aicontent.url"], file, content_type, click.echo)
+    if content_type is not None and file is None:
+        raise click.UsageError("--type goes with FILE: the samples have their types")
+    run_quickstart(
+        _open(url, must_exist=False),
+        redact(url),
+        _with_progress(file) if file else None,
+        content_type or ContentType.PERSONALIZED_EXERCISE,
+        click.echo,
+    )
+
+
+def _with_progress(file: IO[bytes]) -> Iterator[bytes]:
+    size = os.fstat(file.fileno()).st_size
+    hidden = not (sys.stderr.isatty() and size)  # a pipe has no size
+    with click.progressbar(length=size, label="Loading", file=sys.stderr, hidden=hidden) as bar:
+        for line in file:
+            yield line
+            bar.update(len(line))

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from aicontent import AIContentError, AIGeneratedContent, ValidationError
+from aicontent.documents import kind_of, shortened
 from aicontent.fields import UTCDateTimeField
 
 BATCH = 500
@@ -75,20 +76,22 @@ def _rows(lines: Iterable[bytes], content_type: str) -> Iterator[tuple[int, dict
             yield number, f"not UTF-8 at byte {error.start}"
         except json.JSONDecodeError as error:
             yield number, f"not JSON: {error.msg} at column {error.colno}"
-        except RecursionError:
-            yield number, "not JSON that can be read: nested too deeply"
         except ValidationError as error:
             yield number, str(error)
+        except RecursionError:
+            yield number, "not JSON that can be read: nested too deeply"
+        except ValueError:  # Python's limit on the digits of an integer
+            yield number, "not JSON that can be read: an integer is too long"
 
 
 def _content(record: object, content_type: str) -> dict[str, Any]:
     if not isinstance(record, dict):
-        raise ValidationError("line", "must be a JSON object", type(record).__name__)
+        raise ValidationError("content", "must be one JSON object a line", kind_of(record))
     if "requestPayload" in record:
         return {"type": content_type} | _from_columns(record)
     if "instruction" in record:
         return {"type": content_type} | _from_instruction(record)
-    raise ValidationError("line", "must have requestPayload or instruction", "neither")
+    raise ValidationError("content", "must have requestPayload or instruction", "neither")
 
 
 def _from_columns(record: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def _from_columns(record: dict[str, Any]) -> dict[str, Any]:
     row = {}
     for column, value in record.items():
         if column not in columns:
-            raise ValidationError(column, "must be a column of the table", "an unknown name")
+            raise ValidationError(shortened(column), "is no column of the table", "an unknown name")
         field = columns[column]
         if isinstance(field, UTCDateTimeField) and isinstance(value, str):
             try:
@@ -110,12 +113,12 @@ def _from_columns(record: dict[str, Any]) -> dict[str, Any]:
 
 def _from_instruction(record: dict[str, Any]) -> dict[str, Any]:
     similarity = record.get("similarity")
-    scored = isinstance(similarity, (int, float)) and 0 <= similarity <= 1
+    score = 1 - similarity if isinstance(similarity, (int, float)) else None
     verdict = record.get("status", "ok")
     return {
         "request_payload": {key: record[key] for key in ("instruction", "input") if key in record},
         "generated_data": {"output": record["output"]} if "output" in record else None,
         "validation_results": {"status": verdict, "similarity": similarity},
-        "validation_score": 1 - similarity if scored else None,
+        "validation_score": score,
         "status": "completed" if verdict == "ok" else "failed",
     }

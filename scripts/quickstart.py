@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
-from typing import IO
 
 import peewee
 
@@ -18,11 +18,13 @@ from .content_file import load
 
 _REFUSED_SHOWN = 20
 
+Tell = Callable[[str, str], object]
+
 
 def run(
     database: peewee.Database,
     url: str,
-    file: IO[bytes] | None,
+    file: Iterable[bytes] | None,
     content_type: str,
     echo: Callable[[str], object],
 ) -> None:
@@ -31,7 +33,7 @@ def run(
     Args:
         database: where to; its users table must be this package's own minimal one, or missing.
         url: the database's name as it may be shown.
-        file: content as JSON lines; the samples when None.
+        file: the lines of a file of content as JSON; the samples when None.
         content_type: the type of lines that do not name one.
         echo: takes each line.
 
@@ -53,26 +55,26 @@ def run(
         tell("Database", f"{url} ({', '.join(applied) or 'up to date'})")
         aicontent.bind(database)
         _tour(file, content_type, tell)
-    tell("Explore", _hint(database, url))
+    if database.database != ":memory:":
+        tell("Explore", _hint(database, url))
 
 
-def _tour(file: IO[bytes] | None, content_type: str, tell: Callable[[str, str], object]) -> None:
+def _tour(file: Iterable[bytes] | None, content_type: str, tell: Tell) -> None:
     user = User.create().id
     first = content_type if file else "lesson"
     missed = AIGeneratedContent.reuse(user, first)
     tell("Miss", f"user {user} asks for a {first}: {missed or 'none is stored yet'}")
 
     started = time.perf_counter()
-    lines = file or files(__package__).joinpath("samples.jsonl").open("rb")
-    with lines:
-        stored, refused = load(AIGeneratedContent, lines, user, content_type)
+    lines = file or files(__package__).joinpath("samples.jsonl").read_bytes().splitlines()
+    stored, refused = load(AIGeneratedContent, lines, user, content_type)
     source = "your file" if file else "samples, in the place of a model's answers"
     seconds = time.perf_counter() - started
-    tell("Generated", f"{stored:,} pieces in {seconds:.1f} s ({source})")
+    tell("Generated", f"{_counted(stored, 'piece')} in {seconds:.1f} s ({source})")
     for kind, status, pieces in _summary(user):
         tell("", f"{pieces:>6,} {kind}, {status}")
     if refused:
-        tell("Refused", f"{len(refused):,} lines, the others are stored:")
+        tell("Refused", f"{_counted(len(refused), 'line')}, the others are stored:")
         for item in refused[:_REFUSED_SHOWN]:
             tell("", f"line {item.line}: {item.reason}")
         if len(refused) > _REFUSED_SHOWN:
@@ -88,7 +90,7 @@ def _tour(file: IO[bytes] | None, content_type: str, tell: Callable[[str, str], 
     _expire(user, tell)
 
 
-def _reuse(user: int, kind: str, tell: Callable[[str, str], object]) -> None:
+def _reuse(user: int, kind: str, tell: Tell) -> None:
     hit = AIGeneratedContent.reuse(user, kind)
     if hit is None:
         tell("Hit", f"none: no {kind} is completed and unexpired")
@@ -101,7 +103,7 @@ def _reuse(user: int, kind: str, tell: Callable[[str, str], object]) -> None:
             tell(label, f"and again: {_headline(again)} (use {again.usage_count})")
 
 
-def _expire(user: int, tell: Callable[[str, str], object]) -> None:
+def _expire(user: int, tell: Tell) -> None:
     now = datetime.now(UTC)
     later = now + timedelta(hours=2)
     brief = AIGeneratedContent.create(
@@ -134,15 +136,21 @@ def _summary(user: int) -> list[tuple[str, str, int]]:
     return list(query.tuples())
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def _headline(content: AIGeneratedContent) -> str:
     data = content.generated_data or {}
     text = data.get("title") or content.request_payload.get("instruction") or content.id
-    text = " ".join(str(text).split())
+    # Whatever a model wrote, a terminal must not obey it.
+    text = "".join(c if c.isprintable() else " " for c in str(text))
+    text = " ".join(text.split())
     return f'"{text}"' if len(text) <= 45 else f'"{text[:44]}…"'
 
 
 def _hint(database: peewee.Database, url: str) -> str:
     query = 'SELECT type, level, "usageCount" FROM ai_generated_content'
     if isinstance(database, peewee.SqliteDatabase):
-        return f"sqlite3 {database.database} '{query}'"
-    return f"psql '{url}' -c '{query}'"
+        return shlex.join(["sqlite3", str(database.database), query])
+    return shlex.join(["psql", url, "-c", query])

@@ -39,6 +39,7 @@ def run(tmp_path):
 
 def test_migrate_check_rollback(run, empty_url):
     on = ("--database", empty_url)
+    aicontent.connect(empty_url)  # makes the file
     status, out, err = run("migrate", *on)
     assert (status, out) == (1, "")
     assert "users" in err
@@ -81,7 +82,7 @@ def test_the_database_comes_from_the_option_the_environment_or_the_default(run, 
         ("sqlite://content.db", 2, "three slashes"),
         ("postgresql://ada:pa/ss-s3cret@host/db", 2, "%2F"),
         ("postgresql://ada:s3cret@127.0.0.1:1/db", 1, "cannot reach postgresql://ada@127.0.0.1"),
-        ("sqlite:////no/such/folder/x.db", 1, "create it"),
+        ("sqlite:////no/such/folder/x.db", 1, "folder"),
     ],
 )
 def test_bad_urls(run, url, status, message):
@@ -98,6 +99,25 @@ def test_usage_mistakes(run):
     assert run("quickstart", "missing.jsonl")[0] == 2
     assert run("quickstart", "--type", "quiz")[0] == 2
     assert run("quickstart", ".")[0] in (1, 2)
+    assert run("quickstart", "--type", "lesson")[0] == 2
+
+
+@pytest.mark.parametrize("command", [["check"], ["migrate"], ["rollback", "--yes"], ["check", "x"]])
+def test_a_file_is_made_only_where_it_is_meant(run, tmp_path, command):
+    status, _, err = run(*command)
+    assert status == (2 if "x" in command else 1)
+    assert "no SQLite database aicontent.db" in err or "x" in command
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_that_cannot_be_written(run, tmp_path):
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [PROGRAM, "quickstart"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ran.returncode == 1
+    assert "No space left" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_a_locked_database_is_one_line(run, tmp_path):
@@ -168,6 +188,7 @@ def test_quickstart_on_a_file(run, empty_url, tmp_path):
         json.dumps(row | {"level": "x" * 11}).encode(),
         b'{"instruction": ' + b"[" * 100_000,
         b'{"instruction": 1, "input": NaN}',
+        b'{"instruction": ' + b"9" * 5000 + b"}",
         json.dumps(good | {"status": "too short", "similarity": "?"}).encode(),
     ]
     path = tmp_path / "content.jsonl"
@@ -177,14 +198,16 @@ def test_quickstart_on_a_file(run, empty_url, tmp_path):
     assert "3 pieces" in out
     refused = dict(line.split(":", 1) for line in out.splitlines() if line.strip()[:5] == "line ")
     reasons = {int(key.split()[1]): reason for key, reason in refused.items()}
-    assert sorted(reasons) == [2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+    assert sorted(reasons) == [2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
     expected = {
         2: "not JSON",
-        5: "must be a JSON object",
+        5: "must be one JSON object a line; got list of 2 items",
         6: "requestPayload or instruction",
         7: "not UTF-8 at byte",
         8: "generated_data.output: must not contain NUL",
-        9: "colour: must be a column",
+        9: "colour: is no column",
+        13: "nested too deeply",
+        15: "an integer is too long",
         10: "expiresAt: must be an ISO 8601 time",
         11: "expires_at: must be an aware datetime",
         12: "level: must have at most 10",

@@ -33,8 +33,6 @@ def test_a_relative_file_and_one_with_odd_characters(tmp_path, monkeypatch):
 
 def test_in_memory():
     database = aicontent.connect("sqlite:///:memory:")
-    aicontent.migrate(database, create_users=True)  # opens, and closes, and with it forgets
-    database.connect()
     aicontent.migrate(database, create_users=True)
     model = aicontent.for_database(database)
     user = model.user.rel_model.create()
@@ -57,6 +55,9 @@ def test_postgres_url_forms(server, make_url):
         "content.db",
         "",
         None,
+        " sqlite:///x.db",
+        "sqlite:///%00.db",
+        "sqlite:///x\ny.db",
         "mysql://localhost/x",
         "http://[::1",
         "sqlite://content.db",
@@ -78,6 +79,15 @@ def test_malformed_urls(url):
         aicontent.connect(url)
 
 
+def test_a_file_that_must_exist(tmp_path):
+    url = f"sqlite:///{tmp_path}/content.db"
+    with pytest.raises(aicontent.DatabaseUnavailableError, match="there is no SQLite database"):
+        aicontent.connect(url, must_exist=True)
+    assert list(tmp_path.iterdir()) == []
+    aicontent.connect(url)
+    aicontent.connect(url, must_exist=True)
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -91,6 +101,11 @@ def test_malformed_urls(url):
         f"postgresql://ada:x@{SECRET}@127.0.0.1:1/db",
         f"postgresql://ada:x/{SECRET}@127.0.0.1:1/db",
         f"postgresql://ada:x?{SECRET}@127.0.0.1:1/db",
+        f"Postgres://ada:{SECRET}@127.0.0.1:1/db",
+        f"POSTGRESQL://ada:{SECRET}@127.0.0.1:1/db",
+        f" postgres://ada:{SECRET}@127.0.0.1:1/db",
+        f"post\ngres://ada:{SECRET}@127.0.0.1:1/db",
+        f"postgresql://127.0.0.1:1/db?user=ada&pass%77ord={SECRET}",
         f"nosql://ada:{SECRET}@127.0.0.1/db",
         f"sqlite://ada:{SECRET}@host/db",
     ],

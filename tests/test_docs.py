@@ -81,6 +81,8 @@ with ThreadPoolExecutor(8) as pool:
 assert sorted(uses) == list(range(2, 26)), uses
 status, body = call("get", f"/users/{user['id']}/content/quiz")
 assert status == 422 and body["error"].startswith("type: must be one of"), body
+assert call("get", "/users/999/content/lesson") == (404, {"error": "no such user"})
+assert call("get", f"/users/{10**30}/content/lesson")[0] == 422
 assert db.is_closed()
 print("served")
 """

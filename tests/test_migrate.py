@@ -239,6 +239,35 @@ def test_a_migration_of_a_newer_version(host, tmp_path):
     ]
 
 
+def test_a_directory_that_is_not_there(host, tmp_path):
+    for change in (aicontent.migrate, aicontent.rollback):
+        with pytest.raises(aicontent.MigrationError, match="no directory .*missing"):
+            change(host, directory=tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
+
+
+def test_the_takeover_that_the_documents_describe(host):
+    """A table that the specification's migration made, as far as names go."""
+    aicontent.migrate(host)
+    host.execute_sql("DROP TABLE aicontent_migratehistory")
+    if not is_sqlite(host):
+        function = "ai_generated_content_set_updated_at"
+        host.execute_sql(f"ALTER FUNCTION {function} RENAME TO update_updated_at")
+    model = aicontent.for_database(host)
+    model.create(user=1, type="lesson", request_payload={"n": 1}, level="A1")
+    rows = list(model.select().dicts())
+    text = (Path(__file__).parent.parent / "docs" / "schema.md").read_text("utf-8")
+    (sql,) = re.findall(r"^```sql\n(.*?)^```", text, re.M | re.S)
+    others = "PostgreSQL only" if is_sqlite(host) else "SQLite only"
+    for line in sql.splitlines():
+        if line.startswith("-- now run"):
+            assert aicontent.migrate(host) == [FIRST]
+        elif not line.startswith("--") and others not in line:
+            host.execute_sql(line)
+    assert list(model.select().dicts()) == rows
+    assert aicontent.check(host) == []
+
+
 def test_steps(host):
     for steps in (0, -1, True, "1", 1.0):
         with pytest.raises(aicontent.MigrationError, match="steps must be"):
@@ -328,7 +357,7 @@ def test_a_read_only_database(host):
         )
     with pytest.raises(aicontent.DatabaseUnavailableError, match="read-only"):
         aicontent.migrate(read_only)
-    assert aicontent.check(read_only) == [f"there is no {TABLE}: run `aicontent migrate`"]
+    assert aicontent.check(read_only) == [f"there is no table {TABLE}: run `aicontent migrate`"]
     read_only.close()
 
 
@@ -353,7 +382,7 @@ def test_what_depends_on_the_table_stops_a_rollback(host):
 
 
 def test_check_names_what_is_missing(host):
-    assert aicontent.check(host) == [f"there is no {TABLE}: run `aicontent migrate`"]
+    assert aicontent.check(host) == [f"there is no table {TABLE}: run `aicontent migrate`"]
     aicontent.migrate(host)
     host.execute_sql("DROP INDEX idx_ai_content_status")
     on_table = "" if is_sqlite(host) else f' ON "{TABLE}"'
@@ -367,6 +396,8 @@ def test_check_names_what_is_missing(host):
     assert [problem.partition(" is missing")[0] for problem in problems] == missing
     host.execute_sql(f'DROP TABLE "{TABLE}"')
     assert "dropped behind the migrations" in aicontent.check(host)[0]
+    assert aicontent.rollback(host) == aicontent.migrate(host) == [FIRST]
+    assert aicontent.check(host) == []
 
 
 def test_check_looks_at_foreign_keys():

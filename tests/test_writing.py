@@ -51,6 +51,8 @@ def test_save_only(store, Content):
     stored = Content.get_by_id(content.id)
     assert (stored.level, stored.token_usage, stored.model_used) == ("A1", 5, None)
     assert [field.name for field in content.dirty_fields] == ["model_used"]
+    with pytest.raises(ValidationError, match="^colour: is no attribute"):
+        content.save(only=["colour"])
 
 
 def test_a_document_changed_in_place_is_saved(store, Content):
@@ -156,6 +158,12 @@ def test_create_many(Content, user):
 
 def test_create_many_of_nothing(Content):
     assert Content.create_many([]) == []
+
+
+def test_create_many_of_what_are_no_rows(Content, user):
+    for rows in ([5], [Content(**row(user))], ["abc"]):
+        with pytest.raises(ValidationError, match="^row 1: content: must be a mapping"):
+            Content.create_many(rows)
 
 
 @pytest.mark.parametrize(
