@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from copy import deepcopy
 from typing import Any
 
@@ -66,11 +67,11 @@ def _meta(database: peewee.Database, model: type[peewee.Model]) -> type:
     return type("Meta", (), {"database": database, "table_name": model._meta.table_name})
 
 
-def supported(database: peewee.Database) -> peewee.Database:
-    """Return the database, looked at: the model can work on it.
+def resolved(database: peewee.Database) -> peewee.Database:
+    """Return the database behind a proxy, or the database itself.
 
     Raises:
-        UnsupportedDatabaseError: as `bind`.
+        UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL, or not initialised.
     """
     if isinstance(database, peewee.Proxy):
         database = database.obj
@@ -81,7 +82,17 @@ def supported(database: peewee.Database) -> peewee.Database:
         )
     if database.deferred:
         raise UnsupportedDatabaseError("initialise the database first: database.init(...)")
-    if isinstance(database, peewee.SqliteDatabase) and not _foreign_keys_on(database):
+    return database
+
+
+def supported(database: peewee.Database) -> peewee.Database:
+    """Return the database, looked at: the model can work on it.
+
+    Raises:
+        UnsupportedDatabaseError: as `bind`.
+    """
+    database = resolved(database)
+    if isinstance(database, peewee.SqliteDatabase) and not foreign_keys_on(database):
         raise UnsupportedDatabaseError(
             "SQLite does not enforce foreign keys on this database, so deleting a user would "
             "leave the user's content behind: open it with pragmas={'foreign_keys': 1}, or with "
@@ -90,10 +101,26 @@ def supported(database: peewee.Database) -> peewee.Database:
     return database
 
 
-def _foreign_keys_on(database: peewee.SqliteDatabase) -> bool:
-    opened = database.connect(reuse_if_open=True)
-    try:
+def foreign_keys_on(database: peewee.SqliteDatabase) -> bool:
+    """Tell whether a new connection of this database enforces foreign keys.
+
+    The setting is a connection's own, so the one that is open says nothing about the next.
+    """
+    found: list[bool | BaseException] = []
+
+    def look() -> None:
+        try:
+            with database.connection_context():
+                found.append(bool(database.foreign_keys))
+        except Exception as error:  # noqa: BLE001 - told to the caller's thread
+            found.append(error)
+
+    if not database.thread_safe:
         return bool(database.foreign_keys)
-    finally:
-        if opened:
-            database.close()
+    thread = threading.Thread(target=look)  # Peewee gives each thread a connection
+    thread.start()
+    thread.join()
+    (result,) = found
+    if isinstance(result, BaseException):
+        raise result
+    return result

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import peewee
 
 from .documents import kind_of
 from .errors import AIContentError, ValidationError
+from .fields import clock
 from .integrity import constraints_explained
 
 if TYPE_CHECKING:
@@ -17,6 +19,19 @@ if TYPE_CHECKING:
 
 BATCH = 500
 """Rows of one INSERT: 21 columns each, within SQLite's 32,766 parameters."""
+
+
+@contextmanager
+def numbered(number: int) -> Iterator[None]:
+    """Tell in an error which of many rows it is about."""
+    try:
+        yield
+    except AIContentError as error:
+        error.row = number
+        raise
+    except peewee.IntegrityError as error:  # a rule of the host's own
+        error.add_note(f"row {number}")
+        raise
 
 
 def create_many(
@@ -32,21 +47,40 @@ def create_many(
     return ids
 
 
+def validated(model: type[ValidatedModel], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values to insert for one row, held to all rules.
+
+    Raises:
+        ValidationError: the first rule that is broken.
+    """
+    if not isinstance(row, Mapping):
+        raise ValidationError("content", "must be a mapping of attributes", kind_of(row))
+    values = model.insertable_values(model(**row).__data__)
+    model.check(values)
+    return values
+
+
+def check_updates(
+    model: type[ValidatedModel], instances: Iterable[ValidatedModel], names: Iterable[str]
+) -> None:
+    """Hold these attributes of stored instances to all rules.
+
+    Raises:
+        ValidationError: with `row`, the number of the instance at fault, from 1.
+    """
+    names = list(names)
+    for number, instance in enumerate(instances, 1):
+        with numbered(number):
+            model.check({name: instance.__data__.get(name) for name in names}, partial=True)
+
+
 def _validated(
     model: type[ValidatedModel], rows: Iterable[Mapping[str, Any]], before: int
 ) -> list[dict[str, Any]]:
     batch = []
     for number, row in enumerate(rows, before + 1):
-        try:
-            if not isinstance(row, Mapping):
-                raise ValidationError("content", "must be a mapping of attributes", kind_of(row))
-            values = model.validated_row(model(**row).__data__)
-            for name, value in values.items():  # what the schema leaves to the fields
-                model._meta.fields[name].db_value(value)
-        except ValidationError as error:
-            error.row = number
-            raise
-        batch.append(values)
+        with numbered(number):
+            batch.append(validated(model, row))
     return batch
 
 
@@ -57,7 +91,7 @@ def _insert(
     before: int,
 ) -> None:
     blank = dict.fromkeys(model._meta.sorted_field_names)
-    blank |= dict.fromkeys(("created_at", "updated_at"), model.clock())
+    blank |= dict.fromkeys(("created_at", "updated_at"), clock(database))
     rows = [blank | values for values in batch]
     try:
         with database.atomic():
@@ -65,9 +99,5 @@ def _insert(
     except peewee.IntegrityError:
         # One by one, to learn which row it was.
         for number, row in enumerate(rows, before + 1):
-            try:
-                with constraints_explained(database):
-                    model.insert(row).execute()
-            except AIContentError as error:
-                error.row = number
-                raise
+            with numbered(number), constraints_explained(database):
+                model.insert(row).execute()

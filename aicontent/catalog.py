@@ -1,4 +1,4 @@
-"""What a database says of itself: tables, columns, indexes, triggers. Nothing here writes."""
+"""What a database says of itself. Nothing here writes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import peewee
+
+# Names are looked up where a CREATE would put them, not anywhere on the search path: a schema
+# for each tenant holds its own table.
+_OURS = "to_regclass(format('%%I.%%I', current_schema(), %s::text))"
+
+_DEFINITIONS = f"""
+    SELECT 'column ' || a.attname, concat_ws(' ', format_type(a.atttypid, a.atttypmod),
+        CASE WHEN a.attnotnull THEN 'NOT NULL' END,
+        'DEFAULT ' || pg_get_expr(d.adbin, d.adrelid))
+    FROM pg_attribute a
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE a.attrelid = {_OURS} AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT 'constraint ' || conname, pg_get_constraintdef(oid, true)
+    FROM pg_constraint WHERE conrelid = {_OURS} AND contype <> 'n'
+    UNION ALL
+    SELECT 'index ' || i.relname, pg_get_indexdef(x.indexrelid, 0, true)
+        || CASE WHEN x.indisvalid THEN '' ELSE ' INVALID' END
+    FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid WHERE x.indrelid = {_OURS}
+    UNION ALL
+    SELECT 'trigger ' || t.tgname, pg_get_triggerdef(t.oid, true)
+        || CASE WHEN t.tgenabled IN ('O', 'A') THEN '' ELSE ' DISABLED' END || ' ' || p.prosrc
+    FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE t.tgrelid = {_OURS} AND NOT t.tgisinternal
+"""  # noqa: S608 - constants
 
 
 @dataclass(frozen=True)
@@ -26,53 +51,57 @@ class Catalog:
         self._run: Callable[..., Any] = database.execute_sql
         self.is_sqlite = isinstance(database, peewee.SqliteDatabase)
 
-    def relation(self, name: str) -> Relation | None:
-        """Return the table or view that this name means, or None."""
-        read = self._sqlite_relation if self.is_sqlite else self._postgresql_relation
-        return read(name)
+    def relation(self, name: str, *, anywhere: bool = False) -> Relation | None:
+        """Return the table or view of a name, or None.
 
-    def indexes(self, table: str) -> set[str]:
-        """Return the names of a table's indexes."""
+        Args:
+            name: the name without a schema.
+            anywhere: on PostgreSQL look along the whole search path, as a statement would.
+        """
         if self.is_sqlite:
-            return self._names(
-                "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = ?", table
-            )
-        return self._names(
-            "SELECT i.relname FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid "
-            "WHERE x.indrelid = to_regclass(quote_ident(%s)) AND x.indisvalid",
-            table,
-        )
+            return self._sqlite_relation(name)
+        place = "to_regclass(quote_ident(%s))" if anywhere else _OURS
+        return self._postgresql_relation(name, place)
 
-    def triggers(self, table: str) -> set[str]:
-        """Return the names of a table's triggers that fire."""
-        if self.is_sqlite:
-            return self._names(
-                "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?", table
-            )
-        return self._names(
-            "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass(quote_ident(%s)) "
-            "AND NOT tgisinternal AND tgenabled <> 'D'",
-            table,
-        )
+    def definitions(self, table: str) -> dict[str, str]:
+        """Return how a table is defined: "column id", "index …", "trigger …" and so on, each
+        with its definition in one line."""
+        rows = self._sqlite_definitions(table) if self.is_sqlite else self._definitions(table)
+        return {name: " ".join(text.split()) for name, text in rows}
 
-    def constraints(self, table: str) -> set[str]:
-        """Return the names of a table's constraints."""
-        if self.is_sqlite:
-            (sql,) = self._names(
-                "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", table
-            )
-            return set(re.findall(r'CONSTRAINT "(\w+)"', sql))
-        return self._names(
-            "SELECT conname FROM pg_constraint WHERE conrelid = to_regclass(quote_ident(%s))", table
-        )
+    def orphans(self, table: str) -> int:
+        """Return how many rows reference a row that is not there; PostgreSQL has none."""
+        if not self.is_sqlite:
+            return 0
+        (count,) = self._run(
+            "SELECT count(*) FROM pragma_foreign_key_check(?)", (table,)
+        ).fetchone()
+        return int(count)
 
-    def _names(self, sql: str, *values: str) -> set[str]:
-        return {row[0] for row in self._run(sql, values).fetchall()}
+    def _definitions(self, table: str) -> list[tuple[str, str]]:
+        rows: list[tuple[str, str]] = self._run(_DEFINITIONS, (table,) * 4).fetchall()
+        return rows
+
+    def _sqlite_definitions(self, table: str) -> list[tuple[str, str]]:
+        rows = self._run(
+            "SELECT 'column ' || name, type || iif(\"notnull\", ' NOT NULL', '') "
+            "|| iif(dflt_value IS NULL, '', ' DEFAULT ' || dflt_value) "
+            "FROM pragma_table_info(?) "
+            "UNION ALL SELECT type || ' ' || name, sql FROM sqlite_master "
+            "WHERE tbl_name = ? AND sql IS NOT NULL",
+            (table, table),
+        ).fetchall()
+        found = dict(rows)
+        # Constraints stand in the table's own text alone, one a line as the migrations write it.
+        text = found.pop(f"table {table}", "")
+        for line, name in re.findall(r'^\s*(CONSTRAINT "(\w+)".*?),?$', text, re.MULTILINE):
+            found[f"constraint {name}"] = line
+        return list(found.items())
 
     def _sqlite_relation(self, name: str) -> Relation | None:
         run = self._run
         found = run(
-            "SELECT type, name FROM sqlite_master "
+            "SELECT type FROM sqlite_master "
             "WHERE type IN ('table', 'view') AND lower(name) = lower(?)",
             (name,),
         ).fetchone()
@@ -89,17 +118,20 @@ class Catalog:
                 unique.add(members[0][0])
         return Relation(found[0], {row[0]: row[1] for row in rows}, frozenset(unique))
 
-    def _postgresql_relation(self, name: str) -> Relation | None:
+    def _postgresql_relation(self, name: str, place: str) -> Relation | None:
         run = self._run
         found = run(
-            "SELECT oid, relkind FROM pg_class WHERE oid = to_regclass(quote_ident(%s))", (name,)
+            f"SELECT oid, relkind FROM pg_class WHERE oid = {place}",  # noqa: S608 - a constant
+            (name,),
         ).fetchone()
         if found is None:
             return None
         oid, relkind = found
         columns = run(
-            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
-            "WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            "SELECT a.attname, CASE WHEN t.typbasetype = 0 THEN format_type(t.oid, a.atttypmod) "
+            "ELSE format_type(t.typbasetype, t.typtypmod) END "
+            "FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
+            "WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
             (oid,),
         ).fetchall()
         unique = run(

@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import peewee
 
+from .binding import foreign_keys_on, resolved
 from .catalog import Catalog
-from .errors import UnsupportedDatabaseError
-from .migrate import TABLE, applied
-from .model import AIGeneratedContent
-
-TRIGGER = "update_ai_generated_content_updated_at"
-
-INDEXES = (
-    "idx_ai_content_user_type",
-    "idx_ai_content_status",
-    "idx_ai_content_type_level",
-    "idx_ai_content_created",
-    "idx_ai_content_expires",
-    "idx_ai_content_usage",
-    "idx_ai_content_cache_lookup",
-)
-
-CONSTRAINTS = tuple(
-    f"{TABLE}_{name}"
-    for name in (
-        "userid_foreign",
-        "type_check",
-        "status_check",
-        "validationScore_check",
-        "estimatedCompletionTime_check",
-        "generationTimeMs_check",
-        "tokenUsage_check",
-        "usageCount_check",
-    )
-)
+from .history import applied, available
+from .migrate import TABLE
 
 
 def check(database: peewee.Database) -> list[str]:
@@ -49,8 +26,7 @@ def check(database: peewee.Database) -> list[str]:
         UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL.
         peewee.OperationalError: it cannot be reached.
     """
-    if not isinstance(database, (peewee.SqliteDatabase, peewee.PostgresqlDatabase)):
-        raise UnsupportedDatabaseError("expected a peewee SqliteDatabase or PostgresqlDatabase")
+    database = resolved(database)
     opened = database.connect(reuse_if_open=True)
     try:
         return [*_settings(database), *_schema(database)]
@@ -59,8 +35,16 @@ def check(database: peewee.Database) -> list[str]:
             database.close()
 
 
+def expected(database: peewee.Database) -> dict[str, str]:
+    """Return how all migrations together define the table on this kind of database."""
+    kind = "sqlite" if isinstance(database, peewee.SqliteDatabase) else "postgresql"
+    text = Path(__file__).with_name(f"schema_{kind}.json").read_text("utf-8")
+    definitions: dict[str, str] = json.loads(text)
+    return definitions
+
+
 def _settings(database: peewee.Database) -> list[str]:
-    if isinstance(database, peewee.SqliteDatabase) and not database.foreign_keys:
+    if isinstance(database, peewee.SqliteDatabase) and not foreign_keys_on(database):
         return [
             "foreign keys are off: open the database with pragmas={'foreign_keys': 1}, or "
             "deleting a user leaves the user's content behind"
@@ -69,8 +53,6 @@ def _settings(database: peewee.Database) -> list[str]:
 
 
 def _schema(database: peewee.Database) -> list[str]:
-    from .router import available  # peewee_migrate is loaded by those who need it
-
     catalog = Catalog(database)
     done = applied(database)
     table = catalog.relation(TABLE)
@@ -80,32 +62,37 @@ def _schema(database: peewee.Database) -> list[str]:
         return [f"there is no table {TABLE}: run `aicontent migrate`"]
     known = available()
     problems = [
-        f"migration {n} is pending: run `aicontent migrate`" for n in known if n not in done
+        *(f"migration {n} is pending: run `aicontent migrate`" for n in known if n not in done),
+        *(
+            f"migration {n} is of a newer aicontent: upgrade the package"
+            for n in done
+            if n not in known
+        ),
     ]
-    problems += [
-        f"migration {n} is of a newer aicontent: upgrade the package"
-        for n in done
-        if n not in known
-    ]
-    if table is None:
+    if table is None or table.kind != "table":
         return [
             *problems,
             f"{TABLE} was dropped behind the migrations: restore it from a backup, or begin anew "
             "with `aicontent rollback` and `aicontent migrate`",
         ]
-    if catalog.relation("users") is None:
+    if catalog.relation("users", anywhere=True) is None:
         problems.append("there is no users table: restore it; content belongs to users")
-    columns = [field.column_name for field in AIGeneratedContent._meta.sorted_fields]
-    found = (
-        ("column", columns, table.columns),
-        ("index", INDEXES, catalog.indexes(TABLE)),
-        ("trigger", [TRIGGER], catalog.triggers(TABLE)),
-        ("constraint", CONSTRAINTS, catalog.constraints(TABLE)),
-    )
-    for what, expected, present in found:
-        problems += [
-            f"{what} {name} is missing: add it again as the migration does"
-            for name in expected
-            if name not in present
-        ]
+    if not problems:  # else the table cannot be what the last migration makes of it
+        problems = _damage(expected(database), catalog.definitions(TABLE))
+    orphans = catalog.orphans(TABLE)
+    if orphans:
+        problems.append(
+            f"{orphans:,} rows belong to users that are gone, from a time when foreign keys were "
+            "off: delete them"
+        )
     return problems
+
+
+def _damage(expected: dict[str, str], found: dict[str, str]) -> list[str]:
+    return [
+        f"{name} is missing: add it again as the migration does"
+        if name not in found
+        else f"{name} is not what the migrations make: it is {found[name]}, not {definition}"
+        for name, definition in expected.items()
+        if found.get(name) != definition
+    ]

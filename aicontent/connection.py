@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import peewee
 
@@ -13,6 +13,7 @@ from .errors import DatabaseUnavailableError, DatabaseURLError
 
 _FORMS = "sqlite:///file.db, sqlite:////absolute/file.db or postgresql://user:password@host/name"
 _RETRY_SECONDS = 0.02
+_SHOWN_OPTIONS = ("host", "hostaddr", "port", "dbname", "user", "sslmode")
 
 
 def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peewee.Database:
@@ -48,13 +49,19 @@ def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peew
 
 
 def redact(url: str) -> str:
-    """Return a URL that can be shown: without its password, whatever else is wrong with it."""
-    scheme, separator, rest = url.partition("://")
-    userinfo, at, place = rest.rpartition("@")
-    shown = f"{scheme}{separator}{userinfo.partition(':')[0]}{at}{place}"
-    head, question, query = shown.partition("?")
-    pairs = [pair for pair in query.split("&") if "password" not in unquote(pair).lower()]
-    return head + question + "&".join(pairs) if any(pairs) else head
+    """Return a URL that can be shown: of its user part the name, of its options the harmless."""
+    try:
+        parts = _split(url)
+        if parts.scheme == "sqlite":
+            _sqlite_name(parts)
+            return url
+        _check_postgresql(parts)
+    except DatabaseURLError:
+        return f"{url.partition(':')[0]}://…"
+    userinfo, at, hosts = parts.netloc.rpartition("@")
+    options = [(key, value) for key, value in parse_qsl(parts.query) if key in _SHOWN_OPTIONS]
+    shown = f"{parts.scheme}://{userinfo.partition(':')[0]}{at}{hosts}{parts.path}"
+    return f"{shown}?{urlencode(options, safe='/:,')}" if options else shown
 
 
 def _split(url: str) -> SplitResult:
@@ -69,7 +76,7 @@ def _split(url: str) -> SplitResult:
         raise DatabaseURLError(f"malformed database URL: use {_FORMS}") from None
 
 
-def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Database:
+def _sqlite_name(parts: SplitResult) -> str:
     if parts.netloc or not parts.path.strip("/"):
         raise DatabaseURLError(
             "a SQLite URL has three slashes before a relative file, four before an absolute one: "
@@ -77,7 +84,11 @@ def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Data
         )
     if parts.query or parts.fragment:
         raise DatabaseURLError("a SQLite URL takes no options: write ? in a file name as %3F")
-    name = unquote(parts.path[1:])
+    return unquote(parts.path[1:])
+
+
+def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Database:
+    name = _sqlite_name(parts)
     in_memory = name == ":memory:"
     if must_exist and not in_memory and not Path(name).exists():
         raise DatabaseUnavailableError(

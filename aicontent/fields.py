@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -17,22 +18,32 @@ SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 statement, so a statement that sets it and the trigger that sets it agree."""
 
 
+def clock(database: peewee.Database) -> peewee.SQL:
+    """Return the database's clock, as the columns' defaults and the trigger read it."""
+    postgresql = isinstance(database, peewee.PostgresqlDatabase)
+    return peewee.SQL("CURRENT_TIMESTAMP" if postgresql else SQLITE_NOW)
+
+
 def to_utc(moment: datetime, field: str) -> datetime:
     """Return an aware moment in UTC.
 
     Raises:
         ValidationError: it is not a datetime, is naive (its moment would be a guess), or lies
-            outside the years 1 to 9999 in UTC.
+            outside 0001-01-02 to 9999-12-30 in UTC. For "never" there is None.
     """
     rule = "must be an aware datetime, such as datetime.now(timezone.utc)"
     if not isinstance(moment, datetime):
         raise ValidationError(field, rule, kind_of(moment))
     if moment.utcoffset() is None:
         raise ValidationError(field, rule, "a naive one")
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise ValidationError(field, "must be in the years 1 to 9999", "one outside") from None
+    # A day within Python's years, so that it can be read in the zone of any session.
+    if not _FIRST <= moment <= _LAST:
+        raise ValidationError(field, "must be from 0001-01-02 to 9999-12-30", "one outside")
+    return moment.astimezone(UTC)
+
+
+_FIRST = datetime(1, 1, 2, tzinfo=UTC)
+_LAST = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
 
 
 class UTCDateTimeField(peewee.FieldDatabaseHook, peewee.DateTimeField):
@@ -86,11 +97,15 @@ class EnumColumn(peewee.TextField):
         return self._members.get(value, value)
 
 
-class FractionField(peewee.FloatField):
+class FractionField(peewee.FieldDatabaseHook, peewee.FloatField):
     """A finite number of six digits: what the specification's float, four bytes on PostgreSQL,
     gives back unchanged. SQLite has eight bytes, and would store NaN as NULL without a word."""
 
     field_type = "REAL"
+    _cast = False
+
+    def _db_hook(self, database: peewee.Database | None) -> None:
+        self._cast = isinstance(database, peewee.PostgresqlDatabase)
 
     def db_value(self, value: Any) -> Any:
         value = super().db_value(value)  # type: ignore[no-untyped-call]
@@ -99,7 +114,9 @@ class FractionField(peewee.FloatField):
         if not math.isfinite(value):
             raise ValidationError(self.name, "must be a finite number", kind_of(value))
         # Below this PostgreSQL refuses a four-byte float instead of rounding it to 0.
-        return float(f"{value:.6g}") if abs(value) >= _SMALLEST_REAL else 0.0
+        value = float(f"{value:.6g}") if abs(value) >= _SMALLEST_REAL else 0.0
+        # Compared as eight bytes, 0.9 would not equal the 0.9 that four bytes hold.
+        return peewee.Cast(peewee.Value(value, converter=False), "REAL") if self._cast else value
 
 
 _SMALLEST_REAL = 1.175495e-38
@@ -122,11 +139,34 @@ class DocumentField(peewee.JSONField):
     """A JSON document: jsonb on PostgreSQL, JSON text on SQLite."""
 
     accessor_class = DocumentAccessor
+    _adapted: tuple[type, ...] = ()
 
     def __init__(self, **options: Any) -> None:
         super().__init__(dumps=encode, **options)
 
+    def _db_hook(self, database: peewee.Database | None) -> None:
+        super()._db_hook(database)  # type: ignore[misc]
+        if database is not None:
+            self._helper: Any = _checking(database.json_methods)(database)
+        adapter = getattr(database, "_adapter", None)
+        self._adapted = (adapter.json_type, adapter.jsonb_type) if adapter else ()
+
     def db_value(self, value: Any) -> Any:
-        if value is not None and not isinstance(value, peewee.Node):
+        # Peewee hands a value in again that it has made ready for PostgreSQL's driver.
+        if value is not None and not isinstance(value, (peewee.Node, *self._adapted)):
             check_document(value, self.name)
         return super().db_value(value)  # type: ignore[no-untyped-call]
+
+
+def _checking(methods: Any) -> Any:
+    """The database's JSON methods, with the policy for what an update puts into a document."""
+
+    def checked(method: Callable[..., Any]) -> Callable[..., Any]:
+        def check(self: Any, field: Any, *keys_and_value: Any) -> Any:
+            check_document(keys_and_value[-1], field.name)
+            return method(self, field, *keys_and_value)
+
+        return check
+
+    names = ("set", "insert", "replace", "append", "update")
+    return type("Checking", (methods,), {name: checked(getattr(methods, name)) for name in names})

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import peewee
 
 from .errors import DuplicateIdError, UnknownUserError
+
+_SQLITE_TEXTS = {
+    "FOREIGN KEY constraint failed": "SQLITE_CONSTRAINT_FOREIGNKEY",
+    "UNIQUE constraint failed": "SQLITE_CONSTRAINT_UNIQUE",
+    "is locked": "SQLITE_BUSY",
+    "readonly database": "SQLITE_READONLY",
+    "unable to open": "SQLITE_CANTOPEN",
+}
 
 
 def database_code(error: peewee.PeeweeException) -> str:
@@ -17,7 +26,8 @@ def database_code(error: peewee.PeeweeException) -> str:
         code = getattr(cause, attribute, None)
         if code:
             return str(code)
-    return ""
+    # pysqlite3, which Peewee prefers where it is newer, gives no names.
+    return next((code for text, code in _SQLITE_TEXTS.items() if text in str(error)), "")
 
 
 @contextmanager
@@ -28,17 +38,28 @@ def constraints_explained(database: peewee.Database) -> Iterator[None]:
         UnknownUserError, DuplicateIdError: instead of the database's own error.
     """
     # A failed statement spoils PostgreSQL's transaction; behind a savepoint it does not.
-    with database.savepoint() if database.in_transaction() else nullcontext():
+    with database.savepoint() if _in_postgresql_transaction(database) else nullcontext():
         try:
             yield
         except peewee.IntegrityError as error:
             raise _explained(error) from error
 
 
+def _in_postgresql_transaction(database: peewee.Database) -> bool:
+    if not isinstance(database, peewee.PostgresqlDatabase):
+        return False
+    # The driver knows also of transactions that Peewee did not begin; 0 is idle.
+    connection: Any = database.connection()
+    return bool(connection.info.transaction_status)
+
+
 def _explained(error: peewee.IntegrityError) -> Exception:
     code = database_code(error)
-    if code in ("23503", "SQLITE_CONSTRAINT_FOREIGNKEY"):
+    diagnostics = getattr(getattr(error, "orig", None), "diag", None)
+    name = getattr(diagnostics, "constraint_name", None)
+    if code == "SQLITE_CONSTRAINT_FOREIGNKEY" or (name or "").endswith("_userid_foreign"):
         return UnknownUserError("user: the users table has no such id; store the user first")
-    if code in ("23505", "SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE"):
+    # A host's own unique index is the host's own matter.
+    if str(error).endswith("ai_generated_content.id") or name == "ai_generated_content_pkey":
         return DuplicateIdError("id: a row with this id is stored already; leave the id out")
     return error

@@ -10,6 +10,7 @@ import peewee
 
 from .cleanup import CleanupReport, cleanup
 from .enums import ContentStatus, ContentType
+from .errors import MigrationError
 from .fields import (
     DocumentField,
     EnumColumn,
@@ -195,6 +196,18 @@ class AIGeneratedContent(ValidatedModel):
             self.usage_count = (self.usage_count or 0) + 1
         else:
             self._update_row(self._accessed(moment))
+
+    @classmethod
+    def create_table(cls, safe: bool = True, **options: Any) -> None:
+        """Refuse: Peewee would leave out the trigger, the checks and the indexes.
+
+        Raises:
+            MigrationError: the table is not there yet, or `safe` is false.
+        """
+        if not (safe and cls._database().table_exists(cls._meta.table_name)):
+            raise MigrationError(
+                f"{cls._meta.table_name} is made by its migrations: call aicontent.migrate()"
+            )
 
     # Pieces of statements
 

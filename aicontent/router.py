@@ -19,32 +19,10 @@ from peewee_migrate.migrator import Migrator
 from peewee_migrate.models import MigrateHistory
 from peewee_migrate.router import Router as FileRouter
 
-from .errors import MigrationError
-
-HISTORY_TABLE = "aicontent_migratehistory"
-
-# Installed they are inside the package; in a checkout they lie beside it.
-_PACKAGE = Path(__file__).parent
-MIGRATIONS = next(
-    folder
-    for folder in (_PACKAGE / "migrations", _PACKAGE.parent / "migrations")
-    if folder.is_dir()
-)
+from .history import HISTORY_TABLE, MIGRATIONS, available
 
 logger = logging.getLogger("aicontent")
 logger.addHandler(logging.NullHandler())
-
-
-def available(directory: Path = MIGRATIONS) -> list[str]:
-    """Return the names of the migrations in a directory, in their order.
-
-    Raises:
-        MigrationError: there is no such directory.
-    """
-    if not directory.is_dir():
-        raise MigrationError(f"there is no directory {directory} to read migrations from")
-    files = directory.iterdir()
-    return sorted(file.stem for file in files if FileRouter.filemask.match(file.name))
 
 
 class Router(FileRouter):

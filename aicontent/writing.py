@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import peewee
 
-from .bulk import create_many
+from .bulk import check_updates, create_many
 from .documents import shortened, snapshot
-from .errors import ContentGoneError, MigrationError, NotBoundError, ValidationError
-from .fields import SQLITE_NOW, UTCDateTimeField
+from .errors import ContentGoneError, NotBoundError, ValidationError
+from .fields import UTCDateTimeField, clock
 from .integrity import constraints_explained
 from .validation import validate_row
 
@@ -18,27 +18,29 @@ SET_BY_DATABASE = ("created_at", "updated_at")
 
 
 class ValidatedModel(peewee.Model):
-    """The base of the model: how rows get in. What they mean is the model's own matter."""
+    """The base of the model: how rows get in. What they mean is the model's own matter.
 
+    `is_new` tells whether an instance is yet to be inserted.
+    """
+
+    is_new: bool
     _dirty: set[str]  # Peewee's, which its stubs leave out
     _pk: Any
+    _populate_unsaved_relations: Callable[[dict[str, Any]], None]
 
     class Meta:
         # A stale instance must not write back counters that others have moved on.
         only_save_dirty = True
 
     def __init__(self, **values: Any) -> None:
-        # Text of the documents as they were read from this instance, by attribute.
+        # Text of the documents as they were last read or written, by attribute.
         self._as_read: dict[str, str | None] = {}
-        if "__no_default__" not in values:  # else a row that Peewee loads
+        self.is_new = "__no_default__" not in values  # else a row that Peewee loads
+        if self.is_new:
             for name in values:
-                self._field(name)
+                if not isinstance(getattr(type(self), name, None), property):
+                    self._field(name)
         super().__init__(**values)
-
-    @property
-    def is_new(self) -> bool:
-        """Whether this instance is yet to be inserted."""
-        return "id" in self._dirty
 
     @property
     def dirty_fields(self) -> list[peewee.Field]:
@@ -72,7 +74,7 @@ class ValidatedModel(peewee.Model):
         if force_insert or self.is_new:
             self._insert_row()
             return 1
-        fields = self.dirty_fields
+        fields = [field for field in self.dirty_fields if not field.primary_key]
         if only is not None:
             wanted = {f if isinstance(f, peewee.Field) else self._field(f) for f in only}
             fields = [field for field in fields if field in wanted]
@@ -85,8 +87,9 @@ class ValidatedModel(peewee.Model):
         """Validate and insert many rows, all of them or none.
 
         Args:
-            rows: the keyword arguments of `create`, one mapping a row; any iterable, which is
-                read in batches.
+            rows: the keyword arguments of `create`, one mapping a row; any iterable. It is
+                read in batches inside the transaction: one that is slow to make its rows
+                keeps others from writing to SQLite meanwhile.
 
         Returns:
             The ids, in the order of the rows.
@@ -110,31 +113,50 @@ class ValidatedModel(peewee.Model):
             As `create_many`.
         """
         instances = list(model_list)
-        cls.create_many(instance.__data__ for instance in instances)
+        cls.create_many(instance._with_relations() for instance in instances)
         for instance in instances:
             instance._saved(instance.__data__)
 
     @classmethod
-    def create_table(cls, safe: bool = True, **options: Any) -> None:
-        """Refuse: Peewee would leave out the trigger, the checks and the indexes.
+    def bulk_update(
+        cls, model_list: Iterable[Self], fields: Iterable[Any], batch_size: int | None = None
+    ) -> int:
+        """Peewee's name for updating many instances: here validated before the first is written.
+
+        Args:
+            model_list: stored instances.
+            fields: fields or their names.
+            batch_size: instances of one UPDATE; all of them by default.
+
+        Returns:
+            The number of rows written.
 
         Raises:
-            MigrationError: the table is not there yet, or `safe` is false.
+            ValidationError: with `row`, the number of the instance at fault, from 1.
         """
-        if not (safe and cls._database().table_exists(cls._meta.table_name)):
-            raise MigrationError(
-                f"{cls._meta.table_name} is made by its migrations: call aicontent.migrate()"
-            )
+        instances = list(model_list)
+        names = [f.name if isinstance(f, peewee.Field) else cls._field(f).name for f in fields]
+        check_updates(cls, instances, names)
+        written: int = super().bulk_update(  # type: ignore[no-untyped-call]
+            instances, names, batch_size
+        )
+        return written
 
     def _insert_row(self) -> None:
         cls = type(self)
         database = cls._database()
-        values = cls.validated_row(self.__data__)
+        values = cls.insertable_values(self._with_relations())
+        cls._validate(values)
         query = cls.insert(values).returning(*map(cls._meta.fields.get, SET_BY_DATABASE)).dicts()
         with constraints_explained(database):
             (times,) = list(query.execute())
-        self.__data__ |= times
+        self.__data__ |= {**values, **times}
         self._saved(self.__data__)
+
+    def _with_relations(self) -> dict[str, Any]:
+        data = dict(self.__data__)
+        self._populate_unsaved_relations(data)  # of a user who was stored after this was made
+        return data
 
     def _update_row(self, changes: Mapping[str, Any]) -> None:
         cls = type(self)
@@ -157,9 +179,14 @@ class ValidatedModel(peewee.Model):
         self._saved(changes)
 
     def _saved(self, names: Iterable[str]) -> None:
+        self.is_new = False
         self._dirty.difference_update(names)
-        for name in self._as_read.keys() - self._dirty:
-            self._as_read[name] = snapshot(self.__data__[name])
+        for name in names:
+            value = self.__data__.get(name)
+            if isinstance(value, (dict, list)):
+                self._as_read[name] = snapshot(value)
+            else:
+                self._as_read.pop(name, None)
 
     @classmethod
     def _field(cls, name: str) -> peewee.Field:
@@ -172,12 +199,25 @@ class ValidatedModel(peewee.Model):
         return field
 
     @classmethod
-    def validated_row(cls, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values to insert for an instance's data, held to the schema."""
+    def insertable_values(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values to insert for an instance's data."""
         # A time that is not given is the database's to set: one clock for all writers.
-        values = {n: v for n, v in data.items() if v is not None or n not in SET_BY_DATABASE}
-        cls._validate(values)
-        return values
+        return {n: v for n, v in data.items() if v is not None or n not in SET_BY_DATABASE}
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any], *, partial: bool = False) -> None:
+        """Hold values to all rules: the schema's, and those that the fields know.
+
+        Args:
+            values: by attribute.
+            partial: they are an update: what a row must have is not asked for.
+
+        Raises:
+            ValidationError: the first rule that is broken.
+        """
+        cls._validate(values, partial=partial)
+        for name, value in values.items():
+            cls._meta.fields[name].db_value(value)
 
     @classmethod
     def _validate(cls, values: Mapping[str, Any], *, partial: bool = False) -> None:
@@ -202,13 +242,7 @@ class ValidatedModel(peewee.Model):
     @classmethod
     def _touched(cls) -> dict[str, Any]:
         # RETURNING comes before SQLite's trigger has run; PostgreSQL's has run by then.
-        return {"updated_at": cls.clock()} if not cls._on_postgresql() else {}
-
-    @classmethod
-    def clock(cls) -> peewee.SQL:
-        """Return the database's clock, as the columns' defaults and the trigger read it."""
-        return peewee.SQL("CURRENT_TIMESTAMP" if cls._on_postgresql() else SQLITE_NOW)
-
-    @classmethod
-    def _on_postgresql(cls) -> bool:
-        return isinstance(cls._database(), peewee.PostgresqlDatabase)
+        database = cls._database()
+        if isinstance(database, peewee.PostgresqlDatabase):
+            return {}
+        return {"updated_at": clock(database)}

@@ -4,7 +4,7 @@ Written out as SQL and importing nothing of the package: what a migration did mu
 when the model does.
 """
 
-from peewee import SqliteDatabase
+from peewee import IntegrityError, SqliteDatabase
 
 TABLE = "ai_generated_content"
 FUNCTION = "ai_generated_content_set_updated_at"
@@ -160,8 +160,24 @@ def migrate(migrator, database, *, fake=False):
             migrator.sql(f"""COMMENT ON COLUMN "{TABLE}"."{name}" IS '{comment}'""")
 
 
+def _refuse_dependents(database):
+    # PostgreSQL does so by itself. SQLite would delete the table's rows first, and with them
+    # what other tables let cascade.
+    dependents = database.execute_sql(
+        "SELECT DISTINCT other.name FROM sqlite_master AS other, "
+        "pragma_foreign_key_list(other.name) AS key "
+        "WHERE other.type = 'table' AND other.name <> ? AND lower(key.\"table\") = ?",
+        (TABLE, TABLE),
+    ).fetchall()
+    if dependents:
+        names = ", ".join(name for (name,) in dependents)
+        raise IntegrityError(f"other tables reference {TABLE}: drop {names} first")
+
+
 def rollback(migrator, database, *, fake=False):
     """Drop what migrate() made, and nothing else: no CASCADE."""
+    if isinstance(database, SqliteDatabase):
+        _refuse_dependents(database)
     migrator.sql(f'DROP TABLE IF EXISTS "{TABLE}"')  # with its indexes and its trigger
     if not isinstance(database, SqliteDatabase):
         migrator.sql(f'DROP FUNCTION IF EXISTS "{FUNCTION}"()')

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from aicontent import AIContentError, AIGeneratedContent, ValidationError
+from aicontent.bulk import validated
 from aicontent.documents import kind_of, shortened
 from aicontent.fields import UTCDateTimeField
 
@@ -58,7 +59,13 @@ def load(
         if isinstance(row, str):
             refused.append(Refused(number, row))
             continue
-        batch.append((number, row | {"user": user}))
+        row["user"] = user
+        try:
+            validated(model, row)  # here, so that a batch with one bad line is not done again
+        except ValidationError as error:
+            refused.append(Refused(number, str(error)))
+            continue
+        batch.append((number, row))
         if len(batch) == BATCH:
             flush()
     flush()

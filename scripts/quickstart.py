@@ -45,7 +45,7 @@ def run(
         echo(f"{what:<11}{text}")
 
     with database.connection_context():
-        users = Catalog(database).relation("users")
+        users = Catalog(database).relation("users", anywhere=True)
         if users is not None and set(users.columns) != {"id"}:
             raise AIContentError(
                 "the quickstart makes users of its own, and this database has an application's: "

@@ -162,6 +162,14 @@ def test_databases_that_cannot_be_bound(tmp_path):
     assert AIGeneratedContent._meta.database is None
 
 
+def test_foreign_keys_of_the_open_connection_say_nothing_of_the_next(tmp_path):
+    database = peewee.SqliteDatabase(tmp_path / "plain.db")
+    database.foreign_keys = 1
+    with pytest.raises(aicontent.UnsupportedDatabaseError, match="foreign keys"):
+        aicontent.for_database(database)
+    database.close()
+
+
 def test_a_proxy_that_is_initialised_will_do(database):
     proxy = peewee.DatabaseProxy()
     proxy.initialize(database)

@@ -106,6 +106,8 @@ def test_a_file_that_must_exist(tmp_path):
         f" postgres://ada:{SECRET}@127.0.0.1:1/db",
         f"post\ngres://ada:{SECRET}@127.0.0.1:1/db",
         f"postgresql://127.0.0.1:1/db?user=ada&pass%77ord={SECRET}",
+        f"postgresql://127.0.0.1:1/db?user=ada&password=s@{SECRET}",
+        f"postgresql://127.0.0.1:1/db?user=ada&sslpassword={SECRET}&password={SECRET}",
         f"nosql://ada:{SECRET}@127.0.0.1/db",
         f"sqlite://ada:{SECRET}@host/db",
     ],
@@ -123,6 +125,7 @@ def test_no_error_shows_a_password(url):
 def test_redact_keeps_the_rest():
     url = "postgresql://ada:secret@db:5432/app?sslmode=require"
     assert redact(url) == "postgresql://ada@db:5432/app?sslmode=require"
+    assert redact("postgresql://ada:x@/app?host=/run/pg") == "postgresql://ada@/app?host=/run/pg"
     assert redact("sqlite:///content.db") == "sqlite:///content.db"
 
 

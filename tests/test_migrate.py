@@ -14,8 +14,8 @@ import pytest
 from peewee_migrate import Router as HostRouter
 
 import aicontent
-from aicontent.migrate import TABLE, applied
-from aicontent.router import MIGRATIONS
+from aicontent.history import MIGRATIONS, applied
+from aicontent.migrate import TABLE
 from helpers import run_python, run_together
 
 FIRST = "001_create_ai_generated_content"
@@ -290,14 +290,16 @@ def test_the_connection_is_left_as_it_was_found(host):
     assert not host.is_closed()
 
 
+MIGRATE = """
+import sys, aicontent
+database = aicontent.connect(sys.argv[1], timeout=30)
+sys.stdin.read()
+print(aicontent.migrate(database, create_users=True))
+"""
+
+
 def test_eight_processes_at_once(empty_url):
-    code = (
-        "import sys, aicontent\n"
-        "database = aicontent.connect(sys.argv[1], timeout=30)\n"
-        "sys.stdin.read()\n"  # until all are ready
-        "print(aicontent.migrate(database, create_users=True))\n"
-    )
-    outputs = run_together(code, empty_url)
+    outputs = run_together(MIGRATE, empty_url)
     assert [error for _, error in outputs if error] == []
     assert sorted(out for out, _ in outputs) == [f"['{FIRST}']\n"] + ["[]\n"] * 7
     database = aicontent.connect(empty_url)
@@ -381,30 +383,6 @@ def test_what_depends_on_the_table_stops_a_rollback(host):
     assert aicontent.check(host) == []
 
 
-def test_check_names_what_is_missing(host):
-    assert aicontent.check(host) == [f"there is no table {TABLE}: run `aicontent migrate`"]
-    aicontent.migrate(host)
-    host.execute_sql("DROP INDEX idx_ai_content_status")
-    on_table = "" if is_sqlite(host) else f' ON "{TABLE}"'
-    host.execute_sql(f"DROP TRIGGER update_ai_generated_content_updated_at{on_table}")
-    missing = ["index idx_ai_content_status", "trigger update_ai_generated_content_updated_at"]
-    if not is_sqlite(host):
-        host.execute_sql(f'ALTER TABLE "{TABLE}" DROP CONSTRAINT "{TABLE}_status_check"')
-        host.execute_sql(f'ALTER TABLE "{TABLE}" DROP COLUMN "topics"')
-        missing = ["column topics", *missing, f"constraint {TABLE}_status_check"]
-    problems = aicontent.check(host)
-    assert [problem.partition(" is missing")[0] for problem in problems] == missing
-    host.execute_sql(f'DROP TABLE "{TABLE}"')
-    assert "dropped behind the migrations" in aicontent.check(host)[0]
-    assert aicontent.rollback(host) == aicontent.migrate(host) == [FIRST]
-    assert aicontent.check(host) == []
-
-
-def test_check_looks_at_foreign_keys():
-    database = peewee.SqliteDatabase(":memory:")
-    assert aicontent.check(database)[0].startswith("foreign keys are off")
-
-
 def test_pw_migrate_runs_the_same_files_into_the_same_history(empty_url):
     """The conf.py beside the migrations names the history table."""
     database = aicontent.connect(empty_url)
@@ -427,6 +405,88 @@ def test_pw_migrate_runs_the_same_files_into_the_same_history(empty_url):
     assert applied(database) == []
     assert aicontent.migrate(database) == [FIRST]
     database.close()
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_eight_processes_whose_sessions_default_to_repeatable_read(empty_url, empty):
+    name = empty.execute_sql("SELECT current_database()").fetchone()[0]
+    empty.execute_sql(
+        f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'repeatable read'"
+    )
+    outputs = run_together(MIGRATE, empty_url)
+    assert [error for _, error in outputs if error] == []
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_schema_for_each_tenant(host):
+    aicontent.migrate(host)
+    host.execute_sql("CREATE SCHEMA tenant")
+    tenant = peewee.PostgresqlDatabase(host.database, options="-c search_path=tenant,public")
+    assert aicontent.check(tenant) == [f"there is no table {TABLE}: run `aicontent migrate`"]
+    assert aicontent.migrate(tenant) == [FIRST]
+    assert aicontent.check(tenant) == aicontent.check(host) == []
+    aicontent.for_database(tenant).create(user=1, type="lesson", request_payload={})
+    assert aicontent.for_database(host).select().count() == 0
+    assert aicontent.rollback(tenant) == [FIRST]
+    assert aicontent.check(host) == []
+    tenant.close()
+
+
+def test_a_rollback_deletes_no_row_of_the_hosts(host):
+    """SQLite's DROP TABLE deletes the rows first, and lets other tables cascade."""
+    aicontent.migrate(host)
+    content = aicontent.for_database(host).create(user=1, type="lesson", request_payload={})
+    host.execute_sql(
+        f'CREATE TABLE marks (content varchar(36) REFERENCES "{TABLE}" (id) ON DELETE CASCADE)'
+    )
+    host.execute_sql(f"INSERT INTO marks VALUES ('{content.id}')")
+    before = everything(host)
+    with pytest.raises(aicontent.MigrationError, match="marks"):
+        aicontent.rollback(host)
+    assert everything(host) == before
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_server_that_ends_the_connection(host, empty_url, broken):
+    (broken / "900_broken.py").write_text(
+        "def migrate(migrator, database, *, fake=False):\n"
+        "    migrator.sql('SELECT pg_terminate_backend(pg_backend_pid())')\n"
+    )
+    before = everything(host)
+    victim = aicontent.connect(empty_url)
+    with pytest.raises(aicontent.DatabaseUnavailableError, match="cannot be reached"):
+        aicontent.migrate(victim, directory=broken)
+    assert everything(host) == before
+
+
+def test_users_and_its_id_may_be_written_in_capitals_on_sqlite():
+    database = peewee.SqliteDatabase(":memory:", pragmas={"foreign_keys": 1})
+    database.execute_sql("CREATE TABLE Users (ID INTEGER PRIMARY KEY)")
+    assert aicontent.migrate(database) == [FIRST]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_an_id_of_a_domain_over_an_integer(empty):
+    empty.execute_sql("CREATE DOMAIN user_id AS integer")
+    empty.execute_sql("CREATE TABLE users (id user_id PRIMARY KEY)")
+    assert aicontent.migrate(empty) == [FIRST]
+
+
+def test_a_current_directory_that_was_removed(tmp_path):
+    code = (
+        "import os, sys, aicontent\n"
+        "os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])\n"
+        "database = aicontent.connect('sqlite:///:memory:')\n"
+        "print(aicontent.check(database))\n"
+        "try: aicontent.migrate(database)\n"
+        "except aicontent.MigrationError as error: print(error)\n"
+    )
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    ran = run_python(code, str(folder))
+    assert ran.stderr == ""
+    assert "run `aicontent migrate`" in ran.stdout
+    assert "current directory was removed" in ran.stdout
 
 
 def test_migrating_loads_peewee_migrate_and_importing_does_not():
