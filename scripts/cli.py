@@ -25,8 +25,21 @@ class ErrorsExplained(click.Group):
             return super().invoke(ctx)
         except AIContentError as error:
             raise click.ClickException(str(error)) from error
-        except (peewee.PeeweeException, OSError) as error:
+        except peewee.PeeweeException as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+        except BrokenPipeError:  # whoever read us has enough: click ends in silence
+            raise
+        except OSError as error:
+            _give_up_output()
+            raise click.ClickException(str(error)) from error
+
+
+def _give_up_output() -> None:
+    # Python would try once more at its end, and fail once more.
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 database_option = click.option(
