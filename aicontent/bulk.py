@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import peewee
 
@@ -13,16 +13,78 @@ from .documents import kind_of
 from .errors import AIContentError, ValidationError
 from .fields import clock
 from .integrity import constraints_explained
+from .writing import ValidatedModel
 
-if TYPE_CHECKING:
-    from .writing import ValidatedModel
-
-BATCH = 500
+_BATCH = 500
 """Rows of one INSERT: 21 columns each, within SQLite's 32,766 parameters."""
 
 
+class BulkModel(ValidatedModel):
+    """Adds to the base of the model what takes many rows at once."""
+
+    @classmethod
+    def create_many(cls, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Validate and insert many rows, all of them or none.
+
+        Args:
+            rows: the keyword arguments of `create`, one mapping a row; any iterable. It is
+                read in batches inside the transaction: one that is slow to make its rows
+                keeps others from writing to SQLite meanwhile.
+
+        Returns:
+            The ids, in the order of the rows.
+
+        Raises:
+            ValidationError, UnknownUserError, DuplicateIdError: with `row`, the number of the
+                row at fault, from 1.
+            NotBoundError: the model has no database.
+        """
+        return _create_many(cls, cls._database(), rows)
+
+    @classmethod
+    def bulk_create(cls, model_list: Iterable[Self], batch_size: int | None = None) -> None:
+        """Peewee's name for inserting instances: here validated, all of them or none.
+
+        Args:
+            model_list: new instances; their times stay unset until they are loaded again.
+            batch_size: accepted as Peewee does, and not needed.
+
+        Raises:
+            As `create_many`.
+        """
+        instances = list(model_list)
+        cls.create_many(instance._with_relations() for instance in instances)
+        for instance in instances:
+            instance._saved(instance.__data__)
+
+    @classmethod
+    def bulk_update(
+        cls, model_list: Iterable[Self], fields: Iterable[Any], batch_size: int | None = None
+    ) -> int:
+        """Peewee's name for updating many instances: here validated before the first is written.
+
+        Args:
+            model_list: stored instances.
+            fields: fields or their names.
+            batch_size: instances of one UPDATE; all of them by default.
+
+        Returns:
+            The number of rows written.
+
+        Raises:
+            ValidationError: with `row`, the number of the instance at fault, from 1.
+        """
+        instances = list(model_list)
+        names = [f.name if isinstance(f, peewee.Field) else cls._field(f).name for f in fields]
+        _check_updates(cls, instances, names)
+        written: int = super().bulk_update(  # type: ignore[no-untyped-call]
+            instances, names, batch_size
+        )
+        return written
+
+
 @contextmanager
-def numbered(number: int) -> Iterator[None]:
+def _numbered(number: int) -> Iterator[None]:
     """Tell in an error which of many rows it is about."""
     try:
         yield
@@ -34,14 +96,13 @@ def numbered(number: int) -> Iterator[None]:
         raise
 
 
-def create_many(
+def _create_many(
     model: type[ValidatedModel], database: peewee.Database, rows: Iterable[Mapping[str, Any]]
 ) -> list[str]:
-    """Insert all rows or none; see `ValidatedModel.create_many`."""
     ids: list[str] = []
     source = iter(rows)
     with database.atomic():
-        while batch := _validated(model, islice(source, BATCH), len(ids)):
+        while batch := _validated(model, islice(source, _BATCH), len(ids)):
             _insert(model, database, batch, len(ids))
             ids += (values["id"] for values in batch)
     return ids
@@ -60,17 +121,12 @@ def validated(model: type[ValidatedModel], row: Mapping[str, Any]) -> dict[str, 
     return values
 
 
-def check_updates(
+def _check_updates(
     model: type[ValidatedModel], instances: Iterable[ValidatedModel], names: Iterable[str]
 ) -> None:
-    """Hold these attributes of stored instances to all rules.
-
-    Raises:
-        ValidationError: with `row`, the number of the instance at fault, from 1.
-    """
     names = list(names)
     for number, instance in enumerate(instances, 1):
-        with numbered(number):
+        with _numbered(number):
             model.check({name: instance.__data__.get(name) for name in names}, partial=True)
 
 
@@ -79,7 +135,7 @@ def _validated(
 ) -> list[dict[str, Any]]:
     batch = []
     for number, row in enumerate(rows, before + 1):
-        with numbered(number):
+        with _numbered(number):
             batch.append(validated(model, row))
     return batch
 
@@ -99,5 +155,5 @@ def _insert(
     except peewee.IntegrityError:
         # One by one, to learn which row it was.
         for number, row in enumerate(rows, before + 1):
-            with numbered(number), constraints_explained(database):
+            with _numbered(number), constraints_explained(database):
                 model.insert(row).execute()

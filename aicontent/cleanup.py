@@ -1,15 +1,20 @@
-"""The deletion policy: what has expired, and what failed a day ago."""
+"""The deletion policy: what has expired, and what failed a day ago, in short batches."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import peewee
 
+from .documents import kind_of
 from .enums import ContentStatus
 from .errors import ValidationError
+from .integrity import database_code
 
 if TYPE_CHECKING:
     from .model import AIGeneratedContent
@@ -17,13 +22,31 @@ if TYPE_CHECKING:
 FAILED_AFTER = timedelta(hours=24)
 """How long a failed row is kept for a look at it: the specification's 24 hours."""
 
+BATCH_SIZE = 1000
+"""The most rows of one DELETE."""
+
+_FIRST_BATCH = 50
+_LONGEST_BATCH = 0.1
+"""Seconds a batch is meant to take: SQLite's write lock is held so long, and rows on
+PostgreSQL. A batch grows and shrinks to stay below it."""
+
+_LOCK_WAIT = "1s"
+
 
 @dataclass(frozen=True)
 class CleanupReport:
-    """How many rows a cleanup deleted, by reason."""
+    """What a cleanup deleted, or would delete.
 
-    expired: int
-    failed: int
+    `expired` and `failed` count rows, each under one reason; `longest_batch` is in seconds;
+    `left` tells whether rows that could go are still there.
+    """
+
+    expired: int = 0
+    failed: int = 0
+    batches: int = 0
+    longest_batch: float = 0.0
+    left: bool = False
+    dry_run: bool = False
 
     @property
     def deleted(self) -> int:
@@ -31,19 +54,135 @@ class CleanupReport:
         return self.expired + self.failed
 
 
+@dataclass(frozen=True)
+class Budget:
+    """When to stop early: after so many rows or seconds, or when `stop` says so."""
+
+    max_rows: int | None = None
+    max_seconds: float | None = None
+    stop: Callable[[], bool] | None = None
+
+    def rows_left(self, report: CleanupReport, seconds: float) -> int:
+        """Return how many rows the next batch may have; 0 is the end."""
+        if self.stop is not None and self.stop():
+            return 0
+        if self.max_seconds is not None and seconds >= self.max_seconds:
+            return 0
+        return sys.maxsize if self.max_rows is None else self.max_rows - report.deleted
+
+
 def cleanup(
-    model: type[AIGeneratedContent], database: peewee.Database, now: datetime
+    model: type[AIGeneratedContent],
+    database: peewee.Database,
+    now: datetime,
+    *,
+    failed_after: timedelta = FAILED_AFTER,
+    batch_size: int = BATCH_SIZE,
+    budget: Budget | None = None,
+    dry_run: bool = False,
+    progress: Callable[[CleanupReport], object] | None = None,
 ) -> CleanupReport:
-    """Delete by one statement a reason, so that each can use its own index."""
+    """Delete what may go; see `AIGeneratedContent.cleanup`."""
+    budget = budget or Budget()
+    _check_arguments(failed_after, batch_size, budget)
     try:
-        failed_before = now - FAILED_AFTER
+        failed_before = now - failed_after
     except OverflowError:
-        raise ValidationError("now", "must be a day after the year 1 began", "less") from None
-    with database.atomic():
-        expired = model.delete().where(model.expires_at < now).execute()
-        failed = (
-            model.delete()
-            .where(model.status == ContentStatus.FAILED, model.created_at < failed_before)
-            .execute()
+        raise ValidationError("now", "must lie after failed_after", "less") from None
+    reasons = _reasons(model, now, failed_before)
+    if dry_run:
+        counts = {name: model.select().where(rule).count() for name, rule, _ in reasons}
+        return CleanupReport(**counts, left=any(counts.values()), dry_run=True)
+    report = CleanupReport()
+    size, started = min(batch_size, _FIRST_BATCH), time.monotonic()
+    for name, rule, order in reasons:
+        while True:
+            allowed = budget.rows_left(report, time.monotonic() - started)
+            if allowed <= 0:
+                left = any(_any(model, each) for _, each, _ in reasons)
+                return replace(report, left=left)
+            began = time.monotonic()
+            deleted = _delete(model, database, rule, order, min(size, allowed))
+            took = time.monotonic() - began
+            if deleted:
+                report = replace(
+                    report,
+                    **{name: getattr(report, name) + deleted},
+                    batches=report.batches + 1,
+                    longest_batch=max(report.longest_batch, took),
+                )
+                if progress is not None:
+                    progress(report)
+                if took > _LONGEST_BATCH:
+                    size = max(1, int(size * _LONGEST_BATCH / took))
+                elif took < _LONGEST_BATCH / 2:
+                    size = min(batch_size, size * 2)
+            elif not _any(model, rule):
+                break
+            elif not _wait_for_others(model, database, rule, order):
+                return replace(report, left=True)
+    return report
+
+
+def _reasons(
+    model: type[AIGeneratedContent], now: datetime, failed_before: datetime
+) -> list[tuple[str, Any, Any]]:
+    expired = model.expires_at < now
+    kept = model.expires_at.is_null() | (model.expires_at >= now)
+    # A constant, not a parameter: only so is the partial index known to serve.
+    is_failed = model.status == peewee.SQL(f"'{ContentStatus.FAILED}'")
+    failed = is_failed & (model.created_at < failed_before) & kept
+    return [("expired", expired, model.expires_at), ("failed", failed, model.created_at)]
+
+
+def _delete(
+    model: type[AIGeneratedContent], database: peewee.Database, rule: Any, order: Any, limit: int
+) -> int:
+    # One statement looks and deletes, so a row that was renewed meanwhile survives. By id, not
+    # by the last value seen: many rows may share one expiry.
+    batch: Any = model.select(model.id).where(rule).order_by(order).limit(limit)
+    if database.for_update:
+        # A second cleaner takes other rows. The array makes PostgreSQL look once, not per row.
+        batch = batch.for_update("FOR UPDATE SKIP LOCKED")
+        batch = peewee.fn.ANY(peewee.fn.ARRAY(batch))
+        deletion = model.delete().where(model.id == batch)
+    else:
+        deletion = model.delete().where(model.id.in_(batch))
+    deleted: int = deletion.execute()
+    return deleted
+
+
+def _any(model: type[AIGeneratedContent], rule: Any) -> bool:
+    return bool(list(model.select(model.id).where(rule).limit(1).tuples()))
+
+
+def _wait_for_others(
+    model: type[AIGeneratedContent], database: peewee.Database, rule: Any, order: Any
+) -> bool:
+    """Wait a while for rows that others have locked; False when they stay locked."""
+    locked = model.select(model.id).where(rule).order_by(order).limit(1).for_update()
+    try:
+        with database.atomic():
+            database.execute_sql("SELECT set_config('lock_timeout', %s, true)", (_LOCK_WAIT,))
+            list(locked.tuples())
+    except peewee.OperationalError as error:
+        if database_code(error) != "55P03":  # lock_not_available
+            raise
+        return False
+    return True
+
+
+def _check_arguments(failed_after: timedelta, batch_size: int, budget: Budget) -> None:
+    if not isinstance(failed_after, timedelta) or failed_after < timedelta(0):
+        raise ValidationError(
+            "failed_after", "must be a timedelta, not negative", kind_of(failed_after)
         )
-    return CleanupReport(expired=expired, failed=failed)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValidationError("batch_size", "must be an int of at least 1", kind_of(batch_size))
+    rows, seconds = budget.max_rows, budget.max_seconds
+    if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 0):
+        raise ValidationError("max_rows", "must be an int, not negative, or None", kind_of(rows))
+    if seconds is not None and not (isinstance(seconds, (int, float)) and seconds >= 0):
+        raise ValidationError(
+            "max_seconds", "must be a number, not negative, or None", kind_of(seconds)
+        )

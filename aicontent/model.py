@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 import peewee
 
-from .cleanup import CleanupReport, cleanup
+from .bulk import BulkModel
+from .cleanup import BATCH_SIZE, FAILED_AFTER, Budget, CleanupReport, cleanup
 from .enums import ContentStatus, ContentType
-from .errors import MigrationError
 from .fields import (
     DocumentField,
     EnumColumn,
@@ -19,7 +20,6 @@ from .fields import (
     UTCDateTimeField,
     to_utc,
 )
-from .writing import ValidatedModel
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7
@@ -42,7 +42,7 @@ class User(peewee.Model):
         table_name = "users"
 
 
-class AIGeneratedContent(ValidatedModel):
+class AIGeneratedContent(BulkModel):
     """A piece of generated content: what was asked, what came back, and how it was used.
 
     Unbound on import: call `aicontent.bind(database)` once, or use
@@ -156,19 +156,47 @@ class AIGeneratedContent(ValidatedModel):
         return next(iter(list(marked.execute())), None)
 
     @classmethod
-    def cleanup(cls, now: datetime | None = None) -> CleanupReport:
-        """Delete what has expired, whatever its status, and what failed over 24 hours ago.
+    def cleanup(
+        cls,
+        now: datetime | None = None,
+        *,
+        failed_after: timedelta = FAILED_AFTER,
+        batch_size: int = BATCH_SIZE,
+        max_rows: int | None = None,
+        max_seconds: float | None = None,
+        dry_run: bool = False,
+        progress: Callable[[CleanupReport], object] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> CleanupReport:
+        """Delete what has expired, whatever its status, and what failed a day ago, in batches
+        with a transaction each. Call it outside any transaction; several may run at once.
 
         Args:
             now: the moment to judge by, aware; the current one by default.
+            failed_after: the age at which failed content goes; the specification's 24 hours.
+            batch_size: the most rows of one batch; it shrinks where a batch takes long.
+            max_rows, max_seconds: end after so many rows, or when so many seconds are over.
+            dry_run: count, and delete nothing.
+            progress: is called with the report so far after each batch.
+            stop: is asked before each batch whether to end.
 
         Returns:
-            How many rows went, by reason.
+            What went, by reason, and whether anything that could go is left.
 
         Raises:
-            ValidationError: `now` is naive. NotBoundError without a database.
+            ValidationError: an argument is not what it should be.
+            NotBoundError: the model has no database.
         """
-        return cleanup(cls, cls._database(), _moment(now))
+        return cleanup(
+            cls,
+            cls._database(),
+            _moment(now),
+            failed_after=failed_after,
+            batch_size=batch_size,
+            budget=Budget(max_rows, max_seconds, stop),
+            dry_run=dry_run,
+            progress=progress,
+        )
 
     # Helpers of an instance
 
@@ -196,18 +224,6 @@ class AIGeneratedContent(ValidatedModel):
             self.usage_count = (self.usage_count or 0) + 1
         else:
             self._update_row(self._accessed(moment))
-
-    @classmethod
-    def create_table(cls, safe: bool = True, **options: Any) -> None:
-        """Refuse: Peewee would leave out the trigger, the checks and the indexes.
-
-        Raises:
-            MigrationError: the table is not there yet, or `safe` is false.
-        """
-        if not (safe and cls._database().table_exists(cls._meta.table_name)):
-            raise MigrationError(
-                f"{cls._meta.table_name} is made by its migrations: call aicontent.migrate()"
-            )
 
     # Pieces of statements
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self
+from typing import Any
 
 import peewee
 
-from .bulk import check_updates, create_many
 from .documents import shortened, snapshot
-from .errors import ContentGoneError, NotBoundError, ValidationError
+from .errors import ContentGoneError, MigrationError, NotBoundError, ValidationError
 from .fields import UTCDateTimeField, clock
 from .integrity import constraints_explained
 from .validation import validate_row
@@ -83,64 +82,16 @@ class ValidatedModel(peewee.Model):
         return int(bool(fields))
 
     @classmethod
-    def create_many(cls, rows: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Validate and insert many rows, all of them or none.
-
-        Args:
-            rows: the keyword arguments of `create`, one mapping a row; any iterable. It is
-                read in batches inside the transaction: one that is slow to make its rows
-                keeps others from writing to SQLite meanwhile.
-
-        Returns:
-            The ids, in the order of the rows.
+    def create_table(cls, safe: bool = True, **options: Any) -> None:
+        """Refuse: Peewee would leave out the trigger, the checks and the indexes.
 
         Raises:
-            ValidationError, UnknownUserError, DuplicateIdError: with `row`, the number of the
-                row at fault, from 1.
-            NotBoundError: the model has no database.
+            MigrationError: the table is not there yet, or `safe` is false.
         """
-        return create_many(cls, cls._database(), rows)
-
-    @classmethod
-    def bulk_create(cls, model_list: Iterable[Self], batch_size: int | None = None) -> None:
-        """Peewee's name for inserting instances: here validated, all of them or none.
-
-        Args:
-            model_list: new instances; their times stay unset until they are loaded again.
-            batch_size: accepted as Peewee does, and not needed.
-
-        Raises:
-            As `create_many`.
-        """
-        instances = list(model_list)
-        cls.create_many(instance._with_relations() for instance in instances)
-        for instance in instances:
-            instance._saved(instance.__data__)
-
-    @classmethod
-    def bulk_update(
-        cls, model_list: Iterable[Self], fields: Iterable[Any], batch_size: int | None = None
-    ) -> int:
-        """Peewee's name for updating many instances: here validated before the first is written.
-
-        Args:
-            model_list: stored instances.
-            fields: fields or their names.
-            batch_size: instances of one UPDATE; all of them by default.
-
-        Returns:
-            The number of rows written.
-
-        Raises:
-            ValidationError: with `row`, the number of the instance at fault, from 1.
-        """
-        instances = list(model_list)
-        names = [f.name if isinstance(f, peewee.Field) else cls._field(f).name for f in fields]
-        check_updates(cls, instances, names)
-        written: int = super().bulk_update(  # type: ignore[no-untyped-call]
-            instances, names, batch_size
-        )
-        return written
+        if not (safe and cls._database().table_exists(cls._meta.table_name)):
+            raise MigrationError(
+                f"{cls._meta.table_name} is made by its migrations: call aicontent.migrate()"
+            )
 
     def _insert_row(self) -> None:
         cls = type(self)

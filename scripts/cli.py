@@ -14,6 +14,8 @@ import aicontent
 from aicontent import AIContentError, ContentType
 from aicontent.connection import redact
 
+from .cleanup import cleanup
+from .options import database_option, open_database
 from .quickstart import run as run_quickstart
 
 
@@ -42,25 +44,6 @@ def _give_up_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-database_option = click.option(
-    "--database",
-    "url",
-    metavar="URL",
-    envvar="AICONTENT_DATABASE_URL",
-    default="sqlite:///aicontent.db",
-    show_default=True,
-    show_envvar=True,
-    help="The database. A password is safer in the environment than on a command line.",
-)
-
-
-def _open(url: str, *, must_exist: bool = True) -> peewee.Database:
-    try:
-        return aicontent.connect(url, must_exist=must_exist)
-    except aicontent.DatabaseURLError as error:
-        raise click.BadParameter(str(error), param_hint="--database") from error
-
-
 @click.group(cls=ErrorsExplained, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="aicontent")
 def main() -> None:
@@ -76,7 +59,7 @@ def migrate(url: str, create_users: bool) -> None:
     A SQLite file that is not there is made with --create-users alone: without a users table
     nothing could be stored in it.
     """
-    names = aicontent.migrate(_open(url, must_exist=not create_users), create_users)
+    names = aicontent.migrate(open_database(url, must_exist=not create_users), create_users)
     for name in names:
         click.echo(f"migrated {name}")
     if not names:
@@ -102,7 +85,7 @@ def rollback(url: str, steps: int) -> None:
 
     The content goes with its table.
     """
-    names = aicontent.rollback(_open(url), steps)
+    names = aicontent.rollback(open_database(url), steps)
     for name in names:
         click.echo(f"rolled back {name}")
     if not names:
@@ -117,7 +100,7 @@ def check(ctx: click.Context, url: str) -> None:
 
     The exit status is 1 if anything is.
     """
-    problems = aicontent.check(_open(url))
+    problems = aicontent.check(open_database(url))
     for problem in problems:
         click.echo(problem)
     if problems:
@@ -146,12 +129,15 @@ def quickstart(file: IO[bytes] | None, url: str, content_type: str | None) -> No
     if content_type is not None and file is None:
         raise click.UsageError("--type goes with FILE: the samples have their types")
     run_quickstart(
-        _open(url, must_exist=False),
+        open_database(url, must_exist=False),
         redact(url),
         _with_progress(file) if file else None,
         content_type or ContentType.PERSONALIZED_EXERCISE,
         click.echo,
     )
+
+
+main.add_command(cleanup)
 
 
 def _with_progress(file: IO[bytes]) -> Iterator[bytes]:

@@ -31,3 +31,11 @@ def run_together(code: str, *args: str, processes: int = 8) -> list[tuple[str, s
         process.stdin.close()
         process.stdin = None
     return [process.communicate(timeout=60) for process in started]
+
+
+def someone_waits_for_a_lock(database: Any) -> bool:
+    """Whether any connection of this PostgreSQL database waits for a lock just now."""
+    # Within a transaction the server would repeat its first answer.
+    database.execute_sql("SELECT pg_stat_clear_snapshot()")
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    return bool(database.execute_sql(f"{sql} AND datname = current_database()").fetchone()[0])

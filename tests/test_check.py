@@ -102,7 +102,7 @@ def test_a_table_that_was_dropped_has_a_way_out(empty):
     aicontent.migrate(empty, create_users=True)
     empty.execute_sql(f"DROP TABLE {TABLE}")
     assert "dropped behind the migrations" in aicontent.check(empty)[0]
-    aicontent.rollback(empty)
+    aicontent.rollback(empty, 99)
     aicontent.migrate(empty)
     assert aicontent.check(empty) == []
 

@@ -12,6 +12,7 @@ import peewee
 import pytest
 
 import aicontent
+from aicontent.history import available
 
 PROGRAM = Path(sys.executable).parent / "aicontent"
 
@@ -47,20 +48,16 @@ def test_migrate_check_rollback(run, empty_url):
     status, out, _ = run("check", *on)
     assert status == 1
     assert "aicontent migrate" in out
-    assert run("migrate", "--create-users", *on)[:2] == (
-        0,
-        "migrated 001_create_ai_generated_content\n",
-    )
+    migrated = "".join(f"migrated {name}\n" for name in available())
+    assert run("migrate", "--create-users", *on)[:2] == (0, migrated)
     assert run("migrate", *on)[:2] == (0, "up to date\n")
     assert run("check", *on)[:2] == (0, "sound\n")
     status, out, err = run("rollback", *on)  # nobody there to confirm
     assert status == 1
     assert "Aborted" in err
     assert run("check", *on)[0] == 0
-    assert run("rollback", "--yes", *on)[:2] == (
-        0,
-        "rolled back 001_create_ai_generated_content\n",
-    )
+    rolled_back = "".join(f"rolled back {name}\n" for name in available()[::-1])
+    assert run("rollback", "--yes", "--steps", "99", *on)[:2] == (0, rolled_back)
     assert run("rollback", *on, stdin="y\n")[1].endswith("nothing to roll back\n")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import aicontent
 from aicontent import ContentStatus, ContentType
+from helpers import someone_waits_for_a_lock
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -218,29 +219,9 @@ def test_reuse_waits_for_a_row_that_another_has_locked(store, Content, user):
             Content.update(expires_at=NOW - HOUR).where(Content.id == first.id).execute()
             waiting = pool.submit(reuse)
             started.wait()
-            while not _someone_waits(database):
+            while not someone_waits_for_a_lock(database):
                 assert not waiting.done()
         assert waiting.result(10) == second
-
-
-def _someone_waits(database: peewee.Database) -> bool:
-    sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    return bool(database.execute_sql(sql + " AND datname = current_database()").fetchone()[0])
-
-
-def test_cleanup_deletes_the_expired_and_the_long_failed(store, Content):
-    keep = [
-        store(),
-        store(expires_at=NOW),
-        store(status="failed", created_at=NOW - 24 * HOUR),
-        store(status="completed", created_at=NOW - 99 * HOUR),
-    ]
-    for status in ContentStatus:
-        store(status=status, expires_at=NOW - HOUR)
-    store(status="failed", created_at=NOW - 25 * HOUR)
-    report = Content.cleanup(now=NOW)
-    assert (report.expired, report.failed, report.deleted) == (5, 1, 6)
-    assert set(Content.select()) == set(keep)
 
 
 def test_deleting_a_user_deletes_the_users_content(store, Content, user):

@@ -102,6 +102,11 @@ def deliberate_differences() -> dict[str, tuple[Any, Any]]:
             f"constraint ai_generated_content_{column}_check: definition": (None, f"CHECK {rule}")
             for column, rule in checks.items()
         },
+        "index idx_ai_content_failed: definition": (
+            None,
+            "CREATE INDEX idx_ai_content_failed ON public.ai_generated_content "
+            "USING btree (\"createdAt\") WHERE (status = 'failed'::text)",
+        ),
         f"trigger {TRIGGER}: function": (
             "update_updated_at_column",
             "ai_generated_content_set_updated_at",

@@ -1,0 +1,108 @@
+"""The `aicontent cleanup` command, which a systemd timer runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import FrameType
+
+import click
+
+import aicontent
+from aicontent import CleanupReport
+from aicontent.cleanup import BATCH_SIZE
+
+from .options import database_option, open_database
+
+LEFT = 3
+"""The exit status of a run that was stopped by its budget or a signal, with rows left."""
+
+
+@click.command()
+@database_option
+@click.option("--dry-run", is_flag=True, help="Count what would go, and delete nothing.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=BATCH_SIZE,
+    show_default=True,
+    help="The most rows of one transaction; it shrinks where they take long.",
+)
+@click.option("--max-rows", type=click.IntRange(min=0), help="End after so many rows.")
+@click.option("--max-seconds", type=click.FloatRange(min=0), help="End after so many seconds.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for a locked SQLite database.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.pass_context
+def cleanup(
+    ctx: click.Context,
+    url: str,
+    dry_run: bool,
+    batch_size: int,
+    max_rows: int | None,
+    max_seconds: float | None,
+    wait: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Delete expired content, and failed content of over a day.
+
+    SIGTERM and SIGINT end it after the running batch. The exit status is 0 when all is done, 1
+    when it failed, 2 for a usage error, and 3 when it was stopped with rows left.
+    """
+    database = open_database(url, wait=wait)
+    model = aicontent.for_database(database)
+    with database.connection_context(), _signals() as stopped:
+        bar = sys.stderr.isatty() and not (quiet or as_json or dry_run)
+        length = model.cleanup(dry_run=True).deleted if bar else 0
+        with click.progressbar(
+            length=length, label="Deleting", file=sys.stderr, hidden=not bar
+        ) as shown:
+            report = model.cleanup(
+                batch_size=batch_size,
+                max_rows=max_rows,
+                max_seconds=max_seconds,
+                dry_run=dry_run,
+                progress=lambda report: shown.update(report.deleted - shown.pos),
+                stop=stopped,
+            )
+    if as_json:
+        click.echo(json.dumps(asdict(report) | {"deleted": report.deleted}))
+    elif not quiet:
+        click.echo(_line(report))
+    if report.left and not dry_run:
+        ctx.exit(LEFT)
+
+
+def _line(report: CleanupReport) -> str:
+    if report.dry_run:
+        return f"would delete {report.expired:,} expired, {report.failed:,} failed"
+    line = f"deleted {report.expired:,} expired, {report.failed:,} failed"
+    if report.batches:
+        line += f" in {report.batches:,} batches, the longest {report.longest_batch * 1000:.0f} ms"
+    return line + ("; stopped with rows left" if report.left else "")
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,281 @@
+"""The deletion policy: what goes, in which portions, and beside whom."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import peewee
+import pytest
+
+import aicontent
+from aicontent import ContentStatus, ValidationError
+from aicontent.cleanup import _reasons
+from helpers import run_together, someone_waits_for_a_lock
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+PROGRAM = Path(sys.executable).parent / "aicontent"
+
+
+@pytest.fixture
+def fill(Content, user):
+    """Store so many rows at once; keyword arguments change them."""
+
+    def fill(number, **values):
+        row = {"user": user, "type": "lesson", "status": "completed", "request_payload": {}}
+        return Content.create_many([row | values] * number)
+
+    return fill
+
+
+def test_what_goes_and_what_stays(store, Content):
+    keep = [
+        store(),
+        store(expires_at=NOW),
+        store(status="failed", created_at=NOW - 24 * HOUR),
+        store(status="completed", created_at=NOW - 99 * HOUR),
+    ]
+    for status in ContentStatus:
+        store(status=status, expires_at=NOW - HOUR)
+    store(status="failed", created_at=NOW - 25 * HOUR)
+    store(status="failed", created_at=NOW - 25 * HOUR, expires_at=NOW + HOUR)
+    store(status="failed", created_at=NOW - 25 * HOUR, expires_at=NOW - HOUR)  # counts once
+    foreseen = Content.cleanup(now=NOW, dry_run=True)
+    assert (foreseen.expired, foreseen.failed, foreseen.left) == (6, 2, True)
+    assert Content.select().count() == 12
+    report = Content.cleanup(now=NOW)
+    assert (report.expired, report.failed, report.deleted) == (6, 2, 8)
+    assert not report.left
+    assert set(Content.select()) == set(keep)
+    again = Content.cleanup(now=NOW)
+    assert (again.deleted, again.batches, again.longest_batch) == (0, 0, 0.0)
+
+
+def test_failed_after(store, Content):
+    store(status="failed", created_at=NOW - 2 * HOUR)
+    assert Content.cleanup(now=NOW).deleted == 0
+    assert Content.cleanup(now=NOW, failed_after=HOUR).failed == 1
+
+
+def test_a_thousand_rows_with_one_expiry_all_go(fill, Content):
+    """A cursor over the expiry would skip ties at the end of a batch."""
+    fill(1000, expires_at=NOW - HOUR)
+    report = Content.cleanup(now=NOW, batch_size=7)
+    assert (report.expired, report.batches) == (1000, 143)
+    assert 0 < report.longest_batch < 60
+    assert Content.select().count() == 0
+
+
+def test_budgets(fill, Content):
+    fill(30, expires_at=NOW - HOUR)
+    fill(30, status="failed", created_at=NOW - 99 * HOUR)
+    assert Content.cleanup(now=NOW, max_rows=0).left
+    report = Content.cleanup(now=NOW, max_rows=25, batch_size=10)
+    assert (report.expired, report.batches, report.left) == (25, 3, True)
+    report = Content.cleanup(now=NOW, max_seconds=0)
+    assert (report.deleted, report.left) == (0, True)
+    asked = iter([False, False, True])
+    report = Content.cleanup(now=NOW, batch_size=3, stop=lambda: next(asked))
+    assert (report.expired, report.left) == (5, True) or report.deleted == 6
+    assert Content.select().count() == 60 - 25 - report.deleted
+    report = Content.cleanup(now=NOW, max_rows=99)
+    assert not report.left
+    assert Content.select().count() == 0
+
+
+def test_progress_is_told_after_each_batch(fill, Content):
+    fill(10, expires_at=NOW - HOUR)
+    told = []
+    Content.cleanup(now=NOW, batch_size=4, progress=told.append)
+    assert [(report.expired, report.batches) for report in told] == [(4, 1), (8, 2), (10, 3)]
+
+
+def test_each_batch_is_a_transaction_of_its_own(fill, Content):
+    """What went before an interruption is gone, and nothing else."""
+    fill(10, expires_at=NOW - HOUR)
+
+    def interrupt(report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Content.cleanup(now=NOW, batch_size=4, progress=interrupt)
+    assert Content.select().count() == 6
+    assert not Content._meta.database.in_transaction()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("failed_after", -HOUR),
+        ("failed_after", 24),
+        ("batch_size", 0),
+        ("batch_size", True),
+        ("max_rows", -1),
+        ("max_rows", 1.5),
+        ("max_seconds", -1),
+        ("max_seconds", "5"),
+        ("max_seconds", float("nan")),
+        ("now", NOW.replace(tzinfo=None)),
+        ("now", datetime.min.replace(tzinfo=UTC)),
+    ],
+)
+def test_bad_arguments(Content, argument, value):
+    with pytest.raises(ValidationError, match=f"^{argument}: "):
+        Content.cleanup(**{argument: value})
+
+
+CLEAN = """
+import sys, aicontent
+database = aicontent.connect(sys.argv[1], timeout=30)
+model = aicontent.for_database(database)
+sys.stdin.read()
+report = model.cleanup(batch_size=20)
+print(report.expired, report.failed, report.left)
+"""
+
+
+@pytest.mark.parametrize("cleaners", [2, 4])
+def test_cleaners_at_once_count_each_row_once(fill, Content, url, cleaners):
+    fill(1000, expires_at=datetime.now(UTC) - HOUR)
+    fill(500, status="failed", created_at=datetime.now(UTC) - 99 * HOUR)
+    outputs = run_together(CLEAN, url, processes=cleaners)
+    assert [error for _, error in outputs] == [""] * cleaners
+    counts = [line.split() for line, _ in outputs]
+    assert sum(int(expired) for expired, _, _ in counts) == 1000
+    assert sum(int(failed) for _, failed, _ in counts) == 500
+    assert {left for _, _, left in counts} == {"False"}
+    assert Content.select().count() == 0
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite locks no rows
+def test_a_row_renewed_meanwhile_survives(store, Content):
+    database = Content._meta.database
+    renewed, other = store(expires_at=NOW - HOUR), store(expires_at=NOW - HOUR)
+    reports = []
+
+    def clean() -> None:
+        with database.connection_context():
+            reports.append(Content.cleanup(now=NOW))
+
+    cleaner = threading.Thread(target=clean)
+    with database.atomic():
+        Content.update(expires_at=NOW + HOUR).where(Content.id == renewed.id).execute()
+        cleaner.start()
+        while not someone_waits_for_a_lock(database):
+            assert cleaner.is_alive()
+    cleaner.join()
+    assert [(report.expired, report.left) for report in reports] == [(1, False)]
+    assert list(Content.select()) == [renewed]
+    assert other not in Content.select()
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_row_that_stays_locked_is_left(store, Content, url):
+    locked, _ = store(expires_at=NOW - HOUR), store(expires_at=NOW - HOUR)
+    holder = aicontent.connect(url)
+    with holder.connection_context(), holder.atomic():
+        other = aicontent.for_database(holder)
+        list(other.select().where(other.id == locked.id).for_update())
+        report = Content.cleanup(now=NOW)
+    assert (report.expired, report.left) == (1, True)
+    assert Content.cleanup(now=NOW).expired == 1
+
+
+def test_the_cleanup_uses_its_indexes(fill, Content, database):
+    fill(50, expires_at=NOW + HOUR)
+    fill(50, status="failed", created_at=NOW)
+    if isinstance(database, peewee.SqliteDatabase):
+        database.execute_sql("ANALYZE")
+        explain = "EXPLAIN QUERY PLAN "
+    else:
+        database.execute_sql("SET enable_seqscan = off")
+        explain = "EXPLAIN "
+    indexes = ("idx_ai_content_expires", "idx_ai_content_failed")
+    for (_, rule, order), index in zip(_reasons(Content, NOW, NOW - HOUR), indexes, strict=True):
+        sql, values = Content.select(Content.id).where(rule).order_by(order).limit(9).sql()
+        plan = " ".join(map(str, database.execute_sql(explain + sql, values).fetchall()))
+        assert index in plan, plan
+        assert "SORT" not in plan.upper(), plan
+
+
+def run(url, *args, **options):
+    ran = subprocess.run(
+        [PROGRAM, "cleanup", "--database", url, *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **options,
+    )
+    assert "Traceback" not in ran.stderr
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def test_the_command(fill, Content, url):
+    fill(30, expires_at=NOW - HOUR)
+    fill(5, status="failed", created_at=NOW - 99 * HOUR)
+    fill(3)
+    assert run(url, "--dry-run")[:2] == (0, "would delete 30 expired, 5 failed\n")
+    status, out, err = run(url, "--max-rows", "10", "--batch-size", "4")
+    assert (status, err) == (3, "")
+    assert out.startswith("deleted 10 expired, 0 failed in 3 batches, the longest ")
+    assert out.endswith("; stopped with rows left\n")
+    status, out, _ = run(url, "--json")
+    report = json.loads(out)
+    assert status == 0
+    assert (report["expired"], report["failed"], report["deleted"]) == (20, 5, 25)
+    assert report["left"] is False
+    assert run(url, "--quiet") == (0, "", "")
+    assert run(url)[1] == "deleted 0 expired, 0 failed\n"
+    assert Content.select().count() == 3
+
+
+def test_usage_mistakes(url):
+    for option in (("--batch-size", "0"), ("--max-rows", "x"), ("--max-seconds", "-1"), ("x",)):
+        assert run(url, *option)[0] == 2
+
+
+def test_a_database_that_is_not_migrated(empty_url):
+    aicontent.connect(empty_url)
+    status, out, err = run(empty_url)
+    assert (status, out) == (1, "")
+    assert err.startswith("Error: ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_after_the_running_batch(fill, Content, url, number):
+    fill(3000, expires_at=NOW - HOUR)
+    command = [PROGRAM, "cleanup", "--database", url, "--batch-size", "1", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while Content.select().count() == 3000:
+        assert process.poll() is None
+    os.kill(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (3, "")
+    report = json.loads(out)
+    assert report["left"] is True
+    assert report["deleted"] == report["batches"] == 3000 - Content.select().count()
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_locked_database_is_waited_for_only_so_long(store, Content, url, database):
+    store(expires_at=NOW - HOUR)
+    with database.atomic():
+        status, _, err = run(url, "--wait", "0.1")
+    assert status == 1
+    assert "locked" in err
+    assert run(url)[0] == 0
+
+
+def test_the_units_are_sound(tmp_path):
+    units = Path(__file__).parent.parent / "scripts" / "systemd"
+    text = (units / "aicontent-cleanup.service").read_text()
+    assert "EnvironmentFile=" in text
+    assert "--database" not in text
+    assert "SuccessExitStatus=3" in text
