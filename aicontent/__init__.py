@@ -21,6 +21,7 @@ from .errors import (
 )
 from .migrate import migrate, rollback
 from .model import AIGeneratedContent, User
+from .reclaim import ReclaimReport, reclaim
 
 __all__ = [
     "AIContentError",
@@ -34,6 +35,7 @@ __all__ = [
     "DuplicateIdError",
     "MigrationError",
     "NotBoundError",
+    "ReclaimReport",
     "TableConflictError",
     "UnknownUserError",
     "UnsupportedDatabaseError",
@@ -45,5 +47,6 @@ __all__ = [
     "connect",
     "for_database",
     "migrate",
+    "reclaim",
     "rollback",
 ]

@@ -11,18 +11,19 @@ from dataclasses import asdict
 from types import FrameType
 
 import click
+import peewee
 
 import aicontent
 from aicontent import CleanupReport
 from aicontent.cleanup import BATCH_SIZE
 
-from .options import database_option, open_database
+from .options import Command, database_option, open_database
 
 LEFT = 3
 """The exit status of a run that was stopped by its budget or a signal, with rows left."""
 
 
-@click.command()
+@click.command(cls=Command)
 @database_option
 @click.option("--dry-run", is_flag=True, help="Count what would go, and delete nothing.")
 @click.option(
@@ -41,6 +42,9 @@ LEFT = 3
     show_default=True,
     help="Seconds to wait for a locked SQLite database.",
 )
+@click.option(
+    "--reclaim", is_flag=True, help="Give the space back to the file system afterwards; SQLite."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.pass_context
@@ -52,6 +56,7 @@ def cleanup(
     max_rows: int | None,
     max_seconds: float | None,
     wait: float,
+    reclaim: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -61,6 +66,8 @@ def cleanup(
     when it failed, 2 for a usage error, and 3 when it was stopped with rows left.
     """
     database = open_database(url, wait=wait)
+    if reclaim and not isinstance(database, peewee.SqliteDatabase):
+        raise click.UsageError("--reclaim is for SQLite; PostgreSQL's autovacuum does it by itself")
     model = aicontent.for_database(database)
     with database.connection_context(), _signals() as stopped:
         bar = sys.stderr.isatty() and not (quiet or as_json or dry_run)
@@ -76,10 +83,15 @@ def cleanup(
                 progress=lambda report: shown.update(report.deleted - shown.pos),
                 stop=stopped,
             )
+        # Told before the space is seen to, which may fail and deletes nothing.
+        if not (quiet or as_json):
+            click.echo(_line(report))
+        freed = aicontent.reclaim(database) if reclaim and not dry_run else None
     if as_json:
-        click.echo(json.dumps(asdict(report) | {"deleted": report.deleted}))
-    elif not quiet:
-        click.echo(_line(report))
+        told = asdict(report) | {"deleted": report.deleted}
+        click.echo(json.dumps(told | ({"freed": freed.freed} if freed else {})))
+    elif freed and not quiet:
+        click.echo(f"freed {freed.freed:,} bytes ({freed.way})")
     if report.left and not dry_run:
         ctx.exit(LEFT)
 
@@ -106,3 +118,7 @@ def _signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+if __name__ == "__main__":  # python -m aicontent.scripts.cleanup
+    cleanup()

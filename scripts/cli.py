@@ -5,46 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
 import click
-import peewee
 
 import aicontent
-from aicontent import AIContentError, ContentType
+from aicontent import ContentType
 from aicontent.connection import redact
 
 from .cleanup import cleanup
-from .options import database_option, open_database
+from .options import Group, database_option, open_database
 from .quickstart import run as run_quickstart
 
 
-class ErrorsExplained(click.Group):
-    """Shows what the library and the database refuse as one line, without a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except AIContentError as error:
-            raise click.ClickException(str(error)) from error
-        except peewee.PeeweeException as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
-        except BrokenPipeError:  # whoever read us has enough: click ends in silence
-            raise
-        except OSError as error:
-            _give_up_output()
-            raise click.ClickException(str(error)) from error
-
-
-def _give_up_output() -> None:
-    # Python would try once more at its end, and fail once more.
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@click.group(cls=ErrorsExplained, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="aicontent")
 def main() -> None:
     """Keep AI-generated content for reuse, in SQLite or PostgreSQL."""

@@ -1,11 +1,50 @@
-"""What the commands share: the option for the database, and opening it."""
+"""What the commands share: errors in one line, the option for the database, opening it."""
 
 from __future__ import annotations
+
+import os
+import sys
+from typing import Any
 
 import click
 import peewee
 
 import aicontent
+from aicontent import AIContentError
+
+
+def _give_up_output() -> None:
+    # Python would try once more at its end, and fail once more.
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _ErrorsExplained(click.Command):
+    """Shows what the library and the database refuse as one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AIContentError as error:
+            raise click.ClickException(str(error)) from error
+        except peewee.PeeweeException as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+        except BrokenPipeError:  # whoever read us has enough: click ends in silence
+            raise
+        except OSError as error:
+            _give_up_output()
+            raise click.ClickException(str(error)) from error
+
+
+class Command(_ErrorsExplained):
+    """A command that can also be run by itself."""
+
+
+class Group(_ErrorsExplained, click.Group):
+    """The group of all commands."""
+
 
 database_option = click.option(
     "--database",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import aicontent
 from aicontent import ContentStatus, ValidationError
 from aicontent.cleanup import _reasons
-from helpers import run_together, someone_waits_for_a_lock
+from helpers import PYTHON, run_together, someone_waits_for_a_lock
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -273,9 +274,87 @@ def test_a_locked_database_is_waited_for_only_so_long(store, Content, url, datab
     assert run(url)[0] == 0
 
 
-def test_the_units_are_sound(tmp_path):
+BIG = {"request_payload": {"text": "x" * 4000}, "expires_at": NOW - HOUR}
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_reclaim_gives_the_space_back(fill, Content, url, database):
+    fill(500, **BIG)
+    fill(50, request_payload={"text": "y" * 4000})
+    status, out, _ = run(url, "--reclaim")
+    assert status == 0
+    freed = int(out.splitlines()[-1].split()[1].replace(",", ""))
+    assert freed > 500 * 4000
+    assert out.endswith("bytes (vacuum)\n")
+    assert Content.select().count() == 50
+    assert aicontent.reclaim(database) == aicontent.ReclaimReport(0, "nothing")
+    assert json.loads(run(url, "--reclaim", "--json")[1])["freed"] == 0
+    assert aicontent.check(database) == []
+
+
+def test_reclaim_goes_in_steps_where_the_database_allows_it(tmp_path):
+    path = tmp_path / "incremental.db"
+    database = peewee.SqliteDatabase(path, pragmas={"auto_vacuum": 2, "foreign_keys": 1})
+    aicontent.migrate(database, create_users=True)
+    model = aicontent.for_database(database)
+    user = model.user.rel_model.create()
+    model.create_many([{"user": user, "type": "lesson"} | BIG] * 2000)
+    model.cleanup(now=NOW)
+    before = path.stat().st_size
+    report = aicontent.reclaim(database)
+    assert report.way == "incremental"
+    assert report.freed == before - path.stat().st_size > 2000 * 4000
+    database.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_reclaim_says_when_it_cannot(fill, Content, url, database):
+    fill(500, **BIG)
+    reader = aicontent.connect(url)
+    with reader.connection_context():
+        reader.execute_sql("BEGIN")
+        reader.execute_sql("SELECT count(*) FROM users").fetchone()
+        status, out, err = run(url, "--reclaim", "--wait", "0.1")
+        assert status == 1
+        assert out.startswith("deleted 500 expired")
+        assert "given back" in err
+        reader.execute_sql("COMMIT")
+    assert run(url, "--reclaim")[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_reclaim_is_for_sqlite(url, database):
+    assert run(url, "--reclaim")[0] == 2
+    with pytest.raises(aicontent.UnsupportedDatabaseError, match="autovacuum"):
+        aicontent.reclaim(database)
+
+
+def test_it_runs_as_a_module_too(fill, url, empty_url):
+    fill(3, expires_at=NOW - HOUR)
+    command = [*PYTHON, "-m", "aicontent.scripts.cleanup", "--database"]
+    ran = subprocess.run([*command, url, "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout)["deleted"] == 3
+    ran = subprocess.run([*command, "sqlite:////no/where.db"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr[:7]) == (1, "Error: ")
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_systemd_takes_the_units(tmp_path):
+    units = Path(__file__).parent.parent / "scripts" / "systemd"
+    paths = []
+    for unit in units.iterdir():
+        paths.append(tmp_path / unit.name)
+        paths[-1].write_text(unit.read_text().replace("/opt/aicontent/bin/aicontent", str(PROGRAM)))
+    service = tmp_path / "aicontent-cleanup.service"
+    verified = subprocess.run(["systemd-analyze", "verify", *paths], capture_output=True, text=True)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    rate = ["systemd-analyze", "security", "--offline=yes", "--threshold=20", service]
+    rated = subprocess.run(rate, capture_output=True, text=True)
+    assert rated.returncode == 0, rated.stdout
+
+
+def test_no_password_is_on_the_units_command_line():
     units = Path(__file__).parent.parent / "scripts" / "systemd"
     text = (units / "aicontent-cleanup.service").read_text()
     assert "EnvironmentFile=" in text
     assert "--database" not in text
-    assert "SuccessExitStatus=3" in text
