@@ -13,7 +13,7 @@ from .documents import kind_of
 from .errors import AIContentError, ValidationError
 from .fields import clock
 from .integrity import constraints_explained
-from .writing import ValidatedModel
+from .writing import SET_BY_DATABASE, ValidatedModel
 
 _BATCH = 500
 """Rows of one INSERT: 21 columns each, within SQLite's 32,766 parameters."""
@@ -75,8 +75,10 @@ class BulkModel(ValidatedModel):
             ValidationError: with `row`, the number of the instance at fault, from 1.
         """
         instances = list(model_list)
-        names = [f.name if isinstance(f, peewee.Field) else cls._field(f).name for f in fields]
-        _check_updates(cls, instances, names)
+        names = [cls._field(field).name for field in fields]
+        for number, instance in enumerate(instances, 1):
+            with _numbered(number):
+                cls.check({name: instance.__data__.get(name) for name in names}, partial=True)
         written: int = super().bulk_update(  # type: ignore[no-untyped-call]
             instances, names, batch_size
         )
@@ -121,15 +123,6 @@ def validated(model: type[ValidatedModel], row: Mapping[str, Any]) -> dict[str, 
     return values
 
 
-def _check_updates(
-    model: type[ValidatedModel], instances: Iterable[ValidatedModel], names: Iterable[str]
-) -> None:
-    names = list(names)
-    for number, instance in enumerate(instances, 1):
-        with _numbered(number):
-            model.check({name: instance.__data__.get(name) for name in names}, partial=True)
-
-
 def _validated(
     model: type[ValidatedModel], rows: Iterable[Mapping[str, Any]], before: int
 ) -> list[dict[str, Any]]:
@@ -147,7 +140,7 @@ def _insert(
     before: int,
 ) -> None:
     blank = dict.fromkeys(model._meta.sorted_field_names)
-    blank |= dict.fromkeys(("created_at", "updated_at"), clock(database))
+    blank |= dict.fromkeys(SET_BY_DATABASE, clock(database))
     rows = [blank | values for values in batch]
     try:
         with database.atomic():

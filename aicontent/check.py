@@ -7,7 +7,7 @@ from pathlib import Path
 
 import peewee
 
-from .binding import foreign_keys_on, resolved
+from .binding import connected, foreign_keys_on, resolved
 from .catalog import Catalog
 from .history import applied, available
 from .migrate import TABLE
@@ -27,12 +27,8 @@ def check(database: peewee.Database) -> list[str]:
         peewee.OperationalError: it cannot be reached.
     """
     database = resolved(database)
-    opened = database.connect(reuse_if_open=True)
-    try:
+    with connected(database):
         return [*_settings(database), *_schema(database)]
-    finally:
-        if opened:
-            database.close()
 
 
 def expected(database: peewee.Database) -> dict[str, str]:

@@ -77,17 +77,15 @@ class Budget:
 
 def cleanup(
     model: type[AIGeneratedContent],
-    database: peewee.Database,
     now: datetime,
     *,
     failed_after: timedelta = FAILED_AFTER,
     batch_size: int = BATCH_SIZE,
-    budget: Budget | None = None,
+    budget: Budget,
     dry_run: bool = False,
     progress: Callable[[CleanupReport], object] | None = None,
 ) -> CleanupReport:
     """Delete what may go; see `AIGeneratedContent.cleanup`."""
-    budget = budget or Budget()
     _check_arguments(failed_after, batch_size, budget)
     try:
         failed_before = now - failed_after
@@ -97,10 +95,11 @@ def cleanup(
     if dry_run:
         counts = {name: model.select().where(rule).count() for name, rule, _ in reasons}
         return CleanupReport(**counts, left=any(counts.values()), dry_run=True)
+    batches_of_kind = _Locking if model._database().for_update else _Sorted
     report = CleanupReport()
     size, started = min(batch_size, _FIRST_BATCH), time.monotonic()
     for name, rule, order in reasons:
-        batches = (_Locking if database.for_update else _Sorted)(model, rule, order)
+        batches = batches_of_kind(model, rule, order)
         while True:
             allowed = budget.rows_left(report, time.monotonic() - started)
             if allowed <= 0:
@@ -124,7 +123,7 @@ def cleanup(
                     size = min(batch_size, size * 2)
             elif not _any(model, rule):
                 break
-            elif not _wait_for_others(model, database, rule, order):
+            elif not batches.wait_for_others():
                 return replace(report, left=True)
     return report
 
@@ -147,16 +146,29 @@ class _Locking:
         self._model = model
         self._rule = rule
         self._order = order
+        self._ids = model.select(model.id).where(rule).order_by(order)
 
     def delete(self, limit: int) -> int:
         """Delete up to so many rows by one statement, which looks and deletes: a row that was
         renewed meanwhile survives. By id, not by the last value seen: many rows may share one
         expiry."""
-        rows = self._model.select(self._model.id).where(self._rule).order_by(self._order)
-        batch: Any = rows.limit(limit).for_update("FOR UPDATE SKIP LOCKED")  # type: ignore[arg-type]
+        batch: Any = self._ids.limit(limit).for_update("FOR UPDATE SKIP LOCKED")  # type: ignore[arg-type]
         # The array makes PostgreSQL look once, not once a row.
         ids = peewee.fn.ANY(peewee.fn.ARRAY(batch))
         return int(self._model.delete().where(self._model.id == ids).execute())
+
+    def wait_for_others(self) -> bool:
+        """Wait a while for rows that others have locked; False when they stay locked."""
+        database = self._model._database()
+        try:
+            with database.atomic():
+                database.execute_sql("SELECT set_config('lock_timeout', %s, true)", (_LOCK_WAIT,))
+                list(self._ids.limit(1).for_update().tuples())
+        except peewee.OperationalError as error:
+            if database_code(error) != "55P03":  # lock_not_available
+                raise
+            return False
+        return True
 
 
 class _Sorted(_Locking):
@@ -171,34 +183,23 @@ class _Sorted(_Locking):
             found: Any = self._model.select(peewee.SQL("rowid")).where(self._rule)
             rows = found.order_by(self._order).limit(_LOOKED_UP).tuples()
             self._rows = sorted((row for (row,) in rows), reverse=True)
-        part, self._rows = self._rows[-limit:], self._rows[:-limit]
+        if not self._rows:
+            return 0  # without taking the write lock for nothing
+        part = self._rows[-limit:]
+        del self._rows[-limit:]
         chosen = peewee.SQL("rowid IN (SELECT value FROM json_each(?))", (json.dumps(part),))
         deleted = int(self._model.delete().where(chosen, self._rule).execute())
         if not deleted:
             self._rows = None  # another cleaner is ahead: look again
         return deleted
 
+    def wait_for_others(self) -> bool:
+        """Nothing to wait for: SQLite locks no rows."""
+        return True
+
 
 def _any(model: type[AIGeneratedContent], rule: Any) -> bool:
     return bool(list(model.select(model.id).where(rule).limit(1).tuples()))
-
-
-def _wait_for_others(
-    model: type[AIGeneratedContent], database: peewee.Database, rule: Any, order: Any
-) -> bool:
-    """Wait a while for rows that others have locked; False when they stay locked."""
-    if not database.for_update:
-        return True  # SQLite locks no rows
-    locked = model.select(model.id).where(rule).order_by(order).limit(1).for_update()
-    try:
-        with database.atomic():
-            database.execute_sql("SELECT set_config('lock_timeout', %s, true)", (_LOCK_WAIT,))
-            list(locked.tuples())
-    except peewee.OperationalError as error:
-        if database_code(error) != "55P03":  # lock_not_available
-            raise
-        return False
-    return True
 
 
 def _check_arguments(failed_after: timedelta, batch_size: int, budget: Budget) -> None:

@@ -70,9 +70,8 @@ class UTCDateTimeField(peewee.FieldDatabaseHook, peewee.DateTimeField):
         return value if value is None else value.astimezone(UTC)
 
 
-class TextColumn(peewee.CharField):
-    """Text of a limited length. The length is a rule of validation and of the database; the
-    characters are checked here, because queries bring text too."""
+class _CheckedText(peewee.Field):
+    """The characters are checked by the field, because queries bring text too."""
 
     def db_value(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -80,18 +79,16 @@ class TextColumn(peewee.CharField):
         return super().db_value(value)  # type: ignore[no-untyped-call]
 
 
-class EnumColumn(peewee.TextField):
+class TextColumn(_CheckedText, peewee.CharField):
+    """Text of a limited length, which is a rule of validation and of the database."""
+
+
+class EnumColumn(_CheckedText, peewee.TextField):
     """One of an enumeration's texts; Python gets the member."""
 
     def __init__(self, enum: type[StrEnum], **options: Any) -> None:
         super().__init__(**options)
-        self.enum = enum
         self._members = {member.value: member for member in enum}
-
-    def db_value(self, value: Any) -> Any:
-        if isinstance(value, str):
-            check_text(value, self.name)
-        return super().db_value(value)  # type: ignore[no-untyped-call]
 
     def python_value(self, value: Any) -> Any:
         return self._members.get(value, value)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import peewee
 
-from .binding import supported
+from .binding import connected, supported
 from .catalog import Catalog
 from .errors import (
     AIContentError,
@@ -116,13 +116,8 @@ def _migrating(
             raise MigrationError(
                 "migrating takes a transaction of its own: call it outside atomic()"
             )
-        opened = database.connect(reuse_if_open=True)
-        try:
-            with _locked(database, lock_timeout):
-                yield Router(database, directory)
-        finally:
-            if opened:
-                database.close()
+        with connected(database), _locked(database, lock_timeout):
+            yield Router(database, directory)
 
 
 @contextmanager

@@ -103,7 +103,7 @@ class AIGeneratedContent(BulkModel):
             ValidationError: the user or the type cannot be one.
         """
         newest_first = (cls.created_at.desc(), cls.id.desc())
-        return cls.select().where(*cls._of(user, type)).order_by(*newest_first)
+        return cls.select().where(*cls._of(cls, user, type)).order_by(*newest_first)
 
     @classmethod
     def find_reusable_content(
@@ -121,11 +121,10 @@ class AIGeneratedContent(BulkModel):
         Raises:
             ValidationError: an argument cannot be what it should be.
         """
-        return (
-            cls.select()
-            .where(*cls._reusable(user, type, level, _moment(now)))
-            .order_by(cls.usage_count.asc(), cls.created_at.desc())
+        query: peewee.ModelSelect[Self] = cls._reusable(
+            cls, cls.select(), user, type, level, _moment(now)
         )
+        return query
 
     @classmethod
     def reuse(
@@ -143,15 +142,10 @@ class AIGeneratedContent(BulkModel):
         """
         moment = _moment(now)
         other = cls.alias()
-        first = (
-            other.select(other.id)
-            .where(*cls._reusable(user, type, level, moment, source=other))
-            .order_by(other.usage_count.asc(), other.created_at.desc())
-            .limit(1)
-        )
+        first = cls._reusable(other, other.select(other.id), user, type, level, moment).limit(1)
         if cls._database().for_update:
             # When the wait is over PostgreSQL judges the row anew, and takes the next if need be.
-            first = first.for_update("FOR NO KEY UPDATE")  # type: ignore[arg-type]
+            first = first.for_update("FOR NO KEY UPDATE")
         marked = cls.update(cls._accessed(moment)).where(cls.id == first).returning(cls)
         return next(iter(list(marked.execute())), None)
 
@@ -189,7 +183,6 @@ class AIGeneratedContent(BulkModel):
         """
         return cleanup(
             cls,
-            cls._database(),
             _moment(now),
             failed_after=failed_after,
             batch_size=batch_size,
@@ -228,24 +221,22 @@ class AIGeneratedContent(BulkModel):
     # Pieces of statements
 
     @classmethod
-    def _of(cls, user: Any, type: str, level: str | None = None, source: Any = None) -> list[Any]:
+    def _of(cls, table: Any, user: Any, type: str, level: str | None = None) -> list[Any]:
         # What no row can have is a mistake, not a miss.
         key = user.get_id() if isinstance(user, peewee.Model) else user
         cls._validate({"user": key, "type": type, "level": level}, partial=True)
-        table = source or cls
         conditions = [table.user == key, table.type == str(type)]
         return [*conditions, table.level == level] if level else conditions
 
     @classmethod
     def _reusable(
-        cls, user: Any, type: str, level: str | None, moment: datetime, source: Any = None
-    ) -> list[Any]:
-        table = source or cls
-        return [
-            *cls._of(user, type, level, table),
+        cls, table: Any, query: Any, user: Any, type: str, level: str | None, moment: datetime
+    ) -> Any:
+        return query.where(
+            *cls._of(table, user, type, level),
             table.status == ContentStatus.COMPLETED,
             table.expires_at.is_null() | (table.expires_at > moment),
-        ]
+        ).order_by(table.usage_count.asc(), table.created_at.desc())
 
     @classmethod
     def _accessed(cls, moment: datetime) -> dict[str, Any]:

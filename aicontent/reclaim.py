@@ -8,7 +8,7 @@ from typing import Any
 
 import peewee
 
-from .binding import resolved
+from .binding import connected, resolved
 from .errors import DatabaseUnavailableError, UnsupportedDatabaseError
 from .integrity import database_code
 
@@ -48,18 +48,15 @@ def reclaim(database: peewee.Database) -> ReclaimReport:
         raise UnsupportedDatabaseError(
             "only SQLite gives space back on request; PostgreSQL's autovacuum does it by itself"
         )
-    opened = database.connect(reuse_if_open=True)
     try:
-        return _reclaim(database)
+        with connected(database):
+            return _reclaim(database)
     except peewee.OperationalError as error:
         if not database_code(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL")):
             raise
         raise DatabaseUnavailableError(
             f"no space was given back, try again later or make room: {error}"
         ) from error
-    finally:
-        if opened:
-            database.close()
 
 
 def _reclaim(database: peewee.SqliteDatabase) -> ReclaimReport:

@@ -75,7 +75,7 @@ class ValidatedModel(peewee.Model):
             return 1
         fields = [field for field in self.dirty_fields if not field.primary_key]
         if only is not None:
-            wanted = {f if isinstance(f, peewee.Field) else self._field(f) for f in only}
+            wanted = {self._field(field) for field in only}
             fields = [field for field in fields if field in wanted]
         if fields:
             self._update_row({field.name: self.__data__[field.name] for field in fields})
@@ -140,8 +140,8 @@ class ValidatedModel(peewee.Model):
                 self._as_read.pop(name, None)
 
     @classmethod
-    def _field(cls, name: str) -> peewee.Field:
-        field = getattr(cls, name, None)
+    def _field(cls, name: peewee.Field | str) -> peewee.Field:
+        field = name if isinstance(name, peewee.Field) else getattr(cls, name, None)
         if not isinstance(field, peewee.Field):
             known = ", ".join(cls._meta.sorted_field_names)
             raise ValidationError(

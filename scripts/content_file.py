@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from aicontent import AIContentError, AIGeneratedContent, ValidationError
+from aicontent import AIGeneratedContent, ValidationError
 from aicontent.bulk import validated
 from aicontent.documents import kind_of, shortened
 from aicontent.fields import UTCDateTimeField
@@ -39,37 +39,23 @@ def load(
         How many lines were stored, and those that were not.
     """
     stored, refused = 0, []
-    batch: list[tuple[int, dict[str, Any]]] = []
-
-    def flush() -> None:
-        nonlocal stored
-        while batch:
-            try:
-                stored += len(model.create_many(row for _, row in batch))
-            except AIContentError as error:
-                if error.row is None:
-                    raise
-                number, _ = batch.pop(error.row - 1)
-                error.row = None
-                refused.append(Refused(number, str(error)))
-            else:
-                batch.clear()
-
+    batch: list[dict[str, Any]] = []
     for number, row in _rows(lines, content_type):
         if isinstance(row, str):
             refused.append(Refused(number, row))
             continue
         row["user"] = user
         try:
-            validated(model, row)  # here, so that a batch with one bad line is not done again
+            validated(model, row)
         except ValidationError as error:
             refused.append(Refused(number, str(error)))
             continue
-        batch.append((number, row))
+        batch.append(row)
         if len(batch) == BATCH:
-            flush()
-    flush()
-    return stored, sorted(refused, key=lambda item: item.line)
+            stored += len(model.create_many(batch))
+            batch.clear()
+    stored += len(model.create_many(batch))
+    return stored, refused
 
 
 def _rows(lines: Iterable[bytes], content_type: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
