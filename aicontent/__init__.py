@@ -19,6 +19,9 @@ from .errors import (
     UsersTableError,
     ValidationError,
 )
+from .exporting import export_lines
+from .importing import ImportReport, import_lines
+from .lines import Refused
 from .migrate import migrate, rollback
 from .model import AIGeneratedContent, User
 from .reclaim import ReclaimReport, reclaim
@@ -33,9 +36,11 @@ __all__ = [
     "DatabaseURLError",
     "DatabaseUnavailableError",
     "DuplicateIdError",
+    "ImportReport",
     "MigrationError",
     "NotBoundError",
     "ReclaimReport",
+    "Refused",
     "TableConflictError",
     "UnknownUserError",
     "UnsupportedDatabaseError",
@@ -45,7 +50,9 @@ __all__ = [
     "bind",
     "check",
     "connect",
+    "export_lines",
     "for_database",
+    "import_lines",
     "migrate",
     "reclaim",
     "rollback",

@@ -11,12 +11,9 @@ import peewee
 
 from .documents import kind_of
 from .errors import AIContentError, ValidationError
-from .fields import clock
+from .insertion import BATCH, Insertion, Row
 from .integrity import constraints_explained
-from .writing import SET_BY_DATABASE, ValidatedModel
-
-_BATCH = 500
-"""Rows of one INSERT: 21 columns each, within SQLite's 32,766 parameters."""
+from .writing import ValidatedModel
 
 
 class BulkModel(ValidatedModel):
@@ -98,55 +95,49 @@ def _numbered(number: int) -> Iterator[None]:
         raise
 
 
+def values_of(model: type[ValidatedModel], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all values of a new row: those given, and the model's defaults.
+
+    Raises:
+        ValidationError: a name is no attribute.
+    """
+    if not isinstance(row, Mapping):
+        raise ValidationError("content", "must be a mapping of attributes", kind_of(row))
+    return dict(model(**row).__data__)
+
+
 def _create_many(
     model: type[ValidatedModel], database: peewee.Database, rows: Iterable[Mapping[str, Any]]
 ) -> list[str]:
     ids: list[str] = []
     source = iter(rows)
+    insertion = Insertion(model)
     with database.atomic():
-        while batch := _validated(model, islice(source, _BATCH), len(ids)):
-            _insert(model, database, batch, len(ids))
-            ids += (values["id"] for values in batch)
+        while batch := _bound(model, insertion, islice(source, BATCH), len(ids)):
+            _insert(database, insertion, batch, len(ids))
+            ids += (row[0] for row in batch)
     return ids
 
 
-def validated(model: type[ValidatedModel], row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values to insert for one row, held to all rules.
-
-    Raises:
-        ValidationError: the first rule that is broken.
-    """
-    if not isinstance(row, Mapping):
-        raise ValidationError("content", "must be a mapping of attributes", kind_of(row))
-    values = model.insertable_values(model(**row).__data__)
-    model.check(values)
-    return values
-
-
-def _validated(
-    model: type[ValidatedModel], rows: Iterable[Mapping[str, Any]], before: int
-) -> list[dict[str, Any]]:
+def _bound(
+    model: type[ValidatedModel],
+    insertion: Insertion,
+    rows: Iterable[Mapping[str, Any]],
+    before: int,
+) -> list[Row]:
     batch = []
     for number, row in enumerate(rows, before + 1):
         with _numbered(number):
-            batch.append(validated(model, row))
+            batch.append(insertion.bound(values_of(model, row)))
     return batch
 
 
-def _insert(
-    model: type[ValidatedModel],
-    database: peewee.Database,
-    batch: list[dict[str, Any]],
-    before: int,
-) -> None:
-    blank = dict.fromkeys(model._meta.sorted_field_names)
-    blank |= dict.fromkeys(SET_BY_DATABASE, clock(database))
-    rows = [blank | values for values in batch]
+def _insert(database: peewee.Database, insertion: Insertion, batch: list[Row], before: int) -> None:
     try:
         with database.atomic():
-            model.insert_many(rows).execute()
+            insertion.execute(batch)
     except peewee.IntegrityError:
         # One by one, to learn which row it was.
-        for number, row in enumerate(rows, before + 1):
+        for number, row in enumerate(batch, before + 1):
             with _numbered(number), constraints_explained(database):
-                model.insert(row).execute()
+                insertion.execute([row])

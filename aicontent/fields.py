@@ -31,6 +31,8 @@ def to_utc(moment: datetime, field: str) -> datetime:
         ValidationError: it is not a datetime, is naive (its moment would be a guess), or lies
             outside 0001-01-02 to 9999-12-30 in UTC. For "never" there is None.
     """
+    if isinstance(moment, datetime) and moment.tzinfo is UTC and 1 < moment.year < 9999:
+        return moment
     rule = "must be an aware datetime, such as datetime.now(timezone.utc)"
     if not isinstance(moment, datetime):
         raise ValidationError(field, rule, kind_of(moment))
@@ -63,6 +65,11 @@ class UTCDateTimeField(peewee.FieldDatabaseHook, peewee.DateTimeField):
         if self._as_text:
             return moment.replace(tzinfo=None).isoformat(" ", "microseconds")
         return moment
+
+    def parameter(self, value: Any) -> Any:
+        if isinstance(value, peewee.Node):
+            raise ValidationError(self.name, "must be a datetime here", "an SQL expression")
+        return self.db_value(value)
 
     def python_value(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -105,15 +112,20 @@ class FractionField(peewee.FieldDatabaseHook, peewee.FloatField):
         self._cast = isinstance(database, peewee.PostgresqlDatabase)
 
     def db_value(self, value: Any) -> Any:
+        value = self.parameter(value)
+        # Compared as eight bytes, 0.9 would not equal the 0.9 that four bytes hold.
+        if self._cast and isinstance(value, float):
+            return peewee.Cast(peewee.Value(value, converter=False), "REAL")
+        return value
+
+    def parameter(self, value: Any) -> Any:
         value = super().db_value(value)  # type: ignore[no-untyped-call]
         if not isinstance(value, float):
             return value
         if not math.isfinite(value):
             raise ValidationError(self.name, "must be a finite number", kind_of(value))
         # Below this PostgreSQL refuses a four-byte float instead of rounding it to 0.
-        value = float(f"{value:.6g}") if abs(value) >= _SMALLEST_REAL else 0.0
-        # Compared as eight bytes, 0.9 would not equal the 0.9 that four bytes hold.
-        return peewee.Cast(peewee.Value(value, converter=False), "REAL") if self._cast else value
+        return float(f"{value:.6g}") if abs(value) >= _SMALLEST_REAL else 0.0
 
 
 _SMALLEST_REAL = 1.175495e-38
@@ -153,6 +165,12 @@ class DocumentField(peewee.JSONField):
         if value is not None and not isinstance(value, (peewee.Node, *self._adapted)):
             check_document(value, self.name)
         return super().db_value(value)  # type: ignore[no-untyped-call]
+
+    def parameter(self, value: Any) -> Any:
+        if value is None:
+            return None
+        check_document(value, self.name)
+        return encode(value)
 
 
 def _checking(methods: Any) -> Any:

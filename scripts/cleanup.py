@@ -17,7 +17,7 @@ import aicontent
 from aicontent import CleanupReport
 from aicontent.cleanup import BATCH_SIZE
 
-from .options import Command, database_option, open_database
+from .options import Command, database_option, open_database, wait_option
 
 LEFT = 3
 """The exit status of a run that was stopped by its budget or a signal, with rows left."""
@@ -35,13 +35,7 @@ LEFT = 3
 )
 @click.option("--max-rows", type=click.IntRange(min=0), help="End after so many rows.")
 @click.option("--max-seconds", type=click.FloatRange(min=0), help="End after so many seconds.")
-@click.option(
-    "--wait",
-    type=click.FloatRange(min=0),
-    default=30.0,
-    show_default=True,
-    help="Seconds to wait for a locked SQLite database.",
-)
+@wait_option
 @click.option(
     "--reclaim", is_flag=True, help="Give the space back to the file system afterwards; SQLite."
 )

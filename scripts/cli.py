@@ -16,6 +16,7 @@ from aicontent.connection import redact
 from .cleanup import cleanup
 from .options import Group, database_option, open_database
 from .quickstart import run as run_quickstart
+from .transfer import export_command, import_command
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -111,7 +112,8 @@ def quickstart(file: IO[bytes] | None, url: str, content_type: str | None) -> No
     )
 
 
-main.add_command(cleanup)
+for command in (cleanup, export_command, import_command):
+    main.add_command(command)
 
 
 def _with_progress(file: IO[bytes]) -> Iterator[bytes]:

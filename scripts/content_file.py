@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable
 from typing import Any
 
 from aicontent import AIGeneratedContent, ValidationError
-from aicontent.bulk import validated
-from aicontent.documents import kind_of, shortened
+from aicontent.bulk import values_of
+from aicontent.documents import shortened
 from aicontent.fields import UTCDateTimeField
+from aicontent.lines import COLUMNS, Refused, objects, time_of
 
 BATCH = 500
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A line that was not stored, and why."""
-
-    line: int
-    reason: str
 
 
 def load(
@@ -40,13 +30,13 @@ def load(
     """
     stored, refused = 0, []
     batch: list[dict[str, Any]] = []
-    for number, row in _rows(lines, content_type):
-        if isinstance(row, str):
-            refused.append(Refused(number, row))
+    for number, _, found in objects(lines):
+        if isinstance(found, str):
+            refused.append(Refused(number, found))
             continue
-        row["user"] = user
         try:
-            validated(model, row)
+            row = {"type": content_type} | _content(found) | {"user": user}
+            model.check(values_of(model, row))
         except ValidationError as error:
             refused.append(Refused(number, str(error)))
             continue
@@ -58,48 +48,21 @@ def load(
     return stored, refused
 
 
-def _rows(lines: Iterable[bytes], content_type: str) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line.decode("utf-8-sig"))
-            yield number, _content(record, content_type)
-        except UnicodeDecodeError as error:
-            yield number, f"not UTF-8 at byte {error.start}"
-        except json.JSONDecodeError as error:
-            yield number, f"not JSON: {error.msg} at column {error.colno}"
-        except ValidationError as error:
-            yield number, str(error)
-        except RecursionError:
-            yield number, "not JSON that can be read: nested too deeply"
-        except ValueError:  # Python's limit on the digits of an integer
-            yield number, "not JSON that can be read: an integer is too long"
-
-
-def _content(record: object, content_type: str) -> dict[str, Any]:
-    if not isinstance(record, dict):
-        raise ValidationError("content", "must be one JSON object a line", kind_of(record))
+def _content(record: dict[str, Any]) -> dict[str, Any]:
     if "requestPayload" in record:
-        return {"type": content_type} | _from_columns(record)
+        return _from_columns(record)
     if "instruction" in record:
-        return {"type": content_type} | _from_instruction(record)
+        return _from_instruction(record)
     raise ValidationError("content", "must have requestPayload or instruction", "neither")
 
 
 def _from_columns(record: dict[str, Any]) -> dict[str, Any]:
-    columns = AIGeneratedContent._meta.columns
     row = {}
     for column, value in record.items():
-        if column not in columns:
+        if column not in COLUMNS:
             raise ValidationError(shortened(column), "is no column of the table", "an unknown name")
-        field = columns[column]
-        if isinstance(field, UTCDateTimeField) and isinstance(value, str):
-            try:
-                value = datetime.fromisoformat(value)
-            except ValueError:
-                raise ValidationError(column, "must be an ISO 8601 time", "another text") from None
-        row[field.name] = value
+        is_time = isinstance(COLUMNS[column], UTCDateTimeField) and value is not None
+        row[COLUMNS[column].name] = time_of(column, value) if is_time else value
     row.pop("id", None)  # the copy is a row of its own
     return row
 

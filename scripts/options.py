@@ -11,6 +11,7 @@ import peewee
 
 import aicontent
 from aicontent import AIContentError
+from aicontent.migrate import TABLE
 
 
 def _give_up_output() -> None:
@@ -30,7 +31,10 @@ class _ErrorsExplained(click.Command):
         except AIContentError as error:
             raise click.ClickException(str(error)) from error
         except peewee.PeeweeException as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            text = " ".join(str(error).split())
+            if TABLE in text and ("no such table" in text or "does not exist" in text):
+                text = f"there is no table {TABLE}: run `aicontent migrate`"
+            raise click.ClickException(text) from error
         except BrokenPipeError:  # whoever read us has enough: click ends in silence
             raise
         except OSError as error:
@@ -55,6 +59,14 @@ database_option = click.option(
     show_default=True,
     show_envvar=True,
     help="The database. A password is safer in the environment than on a command line.",
+)
+
+wait_option = click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds to wait for a locked SQLite database.",
 )
 
 

@@ -1,0 +1,136 @@
+"""Content as JSON lines: the same bytes for the same content, from either database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import peewee
+
+from .among import among, parameter
+from .binding import connected, for_database
+from .documents import canonical
+from .errors import AIContentError
+from .fields import DocumentField, FractionField, UTCDateTimeField
+
+_BATCH = 200
+"""Rows that are read at once: few enough for documents of 100 KB, and no slower than more."""
+
+
+def export_lines(
+    database: peewee.Database,
+    *,
+    user: Any = None,
+    type: str | None = None,
+    status: str | None = None,
+) -> Iterator[bytes]:
+    """Read content as JSON lines, in the order of the ids.
+
+    All is read in one transaction, so it is the content of one moment; nobody is kept from
+    writing meanwhile. Call it outside any transaction, and let the thread that calls it read.
+
+    Args:
+        database: where the table is.
+        user, type, status: only that user's content, only that type, only that status.
+
+    Returns:
+        An iterator over the rows, each a JSON object by the table's column names, with the end
+        of its line. Times are ISO 8601 in UTC, and the keys of documents are sorted: content
+        that was moved to the other kind of database comes out of it as the same bytes.
+
+    Raises:
+        ValidationError: an argument cannot be what it should be.
+        AIContentError: on the way, a row that another program wrote cannot be read.
+    """
+    model = for_database(database)
+    wanted = {"user": user, "type": type, "status": status}
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    model.check(wanted, partial=True)
+    conditions = [model._meta.fields[name] == value for name, value in wanted.items()]
+    return _lines(model, conditions)
+
+
+def _lines(model: Any, conditions: list[Any]) -> Iterator[bytes]:
+    database = model._database()
+    # By bytes, whatever the collation of a PostgreSQL database.
+    key = (
+        peewee.NodeList((model.id, peewee.SQL('COLLATE "C"'))) if database.for_update else model.id
+    )
+    ids = model.select(model.id).order_by(key)
+    for condition in conditions:
+        ids = ids.where(condition)
+    read = _Reader(model, key)
+    with connected(database), _moment(database):
+        for batch in _batches(database, ids):
+            yield from read(batch)
+
+
+class _Reader:
+    """Reads rows by their ids, by one SQL text."""
+
+    def __init__(self, model: Any, key: Any) -> None:
+        self._database = model._database()
+        fields = model._meta.sorted_fields
+        self._columns = [(field.column_name, _reader_of(field)) for field in fields]
+        chosen = among(self._database, model.id, ())
+        # As text: the driver's own decoding would not tell which row it failed on.
+        texts = [f.cast("text") if isinstance(f, DocumentField) else f for f in fields]
+        self._sql = model.select(*texts).where(chosen).order_by(key).sql()[0]
+
+    def __call__(self, ids: list[str]) -> Iterator[bytes]:
+        for row in self._database.execute_sql(self._sql, (parameter(self._database, ids),)):
+            try:
+                values = {
+                    column: value if read is None or value is None else read(value)
+                    for (column, read), value in zip(self._columns, row, strict=True)
+                }
+                line = canonical(values)
+            except (ValueError, RecursionError) as error:
+                raise AIContentError(
+                    f"content {row[0]} cannot be read ({error}): another program wrote it; mend "
+                    "or delete that row"
+                ) from error
+            yield line.encode() + b"\n"
+
+
+def _iso(moment: datetime) -> str:
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _reader_of(field: peewee.Field) -> Callable[[Any], Any] | None:
+    if isinstance(field, DocumentField):
+        return json.loads
+    if isinstance(field, UTCDateTimeField):
+        return lambda value: _iso(field.python_value(value))
+    if isinstance(field, FractionField):
+        return field.parameter  # six digits: what the column keeps
+    return None
+
+
+@contextmanager
+def _moment(database: peewee.Database) -> Iterator[None]:
+    """A transaction that sees one moment, and keeps nobody from writing."""
+    if isinstance(database, peewee.SqliteDatabase):
+        with database.transaction("DEFERRED"):
+            yield
+        return
+    with database.transaction():
+        database.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield
+
+
+def _batches(database: peewee.Database, ids: Any) -> Iterator[list[str]]:
+    sql, values = ids.sql()
+    if isinstance(database, peewee.SqliteDatabase):
+        cursor = database.execute_sql(sql, values)
+        while rows := cursor.fetchmany(_BATCH):
+            yield [id for (id,) in rows]
+        return
+    # The driver would read all ids before it gave out the first.
+    database.execute_sql(f"DECLARE aicontent_export NO SCROLL CURSOR FOR {sql}", values)
+    fetch = f"FETCH {_BATCH} FROM aicontent_export"
+    while rows := database.execute_sql(fetch).fetchall():
+        yield [id for (id,) in rows]

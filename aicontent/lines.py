@@ -1,0 +1,144 @@
+"""Content as JSON lines: what they hold, made ready for the database. Nothing is stored here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from .documents import decoded_text, kind_of, shortened
+from .enums import ContentStatus
+from .errors import ValidationError
+from .fields import DocumentField, UTCDateTimeField, to_utc
+from .insertion import BATCH, Row
+from .model import AIGeneratedContent
+from .validation import validate_row
+
+_BATCH_BYTES = 1_000_000
+"""Of longer lines fewer make a batch, so that memory stays bounded."""
+
+COLUMNS = AIGeneratedContent._meta.columns
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A line that was not stored: its number, from 1, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass
+class Batch:
+    """Rows by their ids, with the numbers of their lines; the lines between that hold none; and
+    the bytes of them all."""
+
+    rows: dict[str, tuple[int, Row]] = field(default_factory=dict)
+    refused: list[Refused] = field(default_factory=list)
+    size: int = 0
+
+
+def batches(lines: Iterable[bytes], *, for_sqlite: bool) -> Iterator[Batch]:
+    """Read lines by the table's column names into rows for one kind of database.
+
+    The fields required are `id`, `userId`, `type` and `requestPayload`; times are ISO 8601 with
+    their zone; what else a line leaves out gets the table's default.
+    """
+    reader = _Reader(for_sqlite)
+    batch = Batch()
+    for number, size, found in objects(lines):
+        try:
+            row = found if isinstance(found, str) else reader.row(found)
+        except ValidationError as error:
+            row = str(error)
+        count = len(batch.rows) + len(batch.refused)
+        # The second row of an id is to find the first one stored.
+        if count == BATCH or batch.size + size > _BATCH_BYTES or row[0] in batch.rows:
+            yield batch
+            batch = Batch()
+        if isinstance(row, str):
+            batch.refused.append(Refused(number, row))
+        else:
+            batch.rows[row[0]] = number, row
+        batch.size += size
+    yield batch
+
+
+def objects(lines: Iterable[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | str]]:
+    """Read JSON lines in UTF-8; empty ones are passed over.
+
+    Yields:
+        A line's number, its bytes, and its object, or the reason why it has none.
+    """
+    for number, line in enumerate(lines, 1):
+        if line and not line.isspace():
+            yield number, len(line), _object(line)
+
+
+def _object(line: bytes) -> dict[str, Any] | str:
+    try:
+        found = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 at byte {error.start}"
+    except json.JSONDecodeError as error:
+        return f"not JSON: {error.msg} at column {error.colno}"
+    except RecursionError:
+        return "not JSON that can be read: nested too deeply"
+    except ValueError:  # Python's limit on the digits of an integer
+        return "not JSON that can be read: an integer is too long"
+    if isinstance(found, dict):
+        return found
+    return f"content: must be one JSON object a line; got {kind_of(found)}"
+
+
+class _Reader:
+    def __init__(self, for_sqlite: bool) -> None:
+        self._zone = "" if for_sqlite else "+00"
+        self._defaults = {"status": ContentStatus.PENDING.value, "usageCount": 0}
+        self._parameters = [(name, self._parameter(field)) for name, field in COLUMNS.items()]
+
+    def row(self, record: Mapping[str, Any]) -> Row:
+        """Return the values of a line's object in the order of the columns.
+
+        Raises:
+            ValidationError: the first rule that is broken.
+        """
+        if not record.keys() <= COLUMNS.keys():
+            name = next(name for name in record if name not in COLUMNS)
+            raise ValidationError(shortened(name), "is no column of the table", "an unknown name")
+        # The rules are for values; NULL is what a column is without one.
+        values = {column: value for column, value in record.items() if value is not None}
+        for column in self._defaults.keys() - record.keys():
+            values[column] = self._defaults[column]
+        validate_row(values, COLUMNS)
+        return [
+            parameter(values[column]) if column in values else None
+            for column, parameter in self._parameters
+        ]
+
+    def _parameter(self, field: Any) -> Callable[[Any], Any]:
+        if isinstance(field, DocumentField):
+            return lambda value: decoded_text(value, field.name)
+        if isinstance(field, UTCDateTimeField):
+            return lambda value: self._time(field.column_name, value)
+        parameter: Callable[[Any], Any] = getattr(field, "parameter", field.db_value)
+        return parameter
+
+    def _time(self, column: str, value: object) -> str:
+        moment = to_utc(time_of(column, value), column)
+        return moment.replace(tzinfo=None).isoformat(" ", "microseconds") + self._zone
+
+
+def time_of(column: str, value: object) -> datetime:
+    """Return the time that a line gives as text.
+
+    Raises:
+        ValidationError: it is no ISO 8601 text.
+    """
+    try:
+        return datetime.fromisoformat(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        rule = "must be an ISO 8601 time, such as 2026-05-01T12:00:00Z"
+        raise ValidationError(column, rule, kind_of(value)) from None

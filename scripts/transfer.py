@@ -1,0 +1,145 @@
+"""The `aicontent export` and `aicontent import` commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import click
+import peewee
+
+import aicontent
+from aicontent import ContentStatus, ContentType, ImportReport
+from aicontent.importing import OnConflict, store_batches
+from aicontent.lines import Refused, batches
+
+from .options import Command, database_option, open_database, wait_option
+from .reading import batches_of
+
+_SMALL = 2_000_000
+"""Bytes of a file that is read before another process would have started."""
+
+
+@click.command(cls=Command, name="export")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
+@database_option
+@click.option("--user", type=int, help="Only this user's content.")
+@click.option(
+    "--type",
+    "content_type",
+    type=click.Choice([each.value for each in ContentType]),
+    metavar="TYPE",
+    help="Only content of this type.",
+)
+@click.option(
+    "--status",
+    type=click.Choice([each.value for each in ContentStatus]),
+    help="Only in this status.",
+)
+def export_command(
+    file: str, url: str, user: int | None, content_type: str | None, status: str | None
+) -> None:
+    """Write content to FILE as JSON lines; to the standard output without one.
+
+    It is the content of one moment. FILE is replaced when all of it is written, and not before.
+    """
+    database = open_database(url)
+    wanted = {"user": user, "type": content_type, "status": status}
+    lines = aicontent.export_lines(database, **wanted)  # type: ignore[arg-type]
+    hidden = not sys.stderr.isatty() or (file == "-" and sys.stdout.isatty())
+    written = 0
+    with _output(file) as out, database.connection_context():
+        length = 0 if hidden else _count(database, wanted)
+        with click.progressbar(lines, length, "Exporting", file=sys.stderr, hidden=hidden) as bar:
+            for line in bar:
+                out.write(line)
+                written += 1
+    click.echo(f"exported {written:,} rows", err=True)
+
+
+def _count(database: peewee.Database, wanted: dict[str, object]) -> int:
+    model = aicontent.for_database(database)
+    query = model.select()
+    for name, value in wanted.items():
+        if value is not None:
+            query = query.where(getattr(model, name) == value)
+    return query.count()
+
+
+@contextmanager
+def _output(name: str) -> Iterator[IO[bytes]]:
+    if name == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(name)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            yield out
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+@click.command(cls=Command, name="import")
+@click.argument("file", type=click.File("rb"), default="-")
+@database_option
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["error", "skip", "replace"]),
+    default="error",
+    show_default=True,
+    help="What becomes of a line whose id is stored already.",
+)
+@wait_option
+def import_command(file: IO[bytes], url: str, on_conflict: OnConflict, wait: float) -> None:
+    """Store the content that the JSON lines of FILE hold; of the standard input without one.
+
+    Lines that cannot be stored are named, the others go in, and the exit status is then 1. An
+    import that was interrupted goes on when it is run again with --on-conflict skip.
+    """
+    if file.isatty():
+        raise click.UsageError("give a FILE, or lines on the standard input")
+    database = open_database(url, wait=wait)
+    size = os.fstat(file.fileno()).st_size  # 0 of a pipe
+    hidden = not (sys.stderr.isatty() and size)
+    kind = "sqlite" if isinstance(database, peewee.SqliteDatabase) else "postgresql"
+    if 0 < size < _SMALL:
+        read = batches(file, for_sqlite=kind == "sqlite")
+    else:
+        read = batches_of(file, kind)
+    report = ImportReport()
+
+    with click.progressbar(length=size, label="Importing", file=sys.stderr, hidden=hidden) as bar:
+
+        def progress(done: ImportReport, length: int) -> None:
+            nonlocal report
+            report = done
+            bar.update(length)
+
+        try:
+            store_batches(database, read, on_conflict=on_conflict, refused=_tell, progress=progress)
+        except BaseException:
+            click.echo(f"{_summary(report)}; to go on: --on-conflict skip", err=True)
+            raise
+    click.echo(_summary(report))
+    if report.refused:
+        click.get_current_context().exit(1)
+
+
+def _tell(refused: Refused) -> None:
+    click.echo(f"line {refused.line}: {refused.reason}", err=True)
+
+
+def _summary(report: ImportReport) -> str:
+    return (
+        f"imported {report.stored:,} new, replaced {report.replaced:,}, "
+        f"skipped {report.skipped:,}, refused {report.refused:,}"
+    )
