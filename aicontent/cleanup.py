@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import peewee
 
+from .deletion import Batches, batches_of
 from .documents import kind_of
 from .enums import ContentStatus
 from .errors import ValidationError
-from .integrity import database_code
 
 if TYPE_CHECKING:
     from .model import AIGeneratedContent
@@ -26,15 +25,7 @@ FAILED_AFTER = timedelta(hours=24)
 BATCH_SIZE = 1000
 """The most rows of one DELETE."""
 
-_FIRST_BATCH = 50
-_LONGEST_BATCH = 0.05
-"""Seconds a batch is meant to take: SQLite's write lock is held so long, and rows on
-PostgreSQL. A batch grows and shrinks to stay below it."""
-
-_LOCK_WAIT = "1s"
-
-_LOOKED_UP = 50_000
-"""Rows that are looked up at once on SQLite: the more, the more neighbours; 2 MB of memory."""
+_FIRST_BATCH = 20
 
 
 @dataclass(frozen=True)
@@ -95,37 +86,39 @@ def cleanup(
     if dry_run:
         counts = {name: model.select().where(rule).count() for name, rule, _ in reasons}
         return CleanupReport(**counts, left=any(counts.values()), dry_run=True)
-    batches_of_kind = _Locking if model._database().for_update else _Sorted
     report = CleanupReport()
     size, started = min(batch_size, _FIRST_BATCH), time.monotonic()
-    for name, rule, order in reasons:
-        batches = batches_of_kind(model, rule, order)
-        while True:
-            allowed = budget.rows_left(report, time.monotonic() - started)
-            if allowed <= 0:
-                left = any(_any(model, each) for _, each, _ in reasons)
-                return replace(report, left=left)
-            began = time.monotonic()
-            deleted = batches.delete(min(size, allowed))
-            took = time.monotonic() - began
-            if deleted:
-                report = replace(
-                    report,
-                    **{name: getattr(report, name) + deleted},
-                    batches=report.batches + 1,
-                    longest_batch=max(report.longest_batch, took),
-                )
-                if progress is not None:
-                    progress(report)
-                if took > _LONGEST_BATCH:
-                    size = max(1, int(size * _LONGEST_BATCH / took))
-                elif took < _LONGEST_BATCH / 2:
-                    size = min(batch_size, size * 2)
-            elif not _any(model, rule):
-                break
-            elif not batches.wait_for_others():
-                return replace(report, left=True)
+    with batches_of(model._database()) as batches:
+        for name, rule, order in reasons:
+            batches.begin(model, rule, order)
+            while True:
+                allowed = budget.rows_left(report, time.monotonic() - started)
+                if allowed <= 0:
+                    left = any(_any(model, each) for _, each, _ in reasons)
+                    return replace(report, left=left)
+                deleted, took = batches.delete(min(size, allowed))
+                if deleted:
+                    report = _counted(report, name, deleted, took)
+                    if progress is not None:
+                        progress(report)
+                    size = _next_size(size, took, batches, batch_size)
+                    batches.rest(took)
+                elif not _any(model, rule):
+                    break
+                elif not batches.wait_for_others():
+                    return replace(report, left=True)
     return report
+
+
+def _counted(report: CleanupReport, reason: str, deleted: int, took: float) -> CleanupReport:
+    counts = {reason: getattr(report, reason) + deleted, "batches": report.batches + 1}
+    return replace(report, **counts, longest_batch=max(report.longest_batch, took))
+
+
+def _next_size(size: int, took: float, batches: Batches, most: int) -> int:
+    if took > batches.seconds:
+        return max(1, int(size * batches.seconds / took))
+    return min(most, size * 2) if took < batches.seconds / 2 else size
 
 
 def _reasons(
@@ -137,65 +130,6 @@ def _reasons(
     is_failed = model.status == peewee.SQL(f"'{ContentStatus.FAILED}'")
     failed = is_failed & (model.created_at < failed_before) & kept
     return [("expired", expired, model.expires_at), ("failed", failed, model.created_at)]
-
-
-class _Locking:
-    """Batches on PostgreSQL, where rows are locked: a second cleaner takes other rows."""
-
-    def __init__(self, model: type[AIGeneratedContent], rule: Any, order: Any) -> None:
-        self._model = model
-        self._rule = rule
-        self._order = order
-        self._ids = model.select(model.id).where(rule).order_by(order)
-
-    def delete(self, limit: int) -> int:
-        """Delete up to so many rows by one statement, which looks and deletes: a row that was
-        renewed meanwhile survives. By id, not by the last value seen: many rows may share one
-        expiry."""
-        batch: Any = self._ids.limit(limit).for_update("FOR UPDATE SKIP LOCKED")  # type: ignore[arg-type]
-        # The array makes PostgreSQL look once, not once a row.
-        ids = peewee.fn.ANY(peewee.fn.ARRAY(batch))
-        return int(self._model.delete().where(self._model.id == ids).execute())
-
-    def wait_for_others(self) -> bool:
-        """Wait a while for rows that others have locked; False when they stay locked."""
-        database = self._model._database()
-        try:
-            with database.atomic():
-                database.execute_sql("SELECT set_config('lock_timeout', %s, true)", (_LOCK_WAIT,))
-                list(self._ids.limit(1).for_update().tuples())
-        except peewee.OperationalError as error:
-            if database_code(error) != "55P03":  # lock_not_available
-                raise
-            return False
-        return True
-
-
-class _Sorted(_Locking):
-    """Batches on SQLite: many rows are looked up at once, without a lock, and deleted in the
-    order in which they are stored. Neighbours share pages of the table and of most indexes;
-    deleting by expiry wrote twice as much. Each is judged again when it is deleted."""
-
-    _rows: list[int] | None = None
-
-    def delete(self, limit: int) -> int:
-        if not self._rows:
-            found: Any = self._model.select(peewee.SQL("rowid")).where(self._rule)
-            rows = found.order_by(self._order).limit(_LOOKED_UP).tuples()
-            self._rows = sorted((row for (row,) in rows), reverse=True)
-        if not self._rows:
-            return 0  # without taking the write lock for nothing
-        part = self._rows[-limit:]
-        del self._rows[-limit:]
-        chosen = peewee.SQL("rowid IN (SELECT value FROM json_each(?))", (json.dumps(part),))
-        deleted = int(self._model.delete().where(chosen, self._rule).execute())
-        if not deleted:
-            self._rows = None  # another cleaner is ahead: look again
-        return deleted
-
-    def wait_for_others(self) -> bool:
-        """Nothing to wait for: SQLite locks no rows."""
-        return True
 
 
 def _any(model: type[AIGeneratedContent], rule: Any) -> bool:
