@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import peewee
 
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 _LOCK_WAIT = "1s"
 
 _LOOKED_UP = 50_000
-"""Rows that are looked up at once on SQLite: the more, the more neighbours; 2 MB of memory."""
+"""Rows that are looked up at once: the more, the more neighbours; up to 6 MB of memory."""
 
 _ALONE, _BESIDE_OTHERS = 0.05, 0.002
-"""Seconds that a batch is to take on SQLite, where it keeps others from writing so long."""
+"""Seconds that a batch is to take on SQLite, where it keeps others from writing."""
 
 _PAUSE = 0.01
 """Seconds between batches beside others. One who waits tries again after 1, 2 and 5 ms
@@ -35,7 +36,7 @@ _WATCHED = 5.0
 def batches_of(database: peewee.Database) -> Iterator[Batches]:
     """Have a way to delete batches, with a connection's settings as they suit it."""
     if not isinstance(database, peewee.SqliteDatabase):
-        yield Batches(database)
+        yield _PostgresqlBatches(database)
         return
     before = database.pragma("wal_autocheckpoint")
     try:
@@ -47,56 +48,115 @@ def batches_of(database: peewee.Database) -> Iterator[Batches]:
 
 
 class Batches:
-    """Batches on PostgreSQL, where rows are locked: a second cleaner takes other rows.
+    """Many rows are looked up at once, without a lock, and deleted in the order in which they
+    are stored: neighbours share pages of the table and of most indexes. Each is judged again by
+    the statement that deletes it, so that a row which was renewed meanwhile survives.
 
-    `seconds` is how long a batch is meant to take.
+    A cursor over the expiry would lose rows: many may share one.
     """
 
-    seconds = 0.05
+    place: ClassVar[str]
+    """The column that says where a row is stored."""
 
     def __init__(self, database: peewee.Database) -> None:
         self._database: Any = database
 
+    @property
+    def seconds(self) -> float:
+        """How long a batch is meant to take."""
+        raise NotImplementedError
+
     def begin(self, model: type[AIGeneratedContent], rule: Any, order: Any) -> None:
-        """Turn to the rows that a rule lets go, in the order that its index has."""
-        self._model, self._rule, self._order = model, rule, order
-        self._ids = model.select(model.id).where(rule).order_by(order)
+        """Turn to the rows that a rule lets go, in the order of the index that finds them."""
+        self._model, self._rule = model, rule
+        self._places: list[Any] = []
+        places = model.select(peewee.SQL(self.place)).where(rule)
+        self._find = places.order_by(order).limit(_LOOKED_UP).tuples()
+        self._sql, (_, *self._values) = self._deletion().sql()
 
     def delete(self, limit: int) -> tuple[int, float]:
-        """Delete up to so many rows; return how many went, and in how many seconds.
+        """Delete up to so many rows; return how many went, and how many seconds it took for
+        which others may have waited. 0 rows: none are left, or others are at them."""
+        looked_up = False
+        while self._places or not looked_up:
+            if not self._places:
+                self._places, looked_up = self._look_up(), True
+            part = self._places[-limit:]
+            del self._places[-limit:]
+            if part:  # else without a lock for nothing
+                deleted, took = self._delete(part)
+                if deleted:
+                    return deleted, took
+        return 0, 0.0
 
-        One statement looks and deletes: a row that was renewed meanwhile survives. By id, not
-        by the last value seen: many rows may share one expiry.
-        """
-        began = time.monotonic()
-        batch: Any = self._ids.limit(limit).for_update("FOR UPDATE SKIP LOCKED")  # type: ignore[arg-type]
-        # The array makes PostgreSQL look once, not once a row.
-        ids = peewee.fn.ANY(peewee.fn.ARRAY(batch))
-        deleted = int(self._model.delete().where(self._model.id == ids).execute())
-        return deleted, time.monotonic() - began
+    def _look_up(self) -> list[Any]:
+        found: Any = self._find.clone()
+        places = sorted(self._key(place) for (place,) in found)
+        # Several cleaners begin at different places, and seldom meet.
+        start = random.randrange(len(places) + 1)  # noqa: S311 - no secret
+        return places[start:] + places[:start]
 
     def wait_for_others(self) -> bool:
         """Wait a while for rows that others have locked; False when they stay locked."""
+        return True
+
+    def rest(self, took: float) -> None:
+        """Do between two batches what others may need."""
+
+    def _key(self, place: Any) -> Any:
+        return place
+
+    def _deletion(self) -> peewee.ModelDelete:
+        raise NotImplementedError
+
+    def _delete(self, part: list[Any]) -> tuple[int, float]:
+        raise NotImplementedError
+
+
+class _PostgresqlBatches(Batches):
+    """Rows that others have locked are passed over: two cleaners take different rows, and none
+    waits for a transaction that waits for it."""
+
+    place = "ctid"
+    seconds = 0.2  # none but these rows are locked so long, and nobody reads what has expired
+
+    def _key(self, place: str) -> tuple[int, int]:
+        block, _, item = place[1:-1].partition(",")
+        return int(block), int(item)
+
+    def _deletion(self) -> Any:
+        chosen = peewee.SQL("ctid = ANY(%s::tid[])", ("{}",))
+        free: Any = self._model.select(peewee.SQL("ctid")).where(chosen, self._rule)
+        free = free.for_update("FOR UPDATE SKIP LOCKED")
+        # The array makes PostgreSQL look once, not once a row.
+        taken = peewee.NodeList((peewee.SQL("ctid = ANY(ARRAY"), free, peewee.SQL(")")))
+        return self._model.delete().where(taken)
+
+    def _delete(self, part: list[Any]) -> tuple[int, float]:
+        places = "{" + ",".join(f'"({block},{item})"' for block, item in part) + "}"
+        began = time.monotonic()
+        cursor = self._database.execute_sql(self._sql, (places, *self._values))
+        return int(cursor.rowcount), time.monotonic() - began
+
+    def wait_for_others(self) -> bool:
         try:
             with self._database.atomic():
                 self._database.execute_sql(
                     "SELECT set_config('lock_timeout', %s, true)", (_LOCK_WAIT,)
                 )
-                list(self._ids.limit(1).for_update().tuples())
+                rows: Any = self._model.select(self._model.id).where(self._rule)
+                list(rows.limit(1).for_update().tuples())
         except peewee.OperationalError as error:
             if database_code(error) != "55P03":  # lock_not_available
                 raise
             return False
         return True
 
-    def rest(self, took: float) -> None:
-        """Do between two batches what others may need; nothing on PostgreSQL."""
-
 
 class _SqliteBatches(Batches):
-    """Batches on SQLite: many rows are looked up at once, without a lock, and deleted in the
-    order in which they are stored. Neighbours share pages of the table and of most indexes;
-    deleting by expiry wrote twice as much. Each is judged again when it is deleted."""
+    """A batch keeps others from writing: alone it may take its time, beside others not."""
+
+    place = "rowid"
 
     def __init__(self, database: peewee.Database) -> None:
         super().__init__(database)
@@ -104,42 +164,20 @@ class _SqliteBatches(Batches):
         self._watch_until = time.monotonic() + _WATCHED / 10
 
     @property
-    def seconds(self) -> float:  # type: ignore[override]
-        """Less beside others who write."""
+    def seconds(self) -> float:
         return _BESIDE_OTHERS if time.monotonic() < self._watch_until else _ALONE
 
-    def begin(self, model: type[AIGeneratedContent], rule: Any, order: Any) -> None:
-        """Turn to the rows that a rule lets go."""
-        super().begin(model, rule, order)
-        self._rows: list[int] = []
+    def _deletion(self) -> Any:
         chosen = peewee.SQL("rowid IN (SELECT value FROM json_each(?))", ("[]",))
-        self._sql, (_, *self._values) = model.delete().where(chosen, rule).sql()
+        return self._model.delete().where(chosen, self._rule)
 
-    def delete(self, limit: int) -> tuple[int, float]:
-        """Delete up to so many rows; the seconds are those that the write lock was held."""
-        if not self._rows:
-            found: Any = self._model.select(peewee.SQL("rowid")).where(self._rule)
-            rows = found.order_by(self._order).limit(_LOOKED_UP).tuples()
-            self._rows = sorted((row for (row,) in rows), reverse=True)
-        if not self._rows:
-            return 0, 0.0  # without taking the write lock for nothing
-        part = self._rows[-limit:]
-        del self._rows[-limit:]
-        values = (json.dumps(part), *self._values)
+    def _delete(self, part: list[Any]) -> tuple[int, float]:
         with self._database.transaction("IMMEDIATE"):
             began = time.monotonic()  # the wait for the lock is over
-            deleted = int(self._database.execute_sql(self._sql, values).rowcount)
-        took = time.monotonic() - began
-        if not deleted:
-            self._rows = []  # another cleaner is ahead: look again
-        return deleted, took
-
-    def wait_for_others(self) -> bool:
-        """Nothing to wait for: SQLite locks no rows."""
-        return True
+            cursor = self._database.execute_sql(self._sql, (json.dumps(part), *self._values))
+        return int(cursor.rowcount), time.monotonic() - began
 
     def rest(self, took: float) -> None:
-        """Write the log back, look whether others write, and if so make room for them."""
         # Else whoever writes when the log has a thousand pages would have to.
         self._database.execute_sql("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         version, now = self._data_version(), time.monotonic()

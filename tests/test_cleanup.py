@@ -69,7 +69,8 @@ def test_a_thousand_rows_with_one_expiry_all_go(fill, Content):
     """A cursor over the expiry would skip ties at the end of a batch."""
     fill(1000, expires_at=NOW - HOUR)
     report = Content.cleanup(now=NOW, batch_size=7)
-    assert (report.expired, report.batches) == (1000, 143)
+    assert (report.expired, report.left) == (1000, False)
+    assert report.batches >= 143
     assert 0 < report.longest_batch < 60
     assert Content.select().count() == 0
 
