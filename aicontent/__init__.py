@@ -25,6 +25,7 @@ from .lines import Refused
 from .migrate import migrate, rollback
 from .model import AIGeneratedContent, User
 from .reclaim import ReclaimReport, reclaim
+from .stats import Stats, stats
 
 __all__ = [
     "AIContentError",
@@ -41,6 +42,7 @@ __all__ = [
     "NotBoundError",
     "ReclaimReport",
     "Refused",
+    "Stats",
     "TableConflictError",
     "UnknownUserError",
     "UnsupportedDatabaseError",
@@ -56,4 +58,5 @@ __all__ = [
     "migrate",
     "reclaim",
     "rollback",
+    "stats",
 ]

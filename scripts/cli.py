@@ -16,6 +16,7 @@ from aicontent.connection import redact
 from .cleanup import cleanup
 from .options import Group, database_option, open_database
 from .quickstart import run as run_quickstart
+from .stats import stats
 from .transfer import export_command, import_command
 
 
@@ -112,7 +113,7 @@ def quickstart(file: IO[bytes] | None, url: str, content_type: str | None) -> No
     )
 
 
-for command in (cleanup, export_command, import_command):
+for command in (cleanup, export_command, import_command, stats):
     main.add_command(command)
 
 
