@@ -21,6 +21,7 @@ from .errors import (
 )
 from .exporting import export_lines
 from .importing import ImportReport, import_lines
+from .index_usage import IndexUsage, index_usage
 from .lines import Refused
 from .migrate import migrate, rollback
 from .model import AIGeneratedContent, User
@@ -38,6 +39,7 @@ __all__ = [
     "DatabaseUnavailableError",
     "DuplicateIdError",
     "ImportReport",
+    "IndexUsage",
     "MigrationError",
     "NotBoundError",
     "ReclaimReport",
@@ -55,6 +57,7 @@ __all__ = [
     "export_lines",
     "for_database",
     "import_lines",
+    "index_usage",
     "migrate",
     "reclaim",
     "rollback",

@@ -3,32 +3,54 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import peewee
 
-from .binding import connected, foreign_keys_on, resolved
+from .binding import connected, for_database, foreign_keys_on, resolved
 from .catalog import Catalog
+from .fields import to_utc
 from .history import applied, available
 from .migrate import TABLE
 
+CLOCK_SKEW = timedelta(seconds=5)
+"""How far two clocks may differ. Whether content has expired is judged by the client's, when it
+was made by the server's."""
 
-def check(database: peewee.Database) -> list[str]:
-    """Look whether a database is sound for this package.
+OVERDUE = timedelta(days=1)
+"""How long what may go may stay: the timer cleans up every hour."""
+
+
+def check(
+    database: peewee.Database, *, dropped: Collection[str] = (), now: datetime | None = None
+) -> list[str]:
+    """Look whether a database is sound for this package, and whether the cleanup runs.
+
+    That the cleanup does not run is told by what it would have deleted a day ago: so it is also
+    told of one whose budget is too small, and a service that has nothing to delete needs none.
 
     Args:
         database: any Peewee SQLite or PostgreSQL database.
+        dropped: names of indexes that were dropped on purpose.
+        now: the client's moment, aware; the current one by default.
 
     Returns:
         The problems, each a sentence with its remedy; empty when there are none.
 
     Raises:
-        UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL.
+        UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL. ValidationError: `now`.
         peewee.OperationalError: it cannot be reached.
     """
     database = resolved(database)
     with connected(database):
-        return [*_settings(database), *_schema(database)]
+        moment = datetime.now(UTC) if now is None else to_utc(now, "now")
+        problems = [*_settings(database), *_schema(database, dropped)]
+        # A model is bound to what is sound alone.
+        if not problems:
+            problems += _overdue(database, moment)
+        return [*problems, *_clock(database, moment)]
 
 
 def expected(database: peewee.Database) -> dict[str, str]:
@@ -48,7 +70,30 @@ def _settings(database: peewee.Database) -> list[str]:
     return []
 
 
-def _schema(database: peewee.Database) -> list[str]:
+def _clock(database: peewee.Database, now: datetime) -> list[str]:
+    if isinstance(database, peewee.SqliteDatabase):  # whose clock is the client's
+        return []
+    skew = database.execute_sql("SELECT clock_timestamp()").fetchone()[0] - now
+    if abs(skew) <= CLOCK_SKEW:
+        return []
+    fast = "ahead of" if skew > timedelta(0) else "behind"
+    return [
+        f"the server's clock is {abs(skew).total_seconds():,.0f} s {fast} this machine's: content "
+        "expires that much too early or too late; synchronise both (chrony, systemd-timesyncd)"
+    ]
+
+
+def _overdue(database: peewee.Database, now: datetime) -> list[str]:
+    due = for_database(database).cleanup(now - OVERDUE, dry_run=True)
+    if not due.deleted:
+        return []
+    return [
+        f"{due.deleted:,} rows could have gone over a day ago: see that the cleanup runs "
+        "(`systemctl list-timers aicontent-cleanup.timer`), and that its budget is enough"
+    ]
+
+
+def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     catalog = Catalog(database)
     done = applied(database)
     table = catalog.relation(TABLE)
@@ -74,7 +119,10 @@ def _schema(database: peewee.Database) -> list[str]:
     if catalog.relation("users", anywhere=True) is None:
         problems.append("there is no users table: restore it; content belongs to users")
     if not problems:  # else the table cannot be what the last migration makes of it
-        problems = _damage(expected(database), catalog.definitions(TABLE))
+        wanted = expected(database)
+        for name in dropped:
+            wanted.pop(f"index {name}", None)
+        problems = _damage(wanted, catalog.definitions(TABLE))
     orphans = catalog.orphans(TABLE)
     if orphans:
         problems.append(

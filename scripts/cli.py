@@ -13,6 +13,7 @@ import aicontent
 from aicontent import ContentType
 from aicontent.connection import redact
 
+from .check import check
 from .cleanup import cleanup
 from .options import Group, database_option, open_database
 from .quickstart import run as run_quickstart
@@ -69,22 +70,6 @@ def rollback(url: str, steps: int) -> None:
 
 
 @main.command()
-@database_option
-@click.pass_context
-def check(ctx: click.Context, url: str) -> None:
-    """Look for what is missing or wrong.
-
-    The exit status is 1 if anything is.
-    """
-    problems = aicontent.check(open_database(url))
-    for problem in problems:
-        click.echo(problem)
-    if problems:
-        ctx.exit(1)
-    click.echo("sound")
-
-
-@main.command()
 @click.argument("file", type=click.File("rb"), required=False)
 @database_option
 @click.option(
@@ -113,7 +98,7 @@ def quickstart(file: IO[bytes] | None, url: str, content_type: str | None) -> No
     )
 
 
-for command in (cleanup, export_command, import_command, stats):
+for command in (check, cleanup, export_command, import_command, stats):
     main.add_command(command)
 
 

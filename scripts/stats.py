@@ -51,10 +51,10 @@ def _table(found: Stats, now: datetime) -> Iterator[str]:
     yield f"{'tokens':<22}{total.tokens_spent:,} spent, {total.tokens_saved:,} saved"
     spent, saved = total.seconds_spent, total.seconds_saved
     yield f"{'generation':<22}{_hours(spent)} spent, {_hours(saved)} saved"
-    free = f", {_bytes(found.free)} of it free" if found.free else ""
-    yield f"{'on disk':<22}{_bytes(found.size)}{free}"
+    free = f", {bytes_text(found.free)} of it free" if found.free else ""
+    yield f"{'on disk':<22}{bytes_text(found.size)}{free}"
     for index, (id, size) in enumerate(found.largest):
-        yield f"{'' if index else 'largest documents':<22}{_bytes(size):>10}  {_shown(id)}"
+        yield f"{'' if index else 'largest documents':<22}{bytes_text(size):>10}  {_shown(id)}"
 
 
 def _shares(title: str, groups: list[Group], name: str, number: str) -> Iterator[str]:
@@ -82,7 +82,8 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds:,.0f} s"
 
 
-def _bytes(size: float) -> str:
+def bytes_text(size: float) -> str:
+    """Return a size as a person reads it."""
     for unit in ("B", "KB", "MB"):
         if size < 1000:
             return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"

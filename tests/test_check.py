@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import peewee
@@ -14,6 +17,7 @@ from aicontent.catalog import Catalog
 from aicontent.check import expected
 from aicontent.migrate import TABLE
 
+PROGRAM = Path(sys.executable).parent / "aicontent"
 SOURCE = Path(__file__).parent.parent / "aicontent"
 
 
@@ -116,3 +120,66 @@ def test_a_proxy(database):
 def test_what_cannot_be_checked():
     with pytest.raises(aicontent.UnsupportedDatabaseError, match="got MySQLDatabase"):
         aicontent.check(peewee.MySQLDatabase("x"))
+
+
+def test_rows_that_should_have_gone_a_day_ago(store, database, Content):
+    """A cleanup that does not run is told by what it has not done."""
+    now = datetime.now(UTC)
+    day = timedelta(days=1)
+    store(expires_at=now - day / 2)
+    store(status="failed", created_at=now - 1.5 * day)
+    assert aicontent.check(database) == []
+    store(expires_at=now - 1.1 * day)
+    store(status="failed", created_at=now - 2.1 * day)
+    (problem,) = aicontent.check(database)
+    assert problem.startswith("2 rows could have gone over a day ago: see that the cleanup runs")
+    Content.cleanup()
+    assert aicontent.check(database) == []
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("hours", "text"), [(1, "3,600 s behind"), (-1, "3,600 s ahead of"), (0, "")]
+)
+def test_a_clock_that_is_off(database, hours, text):
+    found = aicontent.check(database, now=datetime.now(UTC) + timedelta(hours=hours))
+    assert [text in problem for problem in found] == [True] * bool(text)
+
+
+def test_an_index_that_was_dropped_on_purpose(database):
+    database.execute_sql("DROP INDEX idx_ai_content_usage")
+    assert len(aicontent.check(database)) == 1
+    assert aicontent.check(database, dropped=["idx_ai_content_usage"]) == []
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_which_indexes_served(database, store, Content):
+    content = store()
+    database.execute_sql("SET enable_seqscan = off")
+    for _ in range(3):
+        Content.get_by_id(content.id)
+    database.execute_sql("SELECT pg_stat_force_next_flush()")
+    database.close()
+    usage = aicontent.index_usage(database)
+    found = {index.name: index for index in usage.indexes}
+    assert {name for name in found if name.startswith("idx")} == {
+        name.removeprefix("index ") for name in expected(database) if name.startswith("index idx")
+    }
+    assert found[f"{TABLE}_pkey"].scans >= 3
+    assert not found[f"{TABLE}_pkey"].idle
+    assert found["idx_ai_content_type_level"].idle
+    assert found["idx_ai_content_type_level"].size > 0
+    assert usage.writes == 1
+    url = database.database
+    ran = subprocess.run([PROGRAM, "check", "--database", url], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    lines = ran.stdout.splitlines()
+    assert lines[0] == "sound"
+    assert any(line.startswith("idx_ai_content_type_level") and "never" in line for line in lines)
+    assert "kept up by 1 writes so far" in ran.stdout
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_sqlite_counts_no_scans(database):
+    assert aicontent.index_usage(database) is None
