@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import peewee
 
-from .deletion import Batches, batches_of
+from .deletion import Batches, Reason, batches_of
 from .documents import kind_of
 from .enums import ContentStatus
 from .errors import ValidationError
@@ -82,28 +82,28 @@ def cleanup(
         failed_before = now - failed_after
     except OverflowError:
         raise ValidationError("now", "must lie after failed_after", "less") from None
-    reasons = _reasons(model, now, failed_before)
+    reasons = reasons_of(model, now, failed_before)
     if dry_run:
-        counts = {name: model.select().where(rule).count() for name, rule, _ in reasons}
+        counts = {reason.name: reason.select(model.id).count() for reason in reasons}
         return CleanupReport(**counts, left=any(counts.values()), dry_run=True)
     report = CleanupReport()
     size, started = min(batch_size, _FIRST_BATCH), time.monotonic()
     with batches_of(model._database()) as batches:
-        for name, rule, order in reasons:
-            batches.begin(model, rule, order)
+        for reason in reasons:
+            batches.begin(reason)
             while True:
                 allowed = budget.rows_left(report, time.monotonic() - started)
                 if allowed <= 0:
-                    left = any(_any(model, each) for _, each, _ in reasons)
+                    left = any(each.any() for each in reasons)
                     return replace(report, left=left)
                 deleted, took = batches.delete(min(size, allowed))
                 if deleted:
-                    report = _counted(report, name, deleted, took)
+                    report = _counted(report, reason.name, deleted, took)
                     if progress is not None:
                         progress(report)
                     size = _next_size(size, took, batches, batch_size)
                     batches.rest(took)
-                elif not _any(model, rule):
+                elif not reason.any():
                     break
                 elif not batches.wait_for_others():
                     return replace(report, left=True)
@@ -121,19 +121,19 @@ def _next_size(size: int, took: float, batches: Batches, most: int) -> int:
     return min(most, size * 2) if took < batches.seconds / 2 else size
 
 
-def _reasons(
+def reasons_of(
     model: type[AIGeneratedContent], now: datetime, failed_before: datetime
-) -> list[tuple[str, Any, Any]]:
+) -> list[Reason]:
+    """Return the two reasons to delete a row, which no row has both of."""
     expired = model.expires_at < now
     kept = model.expires_at.is_null() | (model.expires_at >= now)
     # A constant, not a parameter: only so is the partial index known to serve.
     is_failed = model.status == peewee.SQL(f"'{ContentStatus.FAILED}'")
     failed = is_failed & (model.created_at < failed_before) & kept
-    return [("expired", expired, model.expires_at), ("failed", failed, model.created_at)]
-
-
-def _any(model: type[AIGeneratedContent], rule: Any) -> bool:
-    return bool(list(model.select(model.id).where(rule).limit(1).tuples()))
+    return [
+        Reason("expired", model, expired, model.expires_at, "idx_ai_content_expires"),
+        Reason("failed", model, failed, model.created_at, "idx_ai_content_failed"),
+    ]
 
 
 def _check_arguments(failed_after: timedelta, batch_size: int, budget: Budget) -> None:

@@ -7,6 +7,8 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import peewee
@@ -30,6 +32,36 @@ _PAUSE = 0.01
 
 _WATCHED = 5.0
 """Seconds for which others are taken to go on writing."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why rows may go: a rule over the model's table, and the index that finds them in order."""
+
+    name: str
+    model: type[AIGeneratedContent]
+    rule: Any
+    order: Any
+    index: str
+
+    def select(self, *columns: Any) -> Any:
+        """Select columns of the rows that may go."""
+        return self.model.select(*columns).from_(self._source).where(self.rule)
+
+    def any(self) -> bool:
+        """Tell whether any row may go."""
+        return bool(list(self.select(self.model.id).limit(1).tuples()))
+
+    @cached_property
+    def _source(self) -> Any:
+        database: Any = self.model._database()
+        if not isinstance(database, peewee.SqliteDatabase):
+            return self.model
+        # Without ANALYZE SQLite takes the index on status, and looks at all rows that failed.
+        sql = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?"
+        if database.execute_sql(sql, (self.index,)).fetchone() is None:
+            return self.model
+        return peewee.NodeList((self.model, peewee.SQL(f"INDEXED BY {self.index}")))
 
 
 @contextmanager
@@ -58,6 +90,9 @@ class Batches:
     place: ClassVar[str]
     """The column that says where a row is stored."""
 
+    find: Any
+    """The query for the places of rows that may go."""
+
     def __init__(self, database: peewee.Database) -> None:
         self._database: Any = database
 
@@ -66,12 +101,12 @@ class Batches:
         """How long a batch is meant to take."""
         raise NotImplementedError
 
-    def begin(self, model: type[AIGeneratedContent], rule: Any, order: Any) -> None:
-        """Turn to the rows that a rule lets go, in the order of the index that finds them."""
-        self._model, self._rule = model, rule
+    def begin(self, reason: Reason) -> None:
+        """Turn to the rows that may go for one reason."""
+        self._model, self._rule = reason.model, reason.rule
         self._places: list[Any] = []
-        places = model.select(peewee.SQL(self.place)).where(rule)
-        self._find = places.order_by(order).limit(_LOOKED_UP).tuples()
+        places = reason.select(peewee.SQL(self.place)).order_by(reason.order)
+        self.find = places.limit(_LOOKED_UP).tuples()
         self._sql, (_, *self._values) = self._deletion().sql()
 
     def delete(self, limit: int) -> tuple[int, float]:
@@ -90,7 +125,7 @@ class Batches:
         return 0, 0.0
 
     def _look_up(self) -> list[Any]:
-        found: Any = self._find.clone()
+        found: Any = self.find.clone()
         places = sorted(self._key(place) for (place,) in found)
         # Several cleaners begin at different places, and seldom meet.
         start = random.randrange(len(places) + 1)  # noqa: S311 - no secret

@@ -17,7 +17,8 @@ import pytest
 
 import aicontent
 from aicontent import ContentStatus, ValidationError
-from aicontent.cleanup import _reasons
+from aicontent.cleanup import reasons_of
+from aicontent.deletion import batches_of
 from helpers import PYTHON, run_together, someone_waits_for_a_lock
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -190,21 +191,34 @@ def test_a_row_that_stays_locked_is_left(store, Content, url):
     assert Content.cleanup(now=NOW).expired == 1
 
 
-def test_the_cleanup_uses_its_indexes(fill, Content, database):
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_the_cleanup_uses_its_indexes(fill, Content, database, analyzed):
     fill(50, expires_at=NOW + HOUR)
     fill(50, status="failed", created_at=NOW)
-    if isinstance(database, peewee.SqliteDatabase):
-        database.execute_sql("ANALYZE")
-        explain = "EXPLAIN QUERY PLAN "
-    else:
+    explain = "EXPLAIN QUERY PLAN "
+    if isinstance(database, peewee.PostgresqlDatabase):
         database.execute_sql("SET enable_seqscan = off")
         explain = "EXPLAIN "
-    indexes = ("idx_ai_content_expires", "idx_ai_content_failed")
-    for (_, rule, order), index in zip(_reasons(Content, NOW, NOW - HOUR), indexes, strict=True):
-        sql, values = Content.select(Content.id).where(rule).order_by(order).limit(9).sql()
-        plan = " ".join(map(str, database.execute_sql(explain + sql, values).fetchall()))
-        assert index in plan, plan
-        assert "SORT" not in plan.upper(), plan
+    if analyzed:
+        database.execute_sql("ANALYZE")
+    with batches_of(database) as batches:
+        for reason in reasons_of(Content, NOW, NOW - HOUR):
+            batches.begin(reason)
+            sql, values = batches.find.sql()
+            plan = " ".join(map(str, database.execute_sql(explain + sql, values).fetchall()))
+            assert reason.index in plan, plan
+            if analyzed:
+                assert "SORT" not in plan.upper(), plan
+                assert "TEMP B-TREE" not in plan, plan
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_it_works_without_its_indexes(fill, Content, database):
+    fill(5, expires_at=NOW - HOUR)
+    fill(5, status="failed", created_at=NOW - 99 * HOUR)
+    database.execute_sql("DROP INDEX idx_ai_content_expires")
+    database.execute_sql("DROP INDEX idx_ai_content_failed")
+    assert Content.cleanup(now=NOW).deleted == 10
 
 
 def run(url, *args, **options):
