@@ -63,11 +63,19 @@ class Insertion:
 
     def execute(self, rows: Sequence[Row]) -> list[str]:
         """Insert the rows, at most BATCH, and return the ids of those that were written."""
-        if not self._replaces and self._copy(rows):
+        if not self._replaces and (self._each(rows) or self._copy(rows)):
             return [row[0] for row in rows]
         sql = self._head + ", ".join([self._row] * len(rows)) + self._tail
         cursor = self._database.execute_sql(sql, [value for row in rows for value in row])
         return [row[0] for row in (cursor.fetchall() if self._replaces else rows)]
+
+    def _each(self, rows: Sequence[Row]) -> bool:
+        """Insert the rows by one prepared statement on SQLite, which parses no long SQL then."""
+        if not isinstance(self._database, peewee.SqliteDatabase):
+            return False
+        with driver_errors:
+            self._database.cursor().executemany(self._head + self._row, rows)
+        return True
 
     def _copy(self, rows: Sequence[Row]) -> bool:
         """Insert the rows by psycopg2's COPY, 1.5 times as fast, and tell whether it could be."""

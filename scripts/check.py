@@ -45,10 +45,10 @@ def check(ctx: click.Context, url: str, dropped: tuple[str, ...]) -> None:
 def _table(usage: IndexUsage) -> Iterator[str]:
     since = f"since {usage.since:%Y-%m-%d %H:%M} UTC" if usage.since else "since the beginning"
     yield ""
-    yield f"{'index':<40}{'size':>10}{'scans':>14}  {since}"
+    yield f"{'index':<30}{'size':>10}{'scans':>12}  {since}"
     for index in usage.indexes:
         note = "  never served" if index.idle else ""
-        yield f"{index.name:<40}{bytes_text(index.size):>10}{index.scans:>14,}{note}"
+        yield f"{index.name:<30}{bytes_text(index.size):>10}{index.scans:>12,}{note}"
     idle = [index for index in usage.indexes if index.idle]
     if idle and usage.writes:
         size = bytes_text(sum(index.size for index in idle))

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import gc
 import marshal
+import queue
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO
 
 import click
 
 from aicontent.lines import Batch, Refused, batches
 
-_PIPE = 2**20
-"""Bytes the reader may be ahead: as many as Linux gives to anyone."""
+_AHEAD = 16
+"""Batches, of a megabyte, that may wait: those of a moment in which the disk is busy."""
+
+_LENGTH = 8
 
 
 def batches_of(file: IO[bytes], kind: str) -> Iterator[Batch]:
@@ -29,18 +34,31 @@ def batches_of(file: IO[bytes], kind: str) -> Iterator[Batch]:
     """
     # -P: what lies in the current directory is not to be imported.
     command = [sys.executable, "-P", "-m", __name__, kind]
-    pipes = {"stdin": file, "stdout": subprocess.PIPE, "pipesize": _PIPE}
-    with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]  # noqa: S603
+    with subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE) as process:  # noqa: S603
         assert process.stdout is not None  # noqa: S101 - for mypy
+        waiting: queue.Queue[bytes] = queue.Queue(_AHEAD)
+        collector = threading.Thread(target=_collect, args=(process.stdout, waiting))
+        collector.start()
         try:
-            while (found := marshal.load(process.stdout)) is not None:  # noqa: S302 - our own
-                rows, refused, size = found
+            while data := waiting.get():
+                rows, refused, size = marshal.loads(data)  # noqa: S302 - our own
                 yield Batch(rows, [Refused(*each) for each in refused], size)
-        except EOFError:
-            raise click.ClickException("the reader of the lines ended early") from None
+            if process.wait():
+                raise click.ClickException("the reader of the lines ended early")
         finally:
-            process.stdout.close()  # a reader that is still busy ends
             process.terminate()
+            while collector.is_alive():  # it may wait for room when storing has failed
+                with suppress(queue.Empty):
+                    waiting.get(timeout=0.05)
+
+
+def _collect(pipe: IO[bytes], waiting: queue.Queue[bytes]) -> None:
+    while length := int.from_bytes(pipe.read(_LENGTH), "big"):
+        data = pipe.read(length)
+        if len(data) < length:
+            break
+        waiting.put(data)
+    waiting.put(b"")
 
 
 def main(kind: str) -> None:
@@ -50,9 +68,9 @@ def main(kind: str) -> None:
     out = sys.stdout.buffer
     for batch in batches(sys.stdin.buffer, for_sqlite=kind == "sqlite"):
         refused = [(each.line, each.reason) for each in batch.refused]
-        out.write(marshal.dumps((batch.rows, refused, batch.size)))
+        data = marshal.dumps((batch.rows, refused, batch.size))
+        out.write(len(data).to_bytes(_LENGTH, "big") + data)
         out.flush()
-    out.write(marshal.dumps(None))
 
 
 if __name__ == "__main__":

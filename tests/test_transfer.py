@@ -341,6 +341,26 @@ def test_an_import_that_fails_says_how_far_it_came(Content, url, database):
     assert "database is locked" in err
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_reader_that_ends_early_is_no_end_of_the_file(Content, url):
+    """Else a part of the lines would pass for all of them."""
+    process = subprocess.Popen(
+        [PROGRAM, "import", "--database", url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdin.write(b"".join(lines(*({"id": f"{n:05}"} for n in range(1000)))))
+    process.stdin.flush()
+    while not Content.select().count():
+        assert process.poll() is None
+    (reader,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(reader), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.decode().endswith("Error: the reader of the lines ended early\n")
+
+
 def test_importing_beside_another_import(url, Content):
     """Each row is stored by one of them; the other skips it."""
     rows = b"".join(lines(*({"id": f"{n:05}"} for n in range(2000))))
