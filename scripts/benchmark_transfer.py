@@ -1,4 +1,4 @@
-"""Export and import measured, as commands, beside the drivers' own bulk paths."""
+"""Stats, export and import measured, as commands, beside the drivers' own bulk paths."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .benchmark_data import TABLE, fill, rows
 def measure(
     url: str, empty: tuple[str, str], number: int, size: int, folder: Path
 ) -> Iterator[Line]:
-    """Export a database that benchmark_data has filled, and import it into an empty one.
+    """Look at and export a database that benchmark_data has filled, and import it into an empty one.
 
     Args:
         url: the filled database.
@@ -30,6 +30,8 @@ def measure(
         size: characters of a document.
         folder: where the lines are kept meanwhile.
     """
+    seconds, memory = _run("stats", "--database", url)
+    yield "stats", f"{seconds:,.1f} s ({memory} MB)", "", ""
     file = folder / "lines.jsonl"
     seconds, memory = _run("export", str(file), "--database", url)
     with file.open("rb") as lines:
