@@ -23,7 +23,7 @@ _LOCK_WAIT = "1s"
 _LOOKED_UP = 50_000
 """Rows that are looked up at once: the more, the more neighbours; up to 6 MB of memory."""
 
-_ALONE, _BESIDE_OTHERS = 0.05, 0.002
+_ALONE, _BESIDE_OTHERS = 0.05, 0.0015
 """Seconds that a batch is to take on SQLite, where it keeps others from writing."""
 
 _PAUSE = 0.01

@@ -20,7 +20,7 @@ import click
 
 from aicontent.lines import Batch, Refused, batches
 
-_AHEAD = 16
+_AHEAD = 8
 """Batches, of a megabyte, that may wait: those of a moment in which the disk is busy."""
 
 _LENGTH = 8
