@@ -46,11 +46,12 @@ def check(
     database = resolved(database)
     with connected(database):
         moment = datetime.now(UTC) if now is None else to_utc(now, "now")
+        clock = _clock(database, moment)  # before anything that takes time
         problems = [*_settings(database), *_schema(database, dropped)]
         # A model is bound to what is sound alone.
         if not problems:
             problems += _overdue(database, moment)
-        return [*problems, *_clock(database, moment)]
+        return [*problems, *clock]
 
 
 def expected(database: peewee.Database) -> dict[str, str]:

@@ -58,10 +58,13 @@ class Reason:
         if not isinstance(database, peewee.SqliteDatabase):
             return self.model
         # Without ANALYZE SQLite takes the index on status, and looks at all rows that failed.
-        sql = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?"
-        if database.execute_sql(sql, (self.index,)).fetchone() is None:
+        hinted = peewee.NodeList((self.model, peewee.SQL(f"INDEXED BY {self.index}")))
+        sql, values = self.model.select(self.model.id).from_(hinted).where(self.rule).sql()
+        try:
+            database.execute_sql(f"EXPLAIN {sql}", values).fetchall()
+        except peewee.OperationalError:  # there is no such index, or it is not ours
             return self.model
-        return peewee.NodeList((self.model, peewee.SQL(f"INDEXED BY {self.index}")))
+        return hinted
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import peewee
+from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-defined]
 
 from .among import among, parameter
 from .binding import connected, for_database
@@ -76,38 +77,60 @@ class _Reader:
         fields = model._meta.sorted_fields
         self._columns = [(field.column_name, _reader_of(field)) for field in fields]
         chosen = among(self._database, model.id, ())
-        # As text: the driver's own decoding would not tell which row it failed on.
-        texts = [f.cast("text") if isinstance(f, DocumentField) else f for f in fields]
+        texts = [_text_of(self._database, field) for field in fields]
         self._sql = model.select(*texts).where(chosen).order_by(key).sql()[0]
 
     def __call__(self, ids: list[str]) -> Iterator[bytes]:
-        for row in self._database.execute_sql(self._sql, (parameter(self._database, ids),)):
-            try:
-                values = {
-                    column: value if read is None or value is None else read(value)
-                    for (column, read), value in zip(self._columns, row, strict=True)
-                }
-                line = canonical(values)
-            except (ValueError, RecursionError) as error:
-                raise AIContentError(
-                    f"content {row[0]} cannot be read ({error}): another program wrote it; mend "
-                    "or delete that row"
-                ) from error
-            yield line.encode() + b"\n"
+        id = "the first"
+        try:
+            with driver_errors:
+                for row in self._database.execute_sql(self._sql, (parameter(self._database, ids),)):
+                    id = row[0]
+                    yield self._line(row)
+        except (ValueError, RecursionError, peewee.DataError) as error:
+            raise _unreadable(f"content {id}", error) from error
+        except peewee.OperationalError as error:
+            if "decode" not in str(error):
+                raise
+            raise _unreadable(f"the content after {id}", error) from error
+
+    def _line(self, row: tuple[Any, ...]) -> bytes:
+        values = {
+            column: value if read is None or value is None else read(value)
+            for (column, read), value in zip(self._columns, row, strict=True)
+        }
+        return canonical(values).encode() + b"\n"
 
 
-def _iso(moment: datetime) -> str:
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+def _unreadable(what: str, error: Exception) -> AIContentError:
+    return AIContentError(
+        f"{what} cannot be read ({error}): another program wrote it; mend or delete that row"
+    )
 
 
-def _reader_of(field: peewee.Field) -> Callable[[Any], Any] | None:
+def _text_of(database: peewee.Database, field: peewee.Field) -> Any:
+    # What the driver's own decoding fails on, it does not tell the row of.
+    if isinstance(field, DocumentField):
+        return field.cast("text")
+    if isinstance(field, UTCDateTimeField) and isinstance(database, peewee.PostgresqlDatabase):
+        utc = peewee.NodeList((field, peewee.SQL("AT TIME ZONE 'UTC'")))
+        text = peewee.fn.to_char(utc, peewee.SQL("'YYYY-MM-DD HH24:MI:SS.US'"))
+        return peewee.fn.COALESCE(text, field.cast("text"))  # of infinity, to be refused
+    return field
+
+
+def _reader_of(field: Any) -> Callable[[Any], Any] | None:
     if isinstance(field, DocumentField):
         return json.loads
     if isinstance(field, UTCDateTimeField):
-        return lambda value: _iso(field.python_value(value))
+        return _iso
     if isinstance(field, FractionField):
         return field.parameter  # six digits: what the column keeps
     return None
+
+
+def _iso(text: str) -> str:
+    return datetime.fromisoformat(text).isoformat(timespec="microseconds") + "Z"
 
 
 @contextmanager

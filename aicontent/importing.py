@@ -57,14 +57,15 @@ def import_lines(
             `requestPayload` are required; times are ISO 8601 with their zone.
         on_conflict: what becomes of a line whose id is stored already: it is refused ("error"),
             left out ("skip"), or it overwrites the row ("replace"; `updatedAt` becomes the
-            moment of that, and rows that are the same are left alone).
+            moment of that, and a row whose values and texts are the same is left alone).
         refused: is called with each line that was not stored, and why.
 
     Raises:
         ValidationError: `on_conflict` is none of the three. MigrationError: there is no table.
         peewee.OperationalError: the database cannot go on; what was stored before stays.
     """
-    for_sqlite = isinstance(resolved(database), peewee.SqliteDatabase)
+    database = resolved(database)
+    for_sqlite = isinstance(database, peewee.SqliteDatabase)
     read = batches(lines, for_sqlite=for_sqlite)
     return store_batches(database, read, on_conflict=on_conflict, refused=refused)
 
@@ -87,6 +88,7 @@ def store_batches(
     if on_conflict not in ("error", "skip", "replace"):
         rule = 'must be "error", "skip" or "replace"'
         raise ValidationError("on_conflict", rule, kind_of(on_conflict))
+    database = resolved(database)
     with connected(database), _bulk_settings(database):
         run = _Import(database, on_conflict, refused)
         for batch in read:
@@ -151,7 +153,8 @@ class _Import:
                 elif id in stored and self._on_conflict == "error":
                     refused[id] = _DUPLICATE
             left = stored if self._on_conflict == "skip" else ()
-            chosen = {i: r for i, r in rows.items() if i not in refused and i not in left}
+            # In one order, so that two imports of the same ids do not wait for each other.
+            chosen = {i: rows[i] for i in sorted(rows) if i not in refused and i not in left}
             written, faults = self._written(chosen)
         refused |= faults
         told = batch.refused + [Refused(rows[id][0], reason) for id, reason in refused.items()]
@@ -173,7 +176,7 @@ class _Import:
         try:
             with self._database.atomic():
                 return set(self._insertion.execute([row for _, row in rows.values()])), {}
-        except peewee.PeeweeException as error:
+        except (peewee.PeeweeException, UnicodeEncodeError) as error:
             _raise_unless_of_a_row(error)
         written: set[str] = set()
         faults = {}
@@ -181,7 +184,7 @@ class _Import:
             try:
                 with constraints_explained(self._database), self._database.atomic():
                     written.update(self._insertion.execute([row]))
-            except peewee.PeeweeException as error:
+            except (peewee.PeeweeException, UnicodeEncodeError) as error:
                 _raise_unless_of_a_row(error)
                 if not (isinstance(error, DuplicateIdError) and self._on_conflict == "skip"):
                     faults[id] = " ".join(str(error).split())
@@ -222,10 +225,12 @@ _MOVE_SEQUENCE = """
 """
 
 
-def _raise_unless_of_a_row(error: peewee.PeeweeException) -> None:
+def _raise_unless_of_a_row(error: peewee.PeeweeException | UnicodeEncodeError) -> None:
     """Raise what is not the fault of a row: data, a constraint, or a limit of the database."""
-    told = isinstance(error, (DuplicateIdError, UnknownUserError))
-    if not told and not database_code(error).startswith(_ROWS_FAULTS):
+    # The last is of a database that has not all characters.
+    if isinstance(error, (DuplicateIdError, UnknownUserError, UnicodeEncodeError)):
+        return
+    if not database_code(error).startswith(_ROWS_FAULTS):
         raise error
 
 

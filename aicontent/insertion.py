@@ -39,6 +39,7 @@ class Insertion:
         fields = model._meta.sorted_fields
         self._columns = [field.column_name for field in fields]
         self._parameters = [(f.name, getattr(f, "parameter", f.db_value)) for f in fields]
+        self._copies = not replace and _may_copy(self._database, model._meta.table_name)
         self._times = [i for i, field in enumerate(fields) if field.name in SET_BY_DATABASE]
         now = clock(self._database)
         row = dict.fromkeys(model._meta.sorted_field_names)
@@ -63,7 +64,7 @@ class Insertion:
 
     def execute(self, rows: Sequence[Row]) -> list[str]:
         """Insert the rows, at most BATCH, and return the ids of those that were written."""
-        if not self._replaces and (self._each(rows) or self._copy(rows)):
+        if not self._replaces and (self._each(rows) or (self._copies and self._copy(rows))):
             return [row[0] for row in rows]
         sql = self._head + ", ".join([self._row] * len(rows)) + self._tail
         cursor = self._database.execute_sql(sql, [value for row in rows for value in row])
@@ -78,10 +79,7 @@ class Insertion:
         return True
 
     def _copy(self, rows: Sequence[Row]) -> bool:
-        """Insert the rows by psycopg2's COPY, 1.5 times as fast, and tell whether it could be."""
-        cursor: Any = self._database.cursor()
-        if not hasattr(cursor, "copy_expert"):
-            return False
+        """Insert the rows by COPY, 1.5 times as fast, and tell whether it could be."""
         given = {index for index in self._times for row in rows if row[index] is not None}
         if any(row[index] is None for index in given for row in rows):
             return False  # a column has one default for all rows, or none
@@ -91,8 +89,20 @@ class Insertion:
         columns = ", ".join(f'"{self._columns[index]}"' for index in kept)
         sql = f'COPY "{self._model._meta.table_name}" ({columns}) FROM STDIN'
         with driver_errors:
+            cursor: Any = self._database.cursor()
             cursor.copy_expert(sql, io.StringIO("\n".join(lines) + "\n"))
         return True
+
+
+def _may_copy(database: peewee.Database, table: str) -> bool:
+    """Tell whether COPY can be: by psycopg2, in UTF-8, and without row-level security."""
+    if isinstance(database, peewee.SqliteDatabase):
+        return False
+    cursor: Any = database.cursor()
+    if not hasattr(cursor, "copy_expert") or cursor.connection.encoding != "UTF8":
+        return False
+    sql = "SELECT row_security_active(to_regclass(%s)::oid)"
+    return not database.execute_sql(sql, (table,)).fetchone()[0]
 
 
 def _copied(value: object) -> str:
@@ -113,6 +123,12 @@ def _replacing(model: type[ValidatedModel], now: peewee.SQL) -> dict[str, Any]:
     created = model._meta.fields["created_at"]
     new[created] = peewee.Case(None, [(new[created] == now, created)], new[created])
     differ = "IS DISTINCT FROM" if model._database().for_update else "IS NOT"
-    changed = (peewee.Expression(field, differ, value) for field, value in new.items())
+    changed = (
+        # As text, for jsonb takes 1 and 1.0 for the same.
+        peewee.Expression(field.cast("text"), differ, peewee.Cast(value, "text"))
+        if isinstance(field, peewee.JSONField)
+        else peewee.Expression(field, differ, value)
+        for field, value in new.items()
+    )
     # A row that already is what it is to become is left alone.
     return {"conflict_target": [key], "update": new, "where": reduce(or_, changed)}

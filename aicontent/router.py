@@ -19,6 +19,7 @@ from peewee_migrate.migrator import Migrator
 from peewee_migrate.models import MigrateHistory
 from peewee_migrate.router import Router as FileRouter
 
+from .catalog import Catalog
 from .history import HISTORY_TABLE, MIGRATIONS, available
 
 logger = logging.getLogger("aicontent")
@@ -46,7 +47,10 @@ class Router(FileRouter):
         """The history of this database, in a class of its own."""
         meta = type("Meta", (), {"database": self.database, "table_name": HISTORY_TABLE})
         history: Any = type("History", (MigrateHistory,), {"Meta": meta})
-        history.create_table(safe=True)
+        # IF NOT EXISTS would ask for the right to create what is there already.
+        database: Any = self.database
+        if Catalog(database).relation(HISTORY_TABLE) is None:
+            history.create_table(safe=False)
         return history
 
     def run_one(

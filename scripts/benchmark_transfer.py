@@ -21,7 +21,7 @@ from .benchmark_data import TABLE, fill, rows
 def measure(
     url: str, empty: tuple[str, str], number: int, size: int, folder: Path
 ) -> Iterator[Line]:
-    """Look at and export a database that benchmark_data has filled, and import it into an empty one.
+    """Look at and export a database that benchmark_data has filled; import into an empty one.
 
     Args:
         url: the filled database.

@@ -70,6 +70,11 @@ wait_option = click.option(
 )
 
 
+def shown(text: str) -> str:
+    """Return a text of somebody else's as a terminal may have it, which is not to obey it."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def open_database(url: str, *, must_exist: bool = True, wait: float = 5.0) -> peewee.Database:
     """Open the database, or tell of a usage error; `wait` is for locks, in seconds."""
     try:

@@ -37,7 +37,7 @@ def batches_of(file: IO[bytes], kind: str) -> Iterator[Batch]:
     with subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE) as process:  # noqa: S603
         assert process.stdout is not None  # noqa: S101 - for mypy
         waiting: queue.Queue[bytes] = queue.Queue(_AHEAD)
-        collector = threading.Thread(target=_collect, args=(process.stdout, waiting))
+        collector = threading.Thread(target=_collect, args=(process.stdout, waiting), daemon=True)
         collector.start()
         try:
             while data := waiting.get():
@@ -64,6 +64,7 @@ def _collect(pipe: IO[bytes], waiting: queue.Queue[bytes]) -> None:
 def main(kind: str) -> None:
     """Read lines from the standard input, and write what they hold to the standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that stores ends this one
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # in silence
     gc.disable()  # rows are no cycles, and there are many
     out = sys.stdout.buffer
     for batch in batches(sys.stdin.buffer, for_sqlite=kind == "sqlite"):

@@ -14,7 +14,7 @@ import aicontent
 from aicontent import ContentStatus
 from aicontent.stats import Group, Stats, added
 
-from .options import Command, database_option, open_database
+from .options import Command, database_option, open_database, shown
 
 _BAR = 20
 
@@ -54,7 +54,7 @@ def _table(found: Stats, now: datetime) -> Iterator[str]:
     free = f", {bytes_text(found.free)} of it free" if found.free else ""
     yield f"{'on disk':<22}{bytes_text(found.size)}{free}"
     for index, (id, size) in enumerate(found.largest):
-        yield f"{'' if index else 'largest documents':<22}{bytes_text(size):>10}  {_shown(id)}"
+        yield f"{'' if index else 'largest documents':<22}{bytes_text(size):>10}  {shown(id)}"
 
 
 def _shares(title: str, groups: list[Group], name: str, number: str) -> Iterator[str]:
@@ -89,8 +89,3 @@ def bytes_text(size: float) -> str:
             return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
         size /= 1000
     return f"{size:,.1f} GB"
-
-
-def _shown(id: str) -> str:
-    # Another program may have chosen it: a terminal must not obey it.
-    return "".join(c if c.isprintable() else "?" for c in id)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +18,7 @@ from aicontent import ContentStatus, ContentType, ImportReport
 from aicontent.importing import OnConflict, store_batches
 from aicontent.lines import Refused, batches
 
-from .options import Command, database_option, open_database, wait_option
+from .options import Command, database_option, open_database, shown, wait_option
 from .reading import batches_of
 
 _SMALL = 2_000_000
@@ -62,7 +62,7 @@ def export_command(
     click.echo(f"exported {written:,} rows", err=True)
 
 
-def _count(database: peewee.Database, wanted: dict[str, object]) -> int:
+def _count(database: peewee.Database, wanted: Mapping[str, object]) -> int:
     model = aicontent.for_database(database)
     query = model.select()
     for name, value in wanted.items():
@@ -73,15 +73,28 @@ def _count(database: peewee.Database, wanted: dict[str, object]) -> int:
 
 @contextmanager
 def _output(name: str) -> Iterator[IO[bytes]]:
+    path = Path(os.path.realpath(name))
     if name == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
-        return
-    path = Path(name)
+    elif path.exists() and not path.is_file():  # a pipe or a device
+        with path.open("wb") as out:
+            yield out
+    else:
+        with _replaced(path) as out:
+            yield out
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[IO[bytes]]:
+    umask = os.umask(0)
+    os.umask(umask)
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as out:
             yield out
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -89,7 +102,12 @@ def _output(name: str) -> Iterator[IO[bytes]]:
 
 
 @click.command(cls=Command, name="import")
-@click.argument("file", type=click.File("rb"), default="-")
+@click.argument(
+    "name",
+    metavar="[FILE]",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    default="-",
+)
 @database_option
 @click.option(
     "--on-conflict",
@@ -99,15 +117,20 @@ def _output(name: str) -> Iterator[IO[bytes]]:
     help="What becomes of a line whose id is stored already.",
 )
 @wait_option
-def import_command(file: IO[bytes], url: str, on_conflict: OnConflict, wait: float) -> None:
+def import_command(name: str, url: str, on_conflict: OnConflict, wait: float) -> None:
     """Store the content that the JSON lines of FILE hold; of the standard input without one.
 
     Lines that cannot be stored are named, the others go in, and the exit status is then 1. An
     import that was interrupted goes on when it is run again with --on-conflict skip.
     """
-    if file.isatty():
+    if name == "-" and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("give a FILE, or lines on the standard input")
     database = open_database(url, wait=wait)
+    with sys.stdin.buffer if name == "-" else open(name, "rb") as file:
+        _import(file, database, on_conflict)
+
+
+def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict) -> None:
     size = os.fstat(file.fileno()).st_size  # 0 of a pipe
     hidden = not (sys.stderr.isatty() and size)
     kind = "sqlite" if isinstance(database, peewee.SqliteDatabase) else "postgresql"
@@ -116,7 +139,6 @@ def import_command(file: IO[bytes], url: str, on_conflict: OnConflict, wait: flo
     else:
         read = batches_of(file, kind)
     report = ImportReport()
-
     with click.progressbar(length=size, label="Importing", file=sys.stderr, hidden=hidden) as bar:
 
         def progress(done: ImportReport, length: int) -> None:
@@ -125,7 +147,11 @@ def import_command(file: IO[bytes], url: str, on_conflict: OnConflict, wait: flo
             bar.update(length)
 
         try:
-            store_batches(database, read, on_conflict=on_conflict, refused=_tell, progress=progress)
+            # Closed at once when storing fails: a reader is not to be waited for.
+            with closing(read):
+                store_batches(
+                    database, read, on_conflict=on_conflict, refused=_tell, progress=progress
+                )
         except BaseException:
             click.echo(f"{_summary(report)}; to go on: --on-conflict skip", err=True)
             raise
@@ -135,7 +161,7 @@ def import_command(file: IO[bytes], url: str, on_conflict: OnConflict, wait: flo
 
 
 def _tell(refused: Refused) -> None:
-    click.echo(f"line {refused.line}: {refused.reason}", err=True)
+    click.echo(f"line {refused.line}: {shown(refused.reason)}", err=True)
 
 
 def _summary(report: ImportReport) -> str:

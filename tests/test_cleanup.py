@@ -247,6 +247,17 @@ def test_it_works_without_its_indexes(fill, Content, database):
     assert Content.cleanup(now=NOW).deleted == 10
 
 
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_it_works_with_another_index_of_that_name(fill, Content, database):
+    fill(5, status="failed", created_at=NOW - 99 * HOUR)
+    database.execute_sql("DROP INDEX idx_ai_content_failed")
+    database.execute_sql(
+        'CREATE INDEX idx_ai_content_failed ON ai_generated_content ("createdAt") '
+        "WHERE status IN ('failed', 'cached')"
+    )
+    assert Content.cleanup(now=NOW).deleted == 5
+
+
 def run(url, *args, **options):
     ran = subprocess.run(
         [PROGRAM, "cleanup", "--database", url, *args],

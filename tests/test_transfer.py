@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -361,20 +363,142 @@ def test_a_reader_that_ends_early_is_no_end_of_the_file(Content, url):
     assert err.decode().endswith("Error: the reader of the lines ended early\n")
 
 
-def test_importing_beside_another_import(url, Content):
-    """Each row is stored by one of them; the other skips it."""
-    rows = b"".join(lines(*({"id": f"{n:05}"} for n in range(2000))))
-    command = [PROGRAM, "import", "--database", url, "--on-conflict", "skip"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    running = [subprocess.Popen(command, **pipes) for _ in range(2)]
-    for process in running:
-        process.stdin.write(rows)
-        process.stdin.close()
-        process.stdin = None
+def test_importing_beside_another_import(url, Content, tmp_path):
+    """Each row is stored by one of them; the other skips it, in whatever order they come."""
+    rows = lines(*({"id": f"{n:05}"} for n in range(4000)))
+    running = []
+    for file, given in ((tmp_path / "up", rows), (tmp_path / "down", rows[::-1])):
+        file.write_bytes(b"".join(given))
+        command = [PROGRAM, "import", file, "--database", url, "--on-conflict", "skip"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        running.append(subprocess.Popen(command, **pipes))
     told = [process.communicate(timeout=60) for process in running]
     assert [process.returncode for process in running] == [0, 0], told
     new = [int(out.split()[1].replace(b",", b"")) for out, _ in told]
-    assert sum(new) == Content.select().count() == 2000
+    assert sum(new) == Content.select().count() == 4000
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_failing_import_does_not_wait_for_its_reader(url, database):
+    """More is read ahead than there is room for."""
+    rows = b"".join(lines(*({"id": f"{n:05}"} for n in range(20_000))))
+    assert len(rows) < 2_000_000  # else a file of it would be read by another process anyway
+    with database.atomic():
+        status, _, err = run("import", "--database", url, "--wait", "0.1", stdin=rows)
+    assert (status, "database is locked" in err) == (1, True)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_two_orders_do_not_deadlock(url, Content, user):
+    rows = lines(*({"id": f"{n:05}", "userId": user} for n in range(500)))
+    ready = threading.Barrier(2)
+    failed = []
+
+    def load(given, on_conflict):
+        database = aicontent.connect(url)
+        ready.wait()
+        try:
+            aicontent.import_lines(database, given, on_conflict=on_conflict)
+        except peewee.PeeweeException as error:
+            failed.append(error)
+        database.close()
+
+    for round in range(6):
+        Content.delete().execute()
+        way = ("skip", "replace")[round % 2]
+        threads = [threading.Thread(target=load, args=(g, way)) for g in (rows, rows[::-1])]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failed == []
+    assert Content.select().count() == 500
+
+
+def test_a_proxy(store, database):
+    store(id="a")
+    proxy = peewee.DatabaseProxy()
+    proxy.initialize(database)
+    exported = list(aicontent.export_lines(proxy))
+    assert aicontent.import_lines(proxy, exported, on_conflict="skip").skipped == 1
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_row_level_security(database, url):
+    """COPY cannot be where it applies, which is to others than the owner."""
+    role = f"r{uuid.uuid4().hex}"
+    for sql in (
+        f"CREATE ROLE {role}",
+        f"GRANT ALL ON ai_generated_content, users TO {role}",
+        "ALTER TABLE ai_generated_content ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY all_rows ON ai_generated_content USING (true) WITH CHECK (true)",
+        "INSERT INTO users (id) VALUES (1)",
+        f"SET ROLE {role}",
+    ):
+        database.execute_sql(sql)
+    try:
+        assert aicontent.import_lines(database, lines({}, {"id": "b"})).stored == 2
+    finally:
+        database.execute_sql("RESET ROLE")
+        database.execute_sql(f"DROP OWNED BY {role}")
+        database.execute_sql(f"DROP ROLE {role}")
+
+
+def test_replacing_tells_numbers_apart(database):
+    one = lines({"metadata": {"n": 1.0}})
+    aicontent.import_lines(database, one)
+    other = lines({"metadata": {"n": 1}})
+    assert aicontent.import_lines(database, other, on_conflict="replace").replaced == 1
+    (line,) = aicontent.export_lines(database)
+    assert b'{"n":1}' in line
+
+
+UNREADABLE = [
+    ("postgresql", "\"expiresAt\" = 'infinity'"),
+    ("postgresql", "\"expiresAt\" = '10000-01-01'"),
+    ("sqlite", "\"level\" = CAST(x'ff' AS TEXT)"),
+    ("sqlite", "\"updatedAt\" = 'soon'"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change"), UNREADABLE, indirect=["kind"])
+def test_values_of_another_program_that_cannot_be_read(store, database, change):
+    store(id="bad")
+    if "updatedAt" in change:
+        database.execute_sql("DROP TRIGGER update_ai_generated_content_updated_at")
+    database.execute_sql(f"UPDATE ai_generated_content SET {change}")
+    with pytest.raises(aicontent.AIContentError, match="cannot be read"):
+        list(aicontent.export_lines(database))
+
+
+def test_a_pipe_a_link_and_a_mode_stay_what_they_are(store, url, tmp_path):
+    store(id="a")
+    real, link, pipe = tmp_path / "real", tmp_path / "link", tmp_path / "pipe"
+    real.write_text("before")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    assert run("export", str(link), "--database", url)[0] == 0
+    assert link.is_symlink()
+    assert b'"id":"a"' in real.read_bytes()
+    assert real.stat().st_mode & 0o777 == 0o640
+    os.mkfifo(pipe)
+    process = subprocess.Popen([PROGRAM, "export", pipe, "--database", url])
+    assert b'"id":"a"' in pipe.read_bytes()
+    assert process.wait(60) == 0
+    assert pipe.is_fifo()
+
+
+def test_no_standard_input_is_a_usage_error(url):
+    ran = subprocess.run(
+        f"{PROGRAM} import --database '{url}' <&-", shell=True, capture_output=True, text=True
+    )
+    assert (ran.returncode, "Traceback" in ran.stderr) == (2, False)
+
+
+def test_a_name_cannot_pass_for_a_line_of_the_report(url):
+    line = json.dumps({"x\nline 9: fake": 1}).encode()
+    status, _, err = run("import", "--database", url, stdin=line)
+    assert (status, err.count("\n")) == (1, 1)
 
 
 def test_many_bad_lines_do_not_pile_up(database):
