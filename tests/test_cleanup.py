@@ -18,7 +18,7 @@ import pytest
 import aicontent
 from aicontent import ContentStatus, ValidationError
 from aicontent.cleanup import reasons_of
-from aicontent.deletion import _ALONE, _BESIDE_OTHERS, batches_of
+from aicontent.deletion import batches_of
 from helpers import PYTHON, run_together, someone_waits_for_a_lock
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -212,21 +212,20 @@ def test_the_cleanup_uses_its_indexes(fill, Content, database, analyzed):
                 assert "TEMP B-TREE" not in plan, plan
 
 
-@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 def test_batches_are_short_beside_others_who_write(fill, Content, database, url):
     fill(3, expires_at=NOW - HOUR)
     other = aicontent.connect(url)
     with batches_of(database) as batches:
         batches.begin(reasons_of(Content, NOW, NOW)[0])
         batches._watch_until = 0.0  # nobody was seen for a while
-        assert batches.seconds == _ALONE
+        assert batches.seconds == batches.alone
         assert batches.delete(1)[0] == 1
         batches.rest(0.0)
-        assert batches.seconds == _ALONE
+        assert batches.seconds == batches.alone
         aicontent.for_database(other).update(level="A1").execute()
         assert batches.delete(1)[0] == 1
         batches.rest(0.0)
-        assert batches.seconds == _BESIDE_OTHERS
+        assert batches.seconds == batches.beside_others
     other.close()
 
 
