@@ -139,16 +139,22 @@ def pooled_url(url, tmp_path):
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **options)
     pooled = f"postgresql://app@127.0.0.1:{port}/pooled"
     deadline = time.monotonic() + 20
-    while True:
-        try:
-            aicontent.connect(pooled, timeout=2).close()
-            break
-        except aicontent.DatabaseUnavailableError:
+    try:
+        while not answers(pooled):
             assert process.poll() is None
             assert time.monotonic() < deadline, (tmp_path / "pgbouncer.log").read_text()
-    yield pooled
-    process.terminate()
-    process.wait()
+        yield pooled
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def answers(url):
+    try:
+        aicontent.connect(url, timeout=2).close()
+    except aicontent.DatabaseUnavailableError:
+        return False
+    return True
 
 
 @on_postgresql
