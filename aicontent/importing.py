@@ -213,8 +213,8 @@ class _Import:
 
 _Numbered = tuple[int, Row]
 _USER = 1
-_UNKNOWN_USER = "user: the users table has no such id; store the user first"
-_DUPLICATE = "id: a row with this id is stored already; skip or replace such rows"
+_UNKNOWN_USER = "userId: the users table has no such id; store the user first"
+_DUPLICATE = "id: a row with this id is stored already; on-conflict skip or replace takes it"
 
 # Else the next user would be given an id that was brought in.
 _MOVE_SEQUENCE = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -52,7 +53,7 @@ def batches(lines: Iterable[bytes], *, for_sqlite: bool) -> Iterator[Batch]:
         try:
             row = found if isinstance(found, str) else reader.row(found)
         except ValidationError as error:
-            row = str(error)
+            row = str(_by_column(error))
         count = len(batch.rows) + len(batch.refused)
         # The second row of an id is to find the first one stored.
         if count == BATCH or batch.size + size > _BATCH_BYTES or row[0] in batch.rows:
@@ -64,6 +65,17 @@ def batches(lines: Iterable[bytes], *, for_sqlite: bool) -> Iterator[Batch]:
             batch.rows[row[0]] = number, row
         batch.size += size
     yield batch
+
+
+def _by_column(error: ValidationError) -> ValidationError:
+    """Name what a line has: columns, not the model's attributes."""
+    name = re.match(r"\w*", error.field)
+    attribute = name[0] if name else ""
+    column = _COLUMN_OF.get(attribute, attribute)
+    return ValidationError(column + error.field[len(attribute) :], error.rule, error.kind)
+
+
+_COLUMN_OF = {field.name: column for column, field in COLUMNS.items()}
 
 
 def objects(lines: Iterable[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | str]]:
@@ -83,7 +95,7 @@ def _object(line: bytes) -> dict[str, Any] | str:
     except UnicodeDecodeError as error:
         return f"not UTF-8 at byte {error.start}"
     except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg} at column {error.colno}"
+        return f"not JSON: {error.msg}: column {error.colno}"
     except RecursionError:
         return "not JSON that can be read: nested too deeply"
     except ValueError:  # Python's limit on the digits of an integer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -87,6 +88,8 @@ def _output(name: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[IO[bytes]]:
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"the folder {path.parent} does not exist", param_hint="FILE")
     umask = os.umask(0)
     os.umask(umask)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask
@@ -139,6 +142,7 @@ def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict)
     else:
         read = batches_of(file, kind)
     report = ImportReport()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with its report
     with click.progressbar(length=size, label="Importing", file=sys.stderr, hidden=hidden) as bar:
 
         def progress(done: ImportReport, length: int) -> None:
@@ -153,7 +157,8 @@ def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict)
                     database, read, on_conflict=on_conflict, refused=_tell, progress=progress
                 )
         except BaseException:
-            click.echo(f"{_summary(report)}; to go on: --on-conflict skip", err=True)
+            if report != ImportReport():
+                click.echo(f"{_summary(report)}; to go on: --on-conflict skip", err=True)
             raise
     click.echo(_summary(report))
     if report.refused:
