@@ -156,8 +156,9 @@ def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict)
                 store_batches(
                     database, read, on_conflict=on_conflict, refused=_tell, progress=progress
                 )
-        except BaseException:
-            if report != ImportReport():
+        except BaseException as error:
+            # An interrupted one may have stored a batch that it has not counted yet.
+            if report != ImportReport() or isinstance(error, (KeyboardInterrupt, SystemExit)):
                 click.echo(f"{_summary(report)}; to go on: --on-conflict skip", err=True)
             raise
     click.echo(_summary(report))

@@ -327,8 +327,7 @@ def test_an_import_that_was_killed_goes_on(Content, url, number):
     before = Content.select().count()
     assert 0 < before < 3000
     assert b"Traceback" not in err
-    told = f"imported {before:,} new, replaced 0, skipped 0, refused 0; to go on: "
-    assert err.decode().startswith(told if number != signal.SIGKILL else "")
+    assert (b"; to go on: --on-conflict skip" in err) is (number != signal.SIGKILL)
     status, out, _ = run("import", "--database", url, "--on-conflict", "skip", stdin=rows)
     assert status == 0
     assert (
