@@ -11,7 +11,7 @@ import peewee
 
 # Names are looked up where a CREATE would put them, not anywhere on the search path: a schema
 # for each tenant holds its own table.
-_OURS = "to_regclass(format('%%I.%%I', current_schema(), %s::text))"
+OURS = "to_regclass(format('%%I.%%I', current_schema(), %s::text))"
 
 _DEFINITIONS = f"""
     SELECT 'column ' || a.attname, concat_ws(' ', format_type(a.atttypid, a.atttypmod),
@@ -19,19 +19,19 @@ _DEFINITIONS = f"""
         'DEFAULT ' || pg_get_expr(d.adbin, d.adrelid))
     FROM pg_attribute a
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-    WHERE a.attrelid = {_OURS} AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE a.attrelid = {OURS} AND a.attnum > 0 AND NOT a.attisdropped
     UNION ALL
     SELECT 'constraint ' || conname, pg_get_constraintdef(oid, true)
-    FROM pg_constraint WHERE conrelid = {_OURS} AND contype <> 'n'
+    FROM pg_constraint WHERE conrelid = {OURS} AND contype <> 'n'
     UNION ALL
     SELECT 'index ' || i.relname, pg_get_indexdef(x.indexrelid, 0, true)
         || CASE WHEN x.indisvalid THEN '' ELSE ' INVALID' END
-    FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid WHERE x.indrelid = {_OURS}
+    FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid WHERE x.indrelid = {OURS}
     UNION ALL
     SELECT 'trigger ' || t.tgname, pg_get_triggerdef(t.oid, true)
         || CASE WHEN t.tgenabled IN ('O', 'A') THEN '' ELSE ' DISABLED' END || ' ' || p.prosrc
     FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
-    WHERE t.tgrelid = {_OURS} AND NOT t.tgisinternal
+    WHERE t.tgrelid = {OURS} AND NOT t.tgisinternal
 """  # noqa: S608 - constants
 
 
@@ -42,6 +42,11 @@ class Relation:
     kind: str
     columns: dict[str, str]
     unique: frozenset[str]
+
+    @property
+    def is_minimal(self) -> bool:
+        """Whether it has an id and nothing else, as the users table that we make ourselves."""
+        return set(self.columns) == {"id"}
 
 
 class Catalog:
@@ -60,7 +65,7 @@ class Catalog:
         """
         if self.is_sqlite:
             return self._sqlite_relation(name)
-        place = "to_regclass(quote_ident(%s))" if anywhere else _OURS
+        place = "to_regclass(quote_ident(%s))" if anywhere else OURS
         return self._postgresql_relation(name, place)
 
     def definitions(self, table: str) -> dict[str, str]:

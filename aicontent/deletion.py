@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import peewee
 
+from .among import among, parameter
+from .connection import settings_lent
 from .integrity import database_code
 
 if TYPE_CHECKING:
@@ -66,13 +67,9 @@ def batches_of(database: peewee.Database) -> Iterator[Batches]:
     if not isinstance(database, peewee.SqliteDatabase):
         yield _PostgresqlBatches(database)
         return
-    before = database.pragma("wal_autocheckpoint")
-    try:
-        # A checkpoint keeps nobody from writing, so it is no part of a batch.
-        database.pragma("wal_autocheckpoint", 0)
+    # A checkpoint keeps nobody from writing, so it is no part of a batch.
+    with settings_lent(database, wal_autocheckpoint=0):
         yield _SqliteBatches(database)
-    finally:
-        database.pragma("wal_autocheckpoint", before)
 
 
 class Batches:
@@ -216,13 +213,14 @@ class _SqliteBatches(Batches):
         self._version = self._data_version()
 
     def _deletion(self) -> Any:
-        chosen = peewee.SQL("rowid IN (SELECT value FROM json_each(?))", ("[]",))
+        chosen = among(self._database, peewee.SQL(self.place), ())
         return self._model.delete().where(chosen, self._rule)
 
     def _delete(self, part: list[Any]) -> tuple[int, float]:
         with self._database.transaction("IMMEDIATE"):
             began = time.monotonic()  # the wait for the lock is over
-            cursor = self._database.execute_sql(self._sql, (json.dumps(part), *self._values))
+            values = (parameter(self._database, part), *self._values)
+            cursor = self._database.execute_sql(self._sql, values)
         return int(cursor.rowcount), time.monotonic() - began
 
     def rest(self, took: float) -> None:

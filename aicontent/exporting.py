@@ -46,26 +46,31 @@ def export_lines(
         ValidationError: an argument cannot be what it should be.
         AIContentError: on the way, a row that another program wrote cannot be read.
     """
-    model = for_database(database)
-    wanted = {"user": user, "type": type, "status": status}
-    wanted = {name: value for name, value in wanted.items() if value is not None}
+    return _lines(selected(database, user, type, status))
+
+
+def selected(database: peewee.Database, user: Any, type: str | None, status: str | None) -> Any:
+    """Select the ids of what `export_lines` reads; it raises what that raises."""
+    model: Any = for_database(database)
+    given = {"user": user, "type": type, "status": status}
+    wanted = {name: value for name, value in given.items() if value is not None}
     model.check(wanted, partial=True)
-    conditions = [model._meta.fields[name] == value for name, value in wanted.items()]
-    return _lines(model, conditions)
+    query = model.select(model.id)
+    for name, value in wanted.items():
+        query = query.where(model._meta.fields[name] == value)
+    return query
 
 
-def _lines(model: Any, conditions: list[Any]) -> Iterator[bytes]:
+def _lines(ids: Any) -> Iterator[bytes]:
+    model = ids.model
     database = model._database()
     # By bytes, whatever the collation of a PostgreSQL database.
     key = (
         peewee.NodeList((model.id, peewee.SQL('COLLATE "C"'))) if database.for_update else model.id
     )
-    ids = model.select(model.id).order_by(key)
-    for condition in conditions:
-        ids = ids.where(condition)
     read = _Reader(model, key)
     with connected(database), _moment(database):
-        for batch in _batches(database, ids):
+        for batch in _batches(database, ids.order_by(key)):
             yield from read(batch)
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 import peewee
 
 from .binding import connected, resolved
+from .catalog import OURS
 from .migrate import TABLE
 
 
@@ -59,16 +60,14 @@ def index_usage(database: peewee.Database) -> IndexUsage | None:
     return IndexUsage([IndexUse(*row) for row in rows], int(writes), since)
 
 
-_OURS = "to_regclass(format('%%I.%%I', current_schema(), %s::text))"
-
 _INDEXES = f"""
     SELECT s.indexrelname, pg_relation_size(s.indexrelid), s.idx_scan, x.indisunique
     FROM pg_stat_user_indexes s JOIN pg_index x ON x.indexrelid = s.indexrelid
-    WHERE s.relid = {_OURS} ORDER BY s.indexrelname
+    WHERE s.relid = {OURS} ORDER BY s.indexrelname
 """  # noqa: S608 - constants
 
 _WRITES = f"""
     SELECT t.n_tup_ins + t.n_tup_upd - t.n_tup_hot_upd, d.stats_reset
     FROM pg_stat_user_tables t, pg_stat_database d
-    WHERE t.relid = {_OURS} AND d.datname = current_database()
+    WHERE t.relid = {OURS} AND d.datname = current_database()
 """  # noqa: S608 - constants

@@ -56,7 +56,8 @@ def batches(lines: Iterable[bytes], *, for_sqlite: bool) -> Iterator[Batch]:
             row = str(_by_column(error))
         count = len(batch.rows) + len(batch.refused)
         # The second row of an id is to find the first one stored.
-        if count == BATCH or batch.size + size > _BATCH_BYTES or row[0] in batch.rows:
+        again = not isinstance(row, str) and row[0] in batch.rows
+        if again or count == BATCH or batch.size + size > _BATCH_BYTES:
             yield batch
             batch = Batch()
         if isinstance(row, str):
@@ -118,8 +119,8 @@ class _Reader:
             ValidationError: the first rule that is broken.
         """
         if not record.keys() <= COLUMNS.keys():
-            name = next(name for name in record if name not in COLUMNS)
-            raise ValidationError(shortened(name), "is no column of the table", "an unknown name")
+            for column in record:
+                field_of(column)
         # The rules are for values; NULL is what a column is without one.
         values = {column: value for column, value in record.items() if value is not None}
         for column in self._defaults.keys() - record.keys():
@@ -141,6 +142,17 @@ class _Reader:
     def _time(self, column: str, value: object) -> str:
         moment = to_utc(time_of(column, value), column)
         return moment.replace(tzinfo=None).isoformat(" ", "microseconds") + self._zone
+
+
+def field_of(column: str) -> Any:
+    """Return the model's field of a column.
+
+    Raises:
+        ValidationError: there is no such column.
+    """
+    if column not in COLUMNS:
+        raise ValidationError(shortened(column), "is no column of the table", "an unknown name")
+    return COLUMNS[column]
 
 
 def time_of(column: str, value: object) -> datetime:

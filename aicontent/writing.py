@@ -96,7 +96,9 @@ class ValidatedModel(peewee.Model):
     def _insert_row(self) -> None:
         cls = type(self)
         database = cls._database()
-        values = cls.insertable_values(self._with_relations())
+        data = self._with_relations()
+        # A time that is not given is the database's to set: one clock for all writers.
+        values = {n: v for n, v in data.items() if v is not None or n not in SET_BY_DATABASE}
         cls._validate(values)
         query = cls.insert(values).returning(*map(cls._meta.fields.get, SET_BY_DATABASE)).dicts()
         with constraints_explained(database):
@@ -148,12 +150,6 @@ class ValidatedModel(peewee.Model):
                 shortened(str(name)), f"is no attribute; there are {known}", "an unknown name"
             )
         return field
-
-    @classmethod
-    def insertable_values(cls, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values to insert for an instance's data."""
-        # A time that is not given is the database's to set: one clock for all writers.
-        return {n: v for n, v in data.items() if v is not None or n not in SET_BY_DATABASE}
 
     @classmethod
     def check(cls, values: Mapping[str, Any], *, partial: bool = False) -> None:

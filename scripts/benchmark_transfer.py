@@ -63,7 +63,7 @@ def _line(what: str, ours: float, theirs: float, memory: int) -> Line:
 def _run(*args: str) -> tuple[float, int]:
     """Run the command; return its seconds, and the most megabytes that a process of it had."""
     code = (
-        "import json, resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, "
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, "
         "stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL); "
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)"
     )

@@ -15,7 +15,7 @@ from aicontent.connection import redact
 
 from .check import check
 from .cleanup import cleanup
-from .options import Group, database_option, open_database
+from .options import Group, database_option, open_database, type_option
 from .quickstart import run as run_quickstart
 from .stats import stats
 from .transfer import export_command, import_command
@@ -72,13 +72,7 @@ def rollback(url: str, steps: int) -> None:
 @main.command()
 @click.argument("file", type=click.File("rb"), required=False)
 @database_option
-@click.option(
-    "--type",
-    "content_type",
-    type=click.Choice([member.value for member in ContentType]),
-    metavar="TYPE",
-    help="The type of FILE's lines that name none; personalized_exercise by default.",
-)
+@type_option("The type of FILE's lines that name none; personalized_exercise by default.")
 def quickstart(file: IO[bytes] | None, url: str, content_type: str | None) -> None:
     """Show content stored, reused and expired.
 

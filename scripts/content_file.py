@@ -7,11 +7,9 @@ from typing import Any
 
 from aicontent import AIGeneratedContent, ValidationError
 from aicontent.bulk import values_of
-from aicontent.documents import shortened
 from aicontent.fields import UTCDateTimeField
-from aicontent.lines import COLUMNS, Refused, objects, time_of
-
-BATCH = 500
+from aicontent.insertion import BATCH
+from aicontent.lines import Refused, field_of, objects, time_of
 
 
 def load(
@@ -59,10 +57,9 @@ def _content(record: dict[str, Any]) -> dict[str, Any]:
 def _from_columns(record: dict[str, Any]) -> dict[str, Any]:
     row = {}
     for column, value in record.items():
-        if column not in COLUMNS:
-            raise ValidationError(shortened(column), "is no column of the table", "an unknown name")
-        is_time = isinstance(COLUMNS[column], UTCDateTimeField) and value is not None
-        row[COLUMNS[column].name] = time_of(column, value) if is_time else value
+        field = field_of(column)
+        is_time = isinstance(field, UTCDateTimeField) and value is not None
+        row[field.name] = time_of(column, value) if is_time else value
     row.pop("id", None)  # the copy is a row of its own
     return row
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
 import peewee
 
 import aicontent
-from aicontent import AIContentError
+from aicontent import AIContentError, ContentType
 from aicontent.migrate import TABLE
 
 
@@ -68,6 +69,12 @@ wait_option = click.option(
     show_default=True,
     help="Seconds to wait for a locked SQLite database.",
 )
+
+
+def type_option(help: str) -> Callable[[Any], Any]:
+    """Return the option --type, which becomes the argument `content_type`."""
+    types = click.Choice([member.value for member in ContentType])
+    return click.option("--type", "content_type", type=types, metavar="TYPE", help=help)
 
 
 def shown(text: str) -> str:

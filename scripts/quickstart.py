@@ -46,7 +46,7 @@ def run(
 
     with database.connection_context():
         users = Catalog(database).relation("users", anywhere=True)
-        if users is not None and set(users.columns) != {"id"}:
+        if users is not None and not users.is_minimal:
             raise AIContentError(
                 "the quickstart makes users of its own, and this database has an application's: "
                 "give it a database for itself with --database"

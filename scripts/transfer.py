@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
@@ -15,11 +15,12 @@ import click
 import peewee
 
 import aicontent
-from aicontent import ContentStatus, ContentType, ImportReport
+from aicontent import ContentStatus, ImportReport
+from aicontent.exporting import selected
 from aicontent.importing import OnConflict, store_batches
 from aicontent.lines import Refused, batches
 
-from .options import Command, database_option, open_database, shown, wait_option
+from .options import Command, database_option, open_database, shown, type_option, wait_option
 from .reading import batches_of
 
 _SMALL = 2_000_000
@@ -30,13 +31,7 @@ _SMALL = 2_000_000
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @database_option
 @click.option("--user", type=int, help="Only this user's content.")
-@click.option(
-    "--type",
-    "content_type",
-    type=click.Choice([each.value for each in ContentType]),
-    metavar="TYPE",
-    help="Only content of this type.",
-)
+@type_option("Only content of this type.")
 @click.option(
     "--status",
     type=click.Choice([each.value for each in ContentStatus]),
@@ -50,26 +45,16 @@ def export_command(
     It is the content of one moment. FILE is replaced when all of it is written, and not before.
     """
     database = open_database(url)
-    wanted = {"user": user, "type": content_type, "status": status}
-    lines = aicontent.export_lines(database, **wanted)  # type: ignore[arg-type]
+    lines = aicontent.export_lines(database, user=user, type=content_type, status=status)
     hidden = not sys.stderr.isatty() or (file == "-" and sys.stdout.isatty())
     written = 0
     with _output(file) as out, database.connection_context():
-        length = 0 if hidden else _count(database, wanted)
+        length = 0 if hidden else selected(database, user, content_type, status).count()
         with click.progressbar(lines, length, "Exporting", file=sys.stderr, hidden=hidden) as bar:
             for line in bar:
                 out.write(line)
                 written += 1
     click.echo(f"exported {written:,} rows", err=True)
-
-
-def _count(database: peewee.Database, wanted: Mapping[str, object]) -> int:
-    model = aicontent.for_database(database)
-    query = model.select()
-    for name, value in wanted.items():
-        if value is not None:
-            query = query.where(getattr(model, name) == value)
-    return query.count()
 
 
 @contextmanager
