@@ -2,6 +2,7 @@
 
 from .binding import bind, for_database
 from .check import check
+from .claims import RescueReport
 from .cleanup import CleanupReport
 from .connection import connect
 from .enums import ContentStatus, ContentType
@@ -11,8 +12,13 @@ from .errors import (
     DatabaseUnavailableError,
     DatabaseURLError,
     DuplicateIdError,
+    DuplicateRequestError,
+    GenerationFailedError,
+    InProgressError,
+    LeaseLostError,
     MigrationError,
     NotBoundError,
+    OpenTransactionError,
     TableConflictError,
     UnknownUserError,
     UnsupportedDatabaseError,
@@ -20,6 +26,7 @@ from .errors import (
     ValidationError,
 )
 from .exporting import export_lines
+from .fingerprint import fingerprint
 from .importing import ImportReport, import_lines
 from .index_usage import IndexUsage, index_usage
 from .lines import Refused
@@ -38,12 +45,18 @@ __all__ = [
     "DatabaseURLError",
     "DatabaseUnavailableError",
     "DuplicateIdError",
+    "DuplicateRequestError",
+    "GenerationFailedError",
     "ImportReport",
+    "InProgressError",
     "IndexUsage",
+    "LeaseLostError",
     "MigrationError",
     "NotBoundError",
+    "OpenTransactionError",
     "ReclaimReport",
     "Refused",
+    "RescueReport",
     "Stats",
     "TableConflictError",
     "UnknownUserError",
@@ -55,6 +68,7 @@ __all__ = [
     "check",
     "connect",
     "export_lines",
+    "fingerprint",
     "for_database",
     "import_lines",
     "index_usage",

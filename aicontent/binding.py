@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -85,17 +83,6 @@ def resolved(database: peewee.Database) -> peewee.Database:
     if database.deferred:
         raise UnsupportedDatabaseError("initialise the database first: database.init(...)")
     return database
-
-
-@contextmanager
-def connected(database: peewee.Database) -> Iterator[None]:
-    """Have a connection, and leave it open only if it was (connection_context would close it)."""
-    opened = database.connect(reuse_if_open=True)
-    try:
-        yield
-    finally:
-        if opened:
-            database.close()
 
 
 def supported(database: peewee.Database) -> peewee.Database:

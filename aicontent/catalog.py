@@ -99,7 +99,9 @@ class Catalog:
         found = dict(rows)
         # Constraints stand in the table's own text alone, one a line as the migrations write it.
         text = found.pop(f"table {table}", "")
-        for line, name in re.findall(r'^\s*(CONSTRAINT "(\w+)".*?),?$', text, re.MULTILINE):
+        # One that came with a later column may be followed by the next of these.
+        each = r'^\s*(CONSTRAINT "(\w+)".*?)(?:, ["\w].*|,)?$'
+        for line, name in re.findall(each, text, re.MULTILINE):
             found[f"constraint {name}"] = line
         return list(found.items())
 

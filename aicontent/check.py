@@ -9,8 +9,9 @@ from pathlib import Path
 
 import peewee
 
-from .binding import connected, for_database, foreign_keys_on, resolved
+from .binding import for_database, foreign_keys_on, resolved
 from .catalog import Catalog
+from .connection import connected
 from .fields import to_utc
 from .history import applied, available
 from .migrate import TABLE

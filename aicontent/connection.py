@@ -52,6 +52,17 @@ def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peew
 
 
 @contextmanager
+def connected(database: peewee.Database) -> Iterator[None]:
+    """Have a connection, and leave it open only if it was (connection_context would close it)."""
+    opened = database.connect(reuse_if_open=True)
+    try:
+        yield
+    finally:
+        if opened:
+            database.close()
+
+
+@contextmanager
 def settings_lent(database: peewee.Database, **pragmas: int) -> Iterator[None]:
     """Have a SQLite connection with these settings, and give it its own back."""
     lent: Any = database

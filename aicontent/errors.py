@@ -47,6 +47,71 @@ class DuplicateIdError(AIContentError, peewee.IntegrityError):
     """A row with this id is stored already; nothing was written."""
 
 
+class DuplicateRequestError(AIContentError, peewee.IntegrityError):
+    """A row for this user's request is pending or generating already; nothing was written."""
+
+
+class LeaseLostError(AIContentError):
+    """Whoever claimed this content has it no longer; nothing was written.
+
+    `id` is the content's, `attempt` the number of the claim that is over.
+    """
+
+    def __init__(self, id: str, attempt: int, why: str) -> None:
+        super().__init__(id, attempt, why)
+        self.id = id
+        self.attempt = attempt
+        self.why = why
+
+    def _message(self) -> str:
+        return (
+            f"attempt {self.attempt} at content {self.id} is over ({self.why}); nothing was "
+            "written. Where generating takes longer than the lease, claim with a longer one, or "
+            "call extend_lease() on the way"
+        )
+
+
+class InProgressError(AIContentError):
+    """Someone else is still generating this content, and the time to wait is over.
+
+    `id` is the content's, `waited` the seconds.
+    """
+
+    def __init__(self, id: str, waited: float) -> None:
+        super().__init__(id, waited)
+        self.id = id
+        self.waited = waited
+
+    def _message(self) -> str:
+        return (
+            f"content {self.id} is still being generated after {self.waited:.1f} s of waiting: "
+            "ask again later, or with a longer wait"
+        )
+
+
+class GenerationFailedError(AIContentError):
+    """Whoever was generating the content that this caller waited for has failed.
+
+    `id` is the content's, `reason` what was noted, without secrets.
+    """
+
+    def __init__(self, id: str, reason: str) -> None:
+        super().__init__(id, reason)
+        self.id = id
+        self.reason = reason
+
+    def _message(self) -> str:
+        return f"generating content {self.id} failed: {self.reason}; the next call tries anew"
+
+
+class OpenTransactionError(AIContentError):
+    """Generating takes long, and this was called within a transaction, which would hold its
+    locks meanwhile: call it outside atomic()."""
+
+    def _message(self) -> str:
+        return " ".join(str(self.__doc__).split())
+
+
 class ContentGoneError(AIContentError):
     """The row was deleted (cleanup, a cascade) since this instance was loaded."""
 

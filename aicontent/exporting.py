@@ -12,7 +12,8 @@ import peewee
 from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-defined]
 
 from .among import among, parameter
-from .binding import connected, for_database
+from .binding import for_database
+from .connection import connected
 from .documents import canonical
 from .errors import AIContentError
 from .fields import DocumentField, FractionField, UTCDateTimeField

@@ -24,6 +24,14 @@ def clock(database: peewee.Database) -> peewee.SQL:
     return peewee.SQL("CURRENT_TIMESTAMP" if postgresql else SQLITE_NOW)
 
 
+def clock_after(database: peewee.Database, seconds: float) -> peewee.SQL:
+    """Return the moment so many seconds from now, by the database's clock: that of the
+    statement, also where its transaction began long ago."""
+    if isinstance(database, peewee.PostgresqlDatabase):
+        return peewee.SQL("statement_timestamp() + make_interval(secs => %s)", (seconds,))
+    return peewee.SQL(SQLITE_NOW.replace("'now'", "'now', ?"), (f"{seconds:+.3f} seconds",))
+
+
 def to_utc(moment: datetime, field: str) -> datetime:
     """Return an aware moment in UTC.
 

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import peewee
 
 from .among import among, parameter
-from .binding import connected, for_database, resolved
+from .binding import for_database, resolved
 from .catalog import Catalog
-from .connection import settings_lent
+from .connection import connected, settings_lent
 from .documents import kind_of
 from .errors import DuplicateIdError, MigrationError, UnknownUserError, ValidationError
 from .insertion import Insertion, Row

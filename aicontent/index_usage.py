@@ -7,8 +7,9 @@ from datetime import datetime
 
 import peewee
 
-from .binding import connected, resolved
+from .binding import resolved
 from .catalog import OURS
+from .connection import connected
 from .migrate import TABLE
 
 

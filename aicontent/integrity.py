@@ -8,7 +8,7 @@ from typing import Any
 
 import peewee
 
-from .errors import DuplicateIdError, UnknownUserError
+from .errors import DuplicateIdError, DuplicateRequestError, UnknownUserError
 
 _SQLITE_TEXTS = {
     "FOREIGN KEY constraint failed": "SQLITE_CONSTRAINT_FOREIGNKEY",
@@ -17,6 +17,9 @@ _SQLITE_TEXTS = {
     "readonly database": "SQLITE_READONLY",
     "unable to open": "SQLITE_CANTOPEN",
 }
+
+
+_IN_FLIGHT = "ai_generated_content.userId, ai_generated_content.fingerprint"
 
 
 def database_code(error: peewee.PeeweeException) -> str:
@@ -35,7 +38,8 @@ def constraints_explained(database: peewee.Database) -> Iterator[None]:
     """Run one statement whose failure leaves an open transaction usable.
 
     Raises:
-        UnknownUserError, DuplicateIdError: instead of the database's own error.
+        UnknownUserError, DuplicateIdError, DuplicateRequestError: instead of the database's own
+            error.
     """
     # A failed statement spoils PostgreSQL's transaction; behind a savepoint it does not.
     with database.savepoint() if _in_postgresql_transaction(database) else nullcontext():
@@ -62,4 +66,8 @@ def _explained(error: peewee.IntegrityError) -> Exception:
     # A host's own unique index is the host's own matter.
     if str(error).endswith("ai_generated_content.id") or name == "ai_generated_content_pkey":
         return DuplicateIdError("id: a row with this id is stored already; leave the id out")
+    if name == "idx_ai_content_in_flight" or str(error).endswith(_IN_FLIGHT):
+        return DuplicateRequestError(
+            "fingerprint: this user's request is in flight already; request() returns its row"
+        )
     return error

@@ -109,7 +109,7 @@ def _object(line: bytes) -> dict[str, Any] | str:
 class _Reader:
     def __init__(self, for_sqlite: bool) -> None:
         self._zone = "" if for_sqlite else "+00"
-        self._defaults = {"status": ContentStatus.PENDING.value, "usageCount": 0}
+        self._defaults = {"status": ContentStatus.PENDING.value, "usageCount": 0, "attempts": 0}
         self._parameters = [(name, self._parameter(field)) for name, field in COLUMNS.items()]
 
     def row(self, record: Mapping[str, Any]) -> Row:

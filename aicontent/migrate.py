@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import peewee
 
-from .binding import connected, supported
+from .binding import supported
 from .catalog import Catalog
+from .connection import connected
 from .errors import (
     AIContentError,
     DatabaseUnavailableError,

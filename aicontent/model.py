@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import peewee
 
-from .bulk import BulkModel
 from .cleanup import BATCH_SIZE, FAILED_AFTER, Budget, CleanupReport, cleanup
 from .enums import ContentStatus, ContentType
 from .fields import (
@@ -20,6 +19,7 @@ from .fields import (
     UTCDateTimeField,
     to_utc,
 )
+from .single_flight import SingleFlightModel
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7
@@ -42,7 +42,7 @@ class User(peewee.Model):
         table_name = "users"
 
 
-class AIGeneratedContent(BulkModel):
+class AIGeneratedContent(SingleFlightModel):
     """A piece of generated content: what was asked, what came back, and how it was used.
 
     Unbound on import: call `aicontent.bind(database)` once, or use
@@ -86,6 +86,11 @@ class AIGeneratedContent(BulkModel):
     created_at = UTCDateTimeField(column_name="createdAt")
     updated_at = UTCDateTimeField(column_name="updatedAt")
 
+    # What claims go by: of what was asked, which attempt this is, and until when it is held.
+    fingerprint = TextColumn(max_length=64, null=True)
+    attempts = peewee.IntegerField(default=0)
+    lease_expires_at = UTCDateTimeField(column_name="leaseExpiresAt", null=True)
+
     class Meta:
         table_name = "ai_generated_content"
 
@@ -122,7 +127,7 @@ class AIGeneratedContent(BulkModel):
             ValidationError: an argument cannot be what it should be.
         """
         query: peewee.ModelSelect[Self] = cls._reusable(
-            cls, cls.select(), user, type, level, _moment(now)
+            cls, cls.select(), cls._of(cls, user, type, level), _moment(now)
         )
         return query
 
@@ -142,12 +147,8 @@ class AIGeneratedContent(BulkModel):
         """
         moment = _moment(now)
         other = cls.alias()
-        first = cls._reusable(other, other.select(other.id), user, type, level, moment).limit(1)
-        if cls._database().for_update:
-            # When the wait is over PostgreSQL judges the row anew, and takes the next if need be.
-            first = first.for_update("FOR NO KEY UPDATE")
-        marked = cls.update(cls._accessed(moment)).where(cls.id == first).returning(cls)
-        return next(iter(list(marked.execute())), None)
+        conditions = cls._of(other, user, type, level)
+        return cls._taken(cls._reusable(other, other.select(other.id), conditions, moment), moment)
 
     @classmethod
     def cleanup(
@@ -215,28 +216,36 @@ class AIGeneratedContent(BulkModel):
         if self.is_new:
             self.last_accessed_at = moment
             self.usage_count = (self.usage_count or 0) + 1
-        else:
-            self._update_row(self._accessed(moment))
+        elif not self._update_row(self._accessed(moment)):
+            raise self._gone()
 
     # Pieces of statements
 
     @classmethod
     def _of(cls, table: Any, user: Any, type: str, level: str | None = None) -> list[Any]:
         # What no row can have is a mistake, not a miss.
-        key = user.get_id() if isinstance(user, peewee.Model) else user
+        key = cls._user_id(user)
         cls._validate({"user": key, "type": type, "level": level}, partial=True)
         conditions = [table.user == key, table.type == str(type)]
         return [*conditions, table.level == level] if level else conditions
 
     @classmethod
-    def _reusable(
-        cls, table: Any, query: Any, user: Any, type: str, level: str | None, moment: datetime
-    ) -> Any:
+    def _reusable(cls, table: Any, query: Any, conditions: list[Any], moment: datetime) -> Any:
         return query.where(
-            *cls._of(table, user, type, level),
+            *conditions,
             table.status == ContentStatus.COMPLETED,
             table.expires_at.is_null() | (table.expires_at > moment),
         ).order_by(table.usage_count.asc(), table.created_at.desc())
+
+    @classmethod
+    def _taken(cls, ids: Any, moment: datetime) -> Self | None:
+        """Mark the first of these accessed, and return it."""
+        first = ids.limit(1)
+        if cls._database().for_update:
+            # When the wait is over PostgreSQL judges the row anew, and takes the next if need be.
+            first = first.for_update("FOR NO KEY UPDATE")
+        marked = cls.update(cls._accessed(moment)).where(cls.id == first).returning(cls)
+        return next(iter(list(marked.execute())), None)
 
     @classmethod
     def _accessed(cls, moment: datetime) -> dict[str, Any]:

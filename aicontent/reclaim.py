@@ -8,7 +8,8 @@ from typing import Any
 
 import peewee
 
-from .binding import connected, resolved
+from .binding import resolved
+from .connection import connected
 from .errors import DatabaseUnavailableError, UnsupportedDatabaseError
 from .integrity import database_code
 

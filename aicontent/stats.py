@@ -12,7 +12,8 @@ from typing import Any
 
 import peewee
 
-from .binding import connected, for_database, resolved
+from .binding import for_database, resolved
+from .connection import connected
 from .enums import ContentStatus
 from .migrate import TABLE
 

@@ -43,11 +43,13 @@ SCHEMA: dict[str, Any] = {
         "tokenUsage": _COUNTER,
         "modelUsed": {"type": ["string", "null"], "maxLength": 50},
         "usageCount": _COUNTER | {"type": "integer"},
+        "fingerprint": {"type": ["string", "null"], "maxLength": 64},
+        "attempts": _COUNTER | {"type": "integer"},
     },
 }
 """The schema over the row's column names, as in the specification's model. Beyond it: integers
-end where the column's type ends, and an id is not empty. The four times are checked by their
-field, which knows datetimes; JSON Schema does not."""
+end where the column's type ends, an id is not empty, and there are the columns that claims
+need. The times are checked by their field, which knows datetimes; JSON Schema does not."""
 
 
 @cache

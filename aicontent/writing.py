@@ -16,6 +16,11 @@ from .validation import validate_row
 SET_BY_DATABASE = ("created_at", "updated_at")
 
 
+def _computed(values: Mapping[str, Any]) -> list[str]:
+    """Return the names of the values that the database is to compute."""
+    return [name for name, value in values.items() if isinstance(value, peewee.Node)]
+
+
 class ValidatedModel(peewee.Model):
     """The base of the model: how rows get in. What they mean is the model's own matter.
 
@@ -77,9 +82,10 @@ class ValidatedModel(peewee.Model):
         if only is not None:
             wanted = {self._field(field) for field in only}
             fields = [field for field in fields if field in wanted]
-        if fields:
-            self._update_row({field.name: self.__data__[field.name] for field in fields})
-        return int(bool(fields))
+        changes = {field.name: self.__data__[field.name] for field in fields}
+        if changes and not self._update_row(changes):
+            raise self._gone()
+        return int(bool(changes))
 
     @classmethod
     def create_table(cls, safe: bool = True, **options: Any) -> None:
@@ -93,43 +99,53 @@ class ValidatedModel(peewee.Model):
                 f"{cls._meta.table_name} is made by its migrations: call aicontent.migrate()"
             )
 
-    def _insert_row(self) -> None:
+    def _insert_row(self, **on_conflict: Any) -> bool:
+        """Insert the row, and tell whether it was; it may be left out on a conflict alone."""
         cls = type(self)
         database = cls._database()
         data = self._with_relations()
         # A time that is not given is the database's to set: one clock for all writers.
         values = {n: v for n, v in data.items() if v is not None or n not in SET_BY_DATABASE}
         cls._validate(values)
-        query = cls.insert(values).returning(*map(cls._meta.fields.get, SET_BY_DATABASE)).dicts()
+        returned = [cls._meta.fields[name] for name in (*SET_BY_DATABASE, *_computed(values))]
+        query = cls.insert(values)
+        if on_conflict:
+            query = query.on_conflict(**on_conflict)
         with constraints_explained(database):
-            (times,) = list(query.execute())
-        self.__data__ |= {**values, **times}
-        self._saved(self.__data__)
+            rows = list(query.returning(*returned).dicts().execute())
+        if rows:
+            self.__data__ |= {**values, **rows[0]}
+            self._saved(self.__data__)
+        return bool(rows)
 
     def _with_relations(self) -> dict[str, Any]:
         data = dict(self.__data__)
         self._populate_unsaved_relations(data)  # of a user who was stored after this was made
         return data
 
-    def _update_row(self, changes: Mapping[str, Any]) -> None:
+    def _update_row(self, changes: Mapping[str, Any], *conditions: Any) -> bool:
+        """Write changes, and tell whether there is such a row, which fulfils the conditions."""
         cls = type(self)
         database = cls._database()
         if self._pk is None:
             raise ValidationError("id", "must be selected too, to write this instance", "None")
         cls._validate(changes, partial=True)
-        computed = [cls._meta.fields[n] for n, v in changes.items() if isinstance(v, peewee.Node)]
+        returned = [cls._meta.fields[name] for name in (*_computed(changes), "updated_at")]
         query = (
             cls.update({**changes, **cls._touched()})
-            .where(cls._meta.primary_key == self._pk)
-            .returning(*computed, cls._meta.fields["updated_at"])
+            .where(cls._meta.primary_key == self._pk, *conditions)
+            .returning(*returned)
             .dicts()
         )
         with constraints_explained(database):
             rows = list(query.execute())
-        if not rows:
-            raise ContentGoneError(f"content {self._pk} was deleted; nothing was written")
-        self.__data__ |= {**changes, **rows[0]}
-        self._saved(changes)
+        if rows:
+            self.__data__ |= {**changes, **rows[0]}
+            self._saved(changes)
+        return bool(rows)
+
+    def _gone(self) -> ContentGoneError:
+        return ContentGoneError(f"content {self._pk} was deleted; nothing was written")
 
     def _saved(self, names: Iterable[str]) -> None:
         self.is_new = False
@@ -176,6 +192,10 @@ class ValidatedModel(peewee.Model):
             and not (partial and isinstance(value, peewee.Node))
         }
         validate_row(row, cls._meta.columns, partial=partial)
+
+    @staticmethod
+    def _user_id(user: Any) -> Any:
+        return user.get_id() if isinstance(user, peewee.Model) else user
 
     @classmethod
     def _database(cls) -> peewee.Database:

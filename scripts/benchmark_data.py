@@ -15,9 +15,11 @@ from uuid import UUID
 import peewee
 
 import aicontent
-from aicontent import ContentType
+from aicontent import AIGeneratedContent, ContentType
 
 TABLE = "ai_generated_content"
+_COLUMNS = ", ".join(f'"{name}"' for name in list(AIGeneratedContent._meta.columns)[:21])
+"""Those of the specification."""
 USERS = 10_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """When the first row was made; the others follow, at equal distances, over thirty days."""
@@ -129,7 +131,7 @@ def _fill_sqlite(database: peewee.SqliteDatabase, made: Iterator[tuple[Any, ...]
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-INSERT = f"INSERT INTO {TABLE} VALUES ({', '.join('?' * 21)})"  # noqa: S608 - constants
+INSERT = f"INSERT INTO {TABLE} ({_COLUMNS}) VALUES ({', '.join('?' * 21)})"  # noqa: S608
 
 
 def sqlite_rows(made: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
@@ -152,7 +154,7 @@ def copy(cursor: Any, made: Iterator[tuple[Any, ...]]) -> None:
     """Send the rows by COPY."""
     while batch := list(islice(made, _BATCH)):
         text = "\n".join("\t".join(map(_copied, row)) for row in batch)
-        cursor.copy_expert(f"COPY {TABLE} FROM STDIN", io.StringIO(text + "\n"))
+        cursor.copy_expert(f"COPY {TABLE} ({_COLUMNS}) FROM STDIN", io.StringIO(text + "\n"))
 
 
 def _copied(value: object) -> str:

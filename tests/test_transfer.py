@@ -83,7 +83,7 @@ def test_what_a_line_looks_like(store, database):
     assert row["expiresAt"] == "2026-05-01T12:00:00.000000Z"
     assert row["topics"] == ["b", "a"]
     assert row["lastAccessedAt"] is None
-    assert line.startswith(b'{"createdAt":"20')
+    assert line.startswith(b'{"attempts":0,"createdAt":"20')
     assert line.endswith(b"}\n")
 
 

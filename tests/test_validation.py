@@ -345,4 +345,5 @@ def test_the_schema_is_the_specifications():
         "maximum": 1,
     }
     columns = {f.column_name for f in aicontent.AIGeneratedContent._meta.sorted_fields}
-    assert columns - set(properties) == {"lastAccessedAt", "expiresAt", "createdAt", "updatedAt"}
+    times = {"lastAccessedAt", "expiresAt", "createdAt", "updatedAt", "leaseExpiresAt"}
+    assert columns - set(properties) == times

@@ -1,0 +1,82 @@
+"""Add what claims need: the fingerprint of a request, the attempts at it, the lease of a claim.
+
+Each column is nullable or has a default: a writer that knows only the specification goes on
+working, and its rows take no part in what the indexes here are for.
+"""
+
+from peewee import SqliteDatabase
+
+TABLE = "ai_generated_content"
+
+# Name, PostgreSQL's definition, SQLite's, comment. Constraints stand on lines of their own.
+COLUMNS = (
+    (
+        "fingerprint",
+        "varchar(64) NULL",
+        'VARCHAR(64) NULL\n  CONSTRAINT "{table}_fingerprint_length" '
+        'CHECK (length("fingerprint") <= 64)',
+        "SHA-256 of what was asked, in hexadecimal digits",
+    ),
+    (
+        "attempts",
+        'integer NOT NULL DEFAULT 0\n  CONSTRAINT "{table}_attempts_check" CHECK ("attempts" >= 0)',
+        'INTEGER NOT NULL DEFAULT 0\n  CONSTRAINT "{table}_attempts_check" '
+        'CHECK (typeof("attempts") = \'integer\' AND "attempts" BETWEEN 0 AND 2147483647)',
+        "How many times generation was begun",
+    ),
+    (
+        "leaseExpiresAt",
+        "timestamptz NULL",
+        'TEXT NULL\n  CONSTRAINT "{table}_leaseExpiresAt_utc" '
+        "CHECK (\"leaseExpiresAt\" GLOB '{time}')",
+        "When whoever is generating counts as lost",
+    ),
+)
+SQLITE_TIME = "NNNN-NN-NN NN:NN:NN.NNNNNN".replace("N", "[0-9]")
+
+INDEXES = (
+    # One request is in flight once.
+    (
+        "UNIQUE INDEX",
+        "idx_ai_content_in_flight",
+        '("userId", "fingerprint")',
+        "\"status\" IN ('pending', 'generating')",
+    ),
+    # Content by what was asked for.
+    (
+        "INDEX",
+        "idx_ai_content_fingerprint",
+        '("userId", "fingerprint")',
+        '"fingerprint" IS NOT NULL',
+    ),
+    # The oldest pending row. The status, which all its rows share, makes SQLite prefer it to
+    # the index on the status alone; the type spares a look at rows of other types.
+    (
+        "INDEX",
+        "idx_ai_content_pending",
+        '("status", "createdAt", "id", "type")',
+        "\"status\" = 'pending'",
+    ),
+)
+
+
+def migrate(migrator, database, *, fake=False):
+    """Add the columns and their indexes."""
+    sqlite = isinstance(database, SqliteDatabase)
+    for name, postgres, lite, comment in COLUMNS:
+        definition = (lite if sqlite else postgres).format(table=TABLE, time=SQLITE_TIME)
+        migrator.sql(f'ALTER TABLE "{TABLE}" ADD COLUMN "{name}" {definition}')
+        if not sqlite:
+            migrator.sql(f"""COMMENT ON COLUMN "{TABLE}"."{name}" IS '{comment}'""")
+    for kind, name, columns, where in INDEXES:
+        migrator.sql(f'CREATE {kind} "{name}" ON "{TABLE}" {columns} WHERE {where}')
+
+
+def rollback(migrator, database, *, fake=False):
+    """Drop the indexes and the columns, if the table was not dropped behind the migrations."""
+    if not database.table_exists(TABLE):
+        return
+    for _, name, _, _ in reversed(INDEXES):
+        migrator.sql(f'DROP INDEX IF EXISTS "{name}"')
+    for name, _, _, _ in reversed(COLUMNS):
+        migrator.sql(f'ALTER TABLE "{TABLE}" DROP COLUMN "{name}"')
