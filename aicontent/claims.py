@@ -8,7 +8,7 @@ the row changes nothing. How a row moves on is drawn in docs/claims.md.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self, TypedDict, Unpack
@@ -78,7 +78,7 @@ class ClaimableModel(RequestableModel):
 
     @classmethod
     def claim(
-        cls, types: Iterable[str] | str | None = None, lease: Duration = LEASE
+        cls, types: Collection[str] | str | None = None, lease: Duration = LEASE
     ) -> Self | None:
         """Take the oldest pending row: it becomes generating, with a lease and one attempt more.
 
@@ -196,12 +196,12 @@ class ClaimableModel(RequestableModel):
     # Pieces of statements
 
     @classmethod
-    def _types(cls, types: Iterable[str] | str) -> list[str]:
-        names = [types] if isinstance(types, str) else list(types)
+    def _types(cls, types: Collection[str] | str) -> list[str]:
+        names = [types] if isinstance(types, str) else types
+        if not (isinstance(names, Collection) and names):
+            raise ValidationError("types", "must name types, or be None for all", kind_of(types))
         for name in names:
             cls._validate({"type": name}, partial=True)
-        if not names:
-            raise ValidationError("types", "must name a type, or be None for all", "none")
         return [str(name) for name in names]
 
     @classmethod

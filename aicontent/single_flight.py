@@ -238,7 +238,7 @@ def _parted(made: Any) -> tuple[Any, Costs]:
     """Return what `generate` made: the document, and its costs."""
     if not isinstance(made, tuple):
         return made, {}
-    if len(made) != 2 or not isinstance(made[1], Mapping):
-        rule = "must be a dict, or a pair of a dict and a mapping of its costs"
-        raise ValidationError("generated_data", rule, kind_of(made))
-    return made
+    if len(made) == 2 and isinstance(made[1], Mapping) and all(isinstance(n, str) for n in made[1]):
+        return made
+    rule = "must be a dict, or a pair of a dict and a mapping of its costs by their names"
+    raise ValidationError("generated_data", rule, kind_of(made))
