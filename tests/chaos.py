@@ -1,0 +1,126 @@
+"""Workers that are killed at random: `python chaos.py URL SECONDS` tells what came of it, as JSON.
+
+Each worker notes what it does in a log, by single writes that a kill cannot split.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aicontent
+
+WORKERS = 4
+MAX_ATTEMPTS = 3
+LEASE = 0.25
+"""Seconds; now and then a worker takes longer, and is late."""
+
+
+def work(url: str, log: int) -> None:
+    database = aicontent.connect(url, timeout=60)
+    model = aicontent.for_database(database)
+    chance = random.Random()
+
+    def note(what: str) -> None:
+        os.write(log, f"{what} {content.id} {content.attempts}\n".encode())
+
+    while True:
+        content = model.claim(lease=LEASE)
+        if content is None:
+            time.sleep(0.01)
+            continue
+        note("run")
+        time.sleep(LEASE * 1.5 if chance.random() < 0.03 else chance.uniform(0, 0.01))
+        try:
+            if chance.random() < 0.05:
+                content.fail("by chance", retry=True, max_attempts=MAX_ATTEMPTS)
+            else:
+                content.complete({"attempt": content.attempts})
+                note("done")
+        except aicontent.LeaseLostError:
+            note("late")
+
+
+def start(url: str, log: int) -> int:
+    process = os.fork()
+    if process:
+        return process
+    try:
+        work(url, log)
+    finally:
+        os._exit(1)
+
+
+def kill(process: int) -> None:
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+
+
+def supervise(url: str, seconds: float, log: int) -> tuple[Any, int]:
+    """Kill and replace workers for so long, then let them finish what is in flight."""
+    workers = [start(url, log) for _ in range(WORKERS)]
+    database = aicontent.connect(url, timeout=60)
+    model: Any = aicontent.for_database(database)
+    user = model.user.rel_model.create().id
+    in_flight = model.select().where(model.status.in_(("pending", "generating")))
+    number, kills, until = 0, 0, time.monotonic() + seconds
+    while time.monotonic() < until:
+        while in_flight.count() < 40:
+            number += 1
+            model.request(user, "lesson", {"number": number})
+        model.rescue_stale(MAX_ATTEMPTS)
+        time.sleep(random.uniform(0, 0.1))
+        place = random.randrange(WORKERS)
+        kill(workers[place])
+        kills += 1
+        workers[place] = start(url, log)
+    while in_flight.exists():
+        model.rescue_stale(MAX_ATTEMPTS)
+    for worker in workers:
+        kill(worker)
+    return model, kills
+
+
+def faults(model: Any, notes: list[list[str]]) -> Iterator[str]:
+    rows = {content.id: content for content in model.select()}
+    runs = Counter((id, attempt) for what, id, attempt in notes if what == "run")
+    for (id, attempt), number in runs.items():
+        if number != 1:
+            yield f"attempt {attempt} at {id} was run {number} times"
+        if int(attempt) > min(MAX_ATTEMPTS, rows[id].attempts):
+            yield f"attempt {attempt} at {id} is one too many"
+    for what, id, attempt in notes:
+        if what == "done" and (rows[id].status, rows[id].generated_data) != (
+            "completed",
+            {"attempt": int(attempt)},
+        ):
+            yield f"what attempt {attempt} made of {id} was lost"
+    for id, content in rows.items():
+        if content.status == "completed" and content.generated_data["attempt"] != content.attempts:
+            yield f"{id} was overwritten"
+        if content.status == "failed" and content.attempts < MAX_ATTEMPTS:
+            yield f"{id} was given up too early"
+
+
+def main(url: str, seconds: float) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "log")
+        log = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        model, kills = supervise(url, seconds, log)
+        notes = [line.split() for line in path.read_text().splitlines()]
+    found: dict[str, Any] = dict(Counter(what for what, *_ in notes))
+    found |= Counter(str(content.status) for content in model.select(model.status))
+    print(json.dumps({"kills": kills, "faults": list(faults(model, notes)), **found}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]))

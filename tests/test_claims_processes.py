@@ -1,0 +1,103 @@
+"""Claims between processes: one generation a request, one worker a row, and workers that die.
+
+AICONTENT_LONG_TESTS=1 lets each of these go on for as long as convinces.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from helpers import PYTHON, run_together
+
+LONG = bool(os.environ.get("AICONTENT_LONG_TESTS"))
+REQUESTS = 100
+ROWS = 10_000 if LONG else 1_000
+CHAOS_SECONDS = 60 if LONG else 3
+
+ASK = """
+import sys
+import aicontent
+
+database = aicontent.connect(sys.argv[1], timeout=60)
+content = aicontent.for_database(database)
+sys.stdin.read()
+for number in range(int(sys.argv[3])):
+    def generate(claimed):
+        print(number)
+        return {"made": number}
+    made = content.get_or_generate(int(sys.argv[2]), "lesson", {"number": number}, generate)
+    assert made.generated_data == {"made": number}
+"""
+
+
+def test_sixteen_processes_ask_for_the_same(url, user, Content):
+    outcomes = run_together(ASK, url, str(user), str(REQUESTS), processes=16)
+    assert [errors for _, errors in outcomes] == [""] * 16
+    generated = [int(number) for out, _ in outcomes for number in out.split()]
+    assert sorted(generated) == list(range(REQUESTS))
+    assert Content.select().count() == REQUESTS
+    assert {row.usage_count for row in Content.select()} == {15}
+
+
+DRAIN = """
+import sys
+import aicontent
+
+database = aicontent.connect(sys.argv[1], timeout=60)
+content = aicontent.for_database(database)
+sys.stdin.read()
+while claimed := content.claim():
+    print(claimed.id)
+    claimed.complete({"by": sys.argv[0]})
+"""
+
+
+def test_four_workers_drain_what_is_pending(url, user, Content):
+    row = {"user": user, "type": "lesson", "request_payload": {}}
+    Content.create_many(row for _ in range(ROWS))
+    order = [c.id for c in Content.select(Content.id).order_by(Content.created_at, Content.id)]
+    outcomes = run_together(DRAIN, url, processes=4)
+    assert [errors for _, errors in outcomes] == [""] * 4
+    taken = [out.split() for out, _ in outcomes]
+    assert sorted(id for ids in taken for id in ids) == sorted(order)
+    assert all(ids for ids in taken)
+    place = {id: number for number, id in enumerate(order)}
+    for ids in taken:  # each worker took the oldest that no other was just taking
+        assert ids == sorted(ids, key=place.__getitem__)
+    assert {(c.status, c.attempts) for c in Content.select()} == {("completed", 1)}
+
+
+def test_workers_that_are_killed(url):
+    ran = subprocess.run(
+        [*PYTHON, Path(__file__).with_name("chaos.py"), url, str(CHAOS_SECONDS)],
+        capture_output=True,
+        text=True,
+        timeout=CHAOS_SECONDS + 60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    print(found)
+    assert found["faults"] == []
+    assert found["kills"] > CHAOS_SECONDS
+    assert found["done"] > 10 * CHAOS_SECONDS
+    assert found["completed"] >= found["done"]
+
+
+def test_a_request_that_was_killed_is_nobodys_for_no_longer_than_its_lease(url, user, Content):
+    """One who generates by get_or_generate() and dies is followed by whoever asks next."""
+    killed = """
+import os, signal, sys
+import aicontent
+content = aicontent.for_database(aicontent.connect(sys.argv[1]))
+generate = lambda claimed: os.kill(os.getpid(), signal.SIGKILL)
+content.get_or_generate(int(sys.argv[2]), "lesson", {}, generate, lease=0.2)
+"""
+    ran = subprocess.run([*PYTHON, "-c", killed, url, str(user)], timeout=60)
+    assert ran.returncode < 0
+    assert Content.get().status == "generating"
+    made = Content.get_or_generate(user, "lesson", {}, lambda claimed: {"made": True}, wait=30)
+    assert (made.generated_data, made.attempts) == ({"made": True}, 2)
+    assert Content.select().count() == 1
