@@ -86,12 +86,17 @@ def _clock(database: peewee.Database, now: datetime) -> list[str]:
 
 
 def _overdue(database: peewee.Database, now: datetime) -> list[str]:
-    due = for_database(database).cleanup(now - OVERDUE, dry_run=True)
-    if not due.deleted:
-        return []
+    model, then = for_database(database), now - OVERDUE
+    due, stale = model.cleanup(then, dry_run=True), model.rescue_stale(now=then, dry_run=True)
+    late = {
+        "could have gone": due.deleted,
+        "whose lease ran out could have been freed": stale.requeued + stale.failed,
+    }
     return [
-        f"{due.deleted:,} rows could have gone over a day ago: see that the cleanup runs "
+        f"{rows:,} rows {what} over a day ago: see that the cleanup runs "
         "(`systemctl list-timers aicontent-cleanup.timer`), and that its budget is enough"
+        for what, rows in late.items()
+        if rows
     ]
 
 

@@ -14,7 +14,8 @@ import click
 import peewee
 
 import aicontent
-from aicontent import CleanupReport
+from aicontent import CleanupReport, RescueReport
+from aicontent.claims import MAX_ATTEMPTS
 from aicontent.cleanup import BATCH_SIZE
 
 from .options import Command, database_option, open_database, wait_option
@@ -35,6 +36,13 @@ LEFT = 3
 )
 @click.option("--max-rows", type=click.IntRange(min=0), help="End after so many rows.")
 @click.option("--max-seconds", type=click.FloatRange(min=0), help="End after so many seconds.")
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(min=1),
+    default=MAX_ATTEMPTS,
+    show_default=True,
+    help="How often generating is begun before a row whose lease ran out counts as failed.",
+)
 @wait_option
 @click.option(
     "--reclaim", is_flag=True, help="Give the space back to the file system afterwards; SQLite."
@@ -49,12 +57,16 @@ def cleanup(
     batch_size: int,
     max_rows: int | None,
     max_seconds: float | None,
+    max_attempts: int,
     wait: float,
     reclaim: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Delete expired content, and failed content of over a day.
+    """Delete expired content, and failed content of over a day; free what was left behind.
+
+    First, rows that are generating and whose lease has run out are made pending again, or
+    failed when they had their attempts.
 
     SIGTERM and SIGINT end it after the running batch. The exit status is 0 when all is done, 1
     when it failed, 2 for a usage error, and 3 when it was stopped with rows left.
@@ -64,6 +76,7 @@ def cleanup(
         raise click.UsageError("--reclaim is for SQLite; PostgreSQL's autovacuum does it by itself")
     model = aicontent.for_database(database)
     with database.connection_context(), _signals() as stopped:
+        rescued = model.rescue_stale(max_attempts, dry_run=dry_run)
         bar = sys.stderr.isatty() and not (quiet or as_json or dry_run)
         length = model.cleanup(dry_run=True).deleted if bar else 0
         with click.progressbar(
@@ -79,15 +92,23 @@ def cleanup(
             )
         # Told before the space is seen to, which may fail and deletes nothing.
         if not (quiet or as_json):
+            if rescued != RescueReport():
+                click.echo(_rescue_line(rescued, dry_run=dry_run))
             click.echo(_line(report))
         freed = aicontent.reclaim(database) if reclaim and not dry_run else None
     if as_json:
-        told = asdict(report) | {"deleted": report.deleted}
+        told = asdict(report) | {"deleted": report.deleted, "rescued": asdict(rescued)}
         click.echo(json.dumps(told | ({"freed": freed.freed} if freed else {})))
     elif freed and not quiet:
         click.echo(f"freed {freed.freed:,} bytes ({freed.way})")
     if report.left and not dry_run:
         ctx.exit(LEFT)
+
+
+def _rescue_line(rescued: RescueReport, *, dry_run: bool) -> str:
+    verb = "would free" if dry_run else "freed"
+    requeued, failed = f"{rescued.requeued:,} are pending again", f"{rescued.failed:,} failed"
+    return f"{verb} {rescued.requeued + rescued.failed:,} whose lease ran out: {requeued}, {failed}"
 
 
 def _line(report: CleanupReport) -> str:

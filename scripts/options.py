@@ -33,7 +33,11 @@ class _ErrorsExplained(click.Command):
             raise click.ClickException(str(error)) from error
         except peewee.PeeweeException as error:
             text = " ".join(str(error).split())
-            if TABLE in text and ("no such table" in text or "does not exist" in text):
+            if "no such column" in text or ("column" in text and "does not exist" in text):
+                text = f"{TABLE} is not up to date: run `aicontent migrate`"
+            elif "permission denied" in text:
+                text = f"{text}: this role needs the grants that docs/operations.md lists"
+            elif TABLE in text and ("no such table" in text or "does not exist" in text):
                 text = f"there is no table {TABLE}: run `aicontent migrate`"
             raise click.ClickException(text) from error
         except BrokenPipeError:  # whoever read us has enough: click ends in silence

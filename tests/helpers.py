@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # -P keeps the checkout, if that is the current directory, from hiding what is installed.
@@ -39,3 +42,23 @@ def someone_waits_for_a_lock(database: Any) -> bool:
     database.execute_sql("SELECT pg_stat_clear_snapshot()")
     sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     return bool(database.execute_sql(f"{sql} AND datname = current_database()").fetchone()[0])
+
+
+@contextmanager
+def on_statement(call: Callable[[tuple[str, list[Any]]], object]) -> Iterator[None]:
+    """Hear of each statement that Peewee sends to a database, just before: its text and its
+    parameters."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            call(record.msg)  # type: ignore[arg-type]
+
+    logger, handler = logging.getLogger("peewee"), Handler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -122,6 +122,17 @@ def test_what_cannot_be_checked():
         aicontent.check(peewee.MySQLDatabase("x"))
 
 
+def test_leases_that_should_have_been_freed_a_day_ago(Content, user, database):
+    Content.request(user, "lesson", {})
+    Content.claim()
+    now = datetime.now(UTC)
+    Content.update(lease_expires_at=now - timedelta(hours=23)).execute()
+    assert aicontent.check(database) == []
+    Content.update(lease_expires_at=now - timedelta(hours=25)).execute()
+    (problem,) = aicontent.check(database)
+    assert problem.startswith("1 rows whose lease ran out could have been freed over a day ago")
+
+
 def test_rows_that_should_have_gone_a_day_ago(store, database, Content):
     """A cleanup that does not run is told by what it has not done."""
     now = datetime.now(UTC)

@@ -13,7 +13,7 @@ from pathlib import Path
 from helpers import PYTHON, run_together
 
 LONG = bool(os.environ.get("AICONTENT_LONG_TESTS"))
-REQUESTS = 100
+REQUESTS = 100 if LONG else 40
 ROWS = 10_000 if LONG else 1_000
 CHAOS_SECONDS = 60 if LONG else 3
 
@@ -23,6 +23,7 @@ import aicontent
 
 database = aicontent.connect(sys.argv[1], timeout=60)
 content = aicontent.for_database(database)
+database.connect()
 sys.stdin.read()
 for number in range(int(sys.argv[3])):
     def generate(claimed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
 
 import aicontent
 from aicontent import ContentStatus
+from helpers import on_statement
 
 HOUR = timedelta(hours=1)
 MADE = {"title": "En la cafetería"}
@@ -66,19 +66,8 @@ def generating(ask, elsewhere, outcome=MADE, **options):
 def someone_waits():
     """An event: a caller has found that another generates, and looks at the other's row."""
     waits = threading.Event()
-
-    class Handler(logging.Handler):
-        def emit(self, record):
-            if "is_stale" in str(record.msg):
-                waits.set()
-
-    logger, handler = logging.getLogger("peewee"), Handler()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    yield waits
-    logger.removeHandler(handler)
-    logger.setLevel(level)
+    with on_statement(lambda statement: "is_stale" in statement[0] and waits.set()):
+        yield waits
 
 
 def never(content):

@@ -1,0 +1,72 @@
+"""The hot statements use their indexes, whether or not the database has gathered statistics."""
+
+from __future__ import annotations
+
+import peewee
+import pytest
+
+from helpers import on_statement
+
+
+@pytest.fixture(params=["fresh", "analyzed"])
+def filled(request, Content, user, database):
+    """3,000 rows that are done, 600 that are pending, one that is generating."""
+    row = {"user": user, "type": "lesson", "request_payload": {}, "generated_data": {"x": "y" * 99}}
+    other = Content.user.rel_model.create().id
+    Content.create_many(
+        row
+        | {
+            "user": (user, other)[number % 2],
+            "status": ("completed", "completed", "failed")[number % 3],
+            "fingerprint": f"{number:064}",
+        }
+        for number in range(3000)
+    )
+    Content.create_many(
+        row | {"type": "vocabulary_drill", "fingerprint": f"{number:064}"} for number in range(600)
+    )
+    Content.request(user, "lesson", {})
+    Content.claim("lesson")
+    if request.param == "analyzed":
+        database.execute_sql("ANALYZE")
+    return Content
+
+
+def plan_of(database, statement):
+    sql, parameters = statement
+    explain = "EXPLAIN QUERY PLAN" if isinstance(database, peewee.SqliteDatabase) else "EXPLAIN"
+    rows = database.execute_sql(f"{explain} {sql}", parameters).fetchall()
+    return "\n".join(str(row[-1]) for row in rows)
+
+
+HOT = {
+    "claim": (lambda model, user: model.claim(), "idx_ai_content_pending"),
+    "claim_of_types": (
+        lambda model, user: model.claim(["lesson", "cultural_content"]),
+        "idx_ai_content_pending",
+    ),
+    "look_for_the_one_in_flight": (
+        lambda model, user: [model.request(user, "vocabulary_drill", {"n": 1}) for _ in "12"],
+        "idx_ai_content_in_flight",
+    ),
+    "reuse_by_fingerprint": (
+        lambda model, user: model.get_or_generate(user, "lesson", {"n": 1}, lambda content: {}),
+        "idx_ai_content_fingerprint",
+    ),
+}
+
+
+SLOW = ("Seq Scan", "SCAN", "Sort", "TEMP B-TREE")
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_plan(filled, database, user, name):
+    call, index = HOT[name]
+    found = []
+    with on_statement(found.append):
+        call(filled, user)
+    plan = plan_of(database, next(each for each in found if "SELECT" in each[0]))
+    assert index in plan, plan
+    # Of one request there are few rows, which may be sorted.
+    slow = SLOW[:2] if name == "reuse_by_fingerprint" else SLOW
+    assert not any(word in plan for word in slow), plan
