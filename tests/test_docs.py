@@ -42,6 +42,11 @@ def test_the_readmes_code(tmp_path, empty_url):
     assert out == "0 0\nlevel: must have at most 10 characters; got str of 12 characters\n"
 
 
+def test_the_code_of_claims(tmp_path, empty_url):
+    code = "\n".join(code_of("docs/claims.md"))
+    run_script(code.replace("sqlite:///content.db", empty_url), tmp_path)
+
+
 def test_the_readme_names_the_two_commands():
     text = (ROOT / "README.md").read_text("utf-8")
     commands = re.findall(r"^    (python3 -m venv .*)$", text, re.M)
