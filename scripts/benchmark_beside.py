@@ -1,7 +1,7 @@
-"""Who works beside a cleanup, in processes of their own, and what it was like for them.
+"""Who works while something is measured, in processes of their own, and what it was like for them.
 
 Run as `python -m aicontent.scripts.benchmark_beside KIND URL`, a process says that it is ready,
-works until its input ends, and prints what it found as JSON.
+begins when it gets a line, works until its input ends, and prints what it found as JSON.
 """
 
 from __future__ import annotations
@@ -19,30 +19,40 @@ from typing import Any
 import peewee
 
 import aicontent
-from aicontent import ContentType
+from aicontent import AIGeneratedContent, ContentType
 
-from .benchmark_data import USERS
+from .benchmark_data import TABLE, USERS
 
 PAUSE = 0.005
 """Seconds between two calls of reuse(): a busy service, not a loop."""
 
 
 @contextmanager
-def beside(kind: str, url: str) -> Iterator[Callable[[], dict[str, float]]]:
-    """Have such a process; the function ends it and returns what it found."""
-    process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-P", "-m", __name__, kind, url],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None  # noqa: S101 - for mypy
-    process.stdout.readline()
-    found: dict[str, float] = {}
+def beside(kind: str, url: str, number: int = 1) -> Iterator[Callable[[], list[dict[str, float]]]]:
+    """Have such processes, which begin together; the function ends them and returns what each
+    found."""
+    processes = [
+        subprocess.Popen(  # noqa: S603
+            [sys.executable, "-P", "-m", __name__, kind, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(number)
+    ]
+    for process in processes:
+        process.stdout.readline()  # type: ignore[union-attr]
+    for process in processes:
+        process.stdin.write("go\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+    found: list[dict[str, float]] = []
 
-    def end() -> dict[str, float]:
+    def end() -> list[dict[str, float]]:
         if not found:
-            found.update(json.loads(process.communicate()[0]))
+            for process in processes:
+                process.stdin.close()  # type: ignore[union-attr]
+                process.stdin = None
+            found.extend(json.loads(process.communicate()[0]) for process in processes)
         return found
 
     try:
@@ -104,12 +114,102 @@ def lock(database: peewee.Database) -> Callable[[], dict[str, float]]:
     return step
 
 
+def claim(database: peewee.Database) -> Callable[[], dict[str, float]]:
+    """Claim content and complete it, as fast as it goes."""
+    model = aicontent.for_database(database)
+
+    def work() -> bool:
+        content = model.claim()
+        if content is not None:
+            content.complete({"title": "done"})
+        return content is not None
+
+    return _counted(work)
+
+
+def driver(database: peewee.Database) -> Callable[[], dict[str, float]]:
+    """Do what `claim` does by SQLite's driver alone, with the statements that are sent there."""
+    connection: Any = database.connection()
+    columns = ", ".join(f'"{name}"' for name in AIGeneratedContent._meta.columns)
+    now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+    oldest = f"SELECT id FROM {TABLE} WHERE status = 'pending' ORDER BY \"createdAt\", id LIMIT 1"
+    begin = f"""
+        UPDATE {TABLE} SET status = 'generating', attempts = attempts + 1, "updatedAt" = {now},
+            "leaseExpiresAt" = strftime('%Y-%m-%d %H:%M:%f000', 'now', '+300.000 seconds')
+        WHERE id = ({oldest}) AND status = 'pending' RETURNING {columns}
+    """
+    end = f"""
+        UPDATE {TABLE} SET status = 'completed', "generatedData" = ?, "leaseExpiresAt" = NULL,
+            "updatedAt" = {now}
+        WHERE id = ? AND status = 'generating' AND attempts = ? RETURNING "updatedAt"
+    """
+
+    def work() -> bool:
+        rows = connection.execute(begin).fetchall()
+        for row in rows:
+            json.loads(row[4])
+            connection.execute(end, ('{"title":"done"}', row[0], row[-2])).fetchall()
+        return bool(rows)
+
+    return _counted(work)
+
+
+def procrastinate(database: peewee.Database) -> Callable[[], dict[str, float]]:
+    """Fetch a job and finish it, by procrastinate's own functions."""
+    connection: Any = database.connection()
+    cursor = connection.cursor()
+    fetch = (
+        "SELECT id, status, task_name, priority, lock, queueing_lock, args, scheduled_at, "
+        "queue_name, attempts, worker_id FROM procrastinate_fetch_job_v2(NULL, NULL)"
+    )
+
+    def work() -> bool:
+        cursor.execute(fetch)
+        (job, *_) = cursor.fetchone()
+        if job is not None:
+            cursor.execute("SELECT procrastinate_finish_job_v1(%s, 'succeeded', false)", (job,))
+        return job is not None
+
+    return _counted(work)
+
+
+def _counted(work: Callable[[], bool]) -> Callable[[], dict[str, float]]:
+    """Count how often work is done, and in how many seconds, until there is none left."""
+    done, began, ended = 0, 0.0, 0.0
+
+    def step() -> dict[str, float]:
+        nonlocal done, began, ended
+        began = began or time.perf_counter()
+        if not ended and work():
+            done += 1
+        else:
+            ended = ended or time.perf_counter()
+            time.sleep(PAUSE)
+        return {}
+
+    def result() -> dict[str, float]:
+        return {"a_second": done / ((ended or time.perf_counter()) - began)}
+
+    step.result = result  # type: ignore[attr-defined]
+    return step
+
+
+KINDS = {
+    "reuse": reuse,
+    "lock": lock,
+    "claim": claim,
+    "the driver": driver,
+    "procrastinate": procrastinate,
+}
+
+
 def main(kind: str, url: str) -> None:
     """Work until the input ends."""
     database = aicontent.connect(url, timeout=60)
     with database.connection_context():
-        step: Any = {"reuse": reuse, "lock": lock}[kind](database)
+        step: Any = KINDS[kind](database)
         print("ready", flush=True)
+        sys.stdin.readline()
         while not select.select([sys.stdin], [], [], 0)[0]:
             step()
     print(json.dumps(step.result()))

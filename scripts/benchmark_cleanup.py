@@ -46,7 +46,7 @@ def measure(url: str, quiet: float) -> Iterator[Line]:
                 began = time.perf_counter()
                 deleted = model.cleanup(now).deleted if is_ours else _one_delete(database, now)
                 took = time.perf_counter() - began
-                held = watch()["longest"] if watch else 0.0
+                held = watch()[0]["longest"] if watch else 0.0
             (ours if is_ours else theirs).append(deleted / took)
             locks[is_ours] = max(locks[is_ours], held)
         best, other = _middle(ours), _middle(theirs)
@@ -76,7 +76,7 @@ def _beside(database: peewee.Database, url: str, quiet: float) -> Iterator[Line]
 def _reuse_beside(url: str, work: Callable[[], Any]) -> dict[str, float]:
     with beside("reuse", url) as end:
         work()
-        return end()
+        return end()[0]
 
 
 def _several(url: str) -> Iterator[Line]:

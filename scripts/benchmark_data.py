@@ -131,7 +131,7 @@ def _fill_sqlite(database: peewee.SqliteDatabase, made: Iterator[tuple[Any, ...]
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-INSERT = f"INSERT INTO {TABLE} ({_COLUMNS}) VALUES ({', '.join('?' * 21)})"  # noqa: S608
+INSERT = f"INSERT INTO {TABLE} ({_COLUMNS}) VALUES ({', '.join('?' * 21)})"
 
 
 def sqlite_rows(made: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
