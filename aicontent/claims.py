@@ -1,8 +1,8 @@
 """Who may generate what was asked for, until when, and how that ends.
 
- Whoever claims it holds it until its lease ends, and
-writes what came of it by statements that are fenced by the attempt's number: one who has lost
-the row changes nothing. How a row moves on is drawn in docs/claims.md.
+Whoever claims a row holds it until its lease ends, and writes what came of it by statements that
+are fenced by the number of the attempt: one who has lost the row changes nothing. How a row moves
+on is drawn in docs/claims.md.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .errors import LeaseLostError, ValidationError
 from .fields import clock_after, to_utc
 from .reasons import LEASE_RAN_OUT, reason_of, with_failure
 from .requests import RequestableModel
+from .validation import MAX_INTEGER
 
 LEASE = timedelta(minutes=5)
 """How long a claim holds: several times what a model takes for its longest answer."""
@@ -50,8 +51,10 @@ class Outcome(TypedDict, total=False):
 
 def attempts_of(number: int) -> int:
     """Return a number of attempts, looked at."""
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValidationError("max_attempts", "must be an int of at least 1", kind_of(number))
+    is_int = isinstance(number, int) and not isinstance(number, bool)
+    if not (is_int and 1 <= number <= MAX_INTEGER):
+        rule = f"must be an int from 1 to {MAX_INTEGER}"
+        raise ValidationError("max_attempts", rule, kind_of(number))
     return number
 
 
@@ -104,15 +107,15 @@ class ClaimableModel(RequestableModel):
             oldest = oldest.for_update("FOR NO KEY UPDATE SKIP LOCKED")
         return cls._claimed(oldest, seconds_of(lease, "lease"))
 
-    def complete(self, generated_data: dict[str, Any], **outcome: Unpack[Outcome]) -> None:
+    def complete(self, generated_data: dict[str, Any], /, **outcome: Unpack[Outcome]) -> None:
         """Store what was generated for this claimed row, which is completed then: one statement.
 
         Args:
             generated_data: the document.
             outcome: what else came of it, by the names of `Outcome`. `expires_in` is how long the
                 content is good for, in seconds or as a timedelta, by the database's clock;
-                `metadata` is added to what the row has there. What is None or not given stays
-                as it is.
+                `metadata` is added to what the row had there when it was claimed. What is None
+                or not given stays as it is.
 
         Raises:
             ValidationError: the row stays claimed. LeaseLostError: the claim is over, and
@@ -152,8 +155,8 @@ class ClaimableModel(RequestableModel):
             LeaseLostError: the claim is over, and nothing was written. ValidationError: an
                 argument is not what it should be.
         """
-        again = retry and self.attempts < attempts_of(max_attempts)
-        status = ContentStatus.PENDING if again else ContentStatus.FAILED
+        has_left = self.attempts < attempts_of(max_attempts)
+        status = ContentStatus.PENDING if retry and has_left else ContentStatus.FAILED
         self._end(status, metadata=with_failure(type(self), reason_of(reason)))
 
     def extend_lease(self, lease: Duration = LEASE) -> None:
@@ -205,6 +208,14 @@ class ClaimableModel(RequestableModel):
         return [str(name) for name in names]
 
     @classmethod
+    def _free(cls, condition: Any) -> Any:
+        """Select the ids of rows that no other transaction has locked."""
+        free: Any = cls.select(cls.id).where(condition)
+        if cls._database().for_update:
+            free = free.for_update("FOR NO KEY UPDATE SKIP LOCKED")
+        return free
+
+    @classmethod
     def _claimed(cls, id: Any, seconds: float) -> Self | None:
         """Claim a row, if it is pending."""
         claim = cls._as_claimed(seconds) | {"attempts": cls.attempts + 1} | cls._touched()
@@ -226,11 +237,8 @@ class ClaimableModel(RequestableModel):
 
     @classmethod
     def _rescued(cls, stale: Any, max_attempts: int) -> RescueReport:
-        database = cls._database()
-        if database.for_update:
-            # Who is just completing a row is not waited for.
-            free: Any = cls.select(cls.id).where(stale)
-            stale &= cls.id.in_(free.for_update("FOR NO KEY UPDATE SKIP LOCKED"))
+        # Who is just completing a row is not waited for.
+        stale &= cls.id.in_(cls._free(stale))
         used_up = cls.attempts >= max_attempts
         rescue = {
             "status": peewee.Case(
@@ -244,11 +252,6 @@ class ClaimableModel(RequestableModel):
         counts = Counter(status for (status,) in rows.execute())
         return RescueReport(counts[ContentStatus.PENDING], counts[ContentStatus.FAILED])
 
-    def _withdraw(self) -> None:
-        """Delete this claimed row, if this attempt at it is still the one."""
-        cls = type(self)
-        cls.delete().where(cls.id == self.id, *self._held()).execute()
-
     def _end(self, status: ContentStatus, **changes: Any) -> None:
         self._fenced(status=status, lease_expires_at=None, **changes)
 
@@ -257,9 +260,14 @@ class ClaimableModel(RequestableModel):
         if not self._update_row(changes, *self._held()):
             raise LeaseLostError(self.id, self.attempts, self._whereabouts())
 
-    def _held(self) -> tuple[Any, Any]:
+    def _held(self) -> tuple[Any, ...]:
         cls = type(self)
-        return cls.status == ContentStatus.GENERATING, cls.attempts == self.attempts
+        return (
+            cls.status == ContentStatus.GENERATING,
+            cls.attempts == self.attempts,
+            # One that a program without leases has made generating is that program's.
+            cls.lease_expires_at.is_null(False),
+        )
 
     def _whereabouts(self) -> str:
         cls = type(self)

@@ -105,11 +105,13 @@ class GenerationFailedError(AIContentError):
 
 
 class OpenTransactionError(AIContentError):
-    """Generating takes long, and this was called within a transaction, which would hold its
-    locks meanwhile: call it outside atomic()."""
+    """Generating takes long, and would keep the caller's transaction open meanwhile."""
 
     def _message(self) -> str:
-        return " ".join(str(self.__doc__).split())
+        return (
+            "get_or_generate() was called within a transaction, which would hold its locks for as "
+            "long as generating takes: call it outside atomic()"
+        )
 
 
 class ContentGoneError(AIContentError):

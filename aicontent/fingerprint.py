@@ -7,7 +7,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from .documents import check_document
+from .documents import check_document, check_text
 from .validation import validate_row
 
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
@@ -37,6 +37,7 @@ def fingerprint(
 
     row = {"type": type, "requestPayload": request_payload, "level": level}
     validate_row(row, AIGeneratedContent._meta.columns, partial=True)
+    check_text(level or "", "level")
     check_document(request_payload, "request_payload")
     check_document(variant, "variant")
     text = canonical_text(
@@ -71,7 +72,8 @@ def _number(value: float) -> str:
     # fewest that tell the number, but an exponent begins elsewhere and is written otherwise.
     if value == 0:
         return "0"
+    text = float.__repr__(value)  # whatever a subclass makes of it
     if 1e-6 <= abs(value) < 1e21:
-        return f"{Decimal(repr(value)):f}".removesuffix(".0")
-    mantissa, _, exponent = repr(value).partition("e")
+        return f"{Decimal(text):f}".removesuffix(".0")
+    mantissa, _, exponent = text.partition("e")
     return f"{mantissa}e{int(exponent):+d}"

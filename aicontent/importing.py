@@ -13,7 +13,13 @@ from .binding import for_database, resolved
 from .catalog import Catalog
 from .connection import connected, settings_lent
 from .documents import kind_of
-from .errors import DuplicateIdError, MigrationError, UnknownUserError, ValidationError
+from .errors import (
+    DuplicateIdError,
+    DuplicateRequestError,
+    MigrationError,
+    UnknownUserError,
+    ValidationError,
+)
 from .insertion import Insertion, Row
 from .integrity import constraints_explained, database_code
 from .lines import Batch, Refused, batches
@@ -214,7 +220,8 @@ _MOVE_SEQUENCE = """
 def _raise_unless_of_a_row(error: peewee.PeeweeException | UnicodeEncodeError) -> None:
     """Raise what is not the fault of a row: data, a constraint, or a limit of the database."""
     # The last is of a database that has not all characters.
-    if isinstance(error, (DuplicateIdError, UnknownUserError, UnicodeEncodeError)):
+    of_a_row = DuplicateIdError, DuplicateRequestError, UnknownUserError, UnicodeEncodeError
+    if isinstance(error, of_a_row):
         return
     if not database_code(error).startswith(_ROWS_FAULTS):
         raise error

@@ -16,7 +16,7 @@ from .fields import clock
 from .writing import SET_BY_DATABASE, ValidatedModel
 
 BATCH = 500
-"""The most rows of one INSERT: 21 columns each, within SQLite's 32,766 parameters."""
+"""The most rows of one INSERT: 24 columns each, within SQLite's 32,766 parameters."""
 
 Row = list[Any]
 """A row's values as the driver takes them, in the order of the columns."""

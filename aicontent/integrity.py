@@ -42,19 +42,22 @@ def constraints_explained(database: peewee.Database) -> Iterator[None]:
             error.
     """
     # A failed statement spoils PostgreSQL's transaction; behind a savepoint it does not.
-    with database.savepoint() if _in_postgresql_transaction(database) else nullcontext():
+    is_postgresql = isinstance(database, peewee.PostgresqlDatabase)
+    with database.savepoint() if is_postgresql and in_transaction(database) else nullcontext():
         try:
             yield
         except peewee.IntegrityError as error:
             raise _explained(error) from error
 
 
-def _in_postgresql_transaction(database: peewee.Database) -> bool:
-    if not isinstance(database, peewee.PostgresqlDatabase):
+def in_transaction(database: peewee.Database) -> bool:
+    """Tell whether a transaction is open here, be it one that Peewee did not begin."""
+    if database.is_closed():
         return False
-    # The driver knows also of transactions that Peewee did not begin; 0 is idle.
     connection: Any = database.connection()
-    return bool(connection.info.transaction_status)
+    if isinstance(database, peewee.PostgresqlDatabase):
+        return bool(connection.info.transaction_status)  # 0 is idle
+    return bool(connection.in_transaction)
 
 
 def _explained(error: peewee.IntegrityError) -> Exception:

@@ -15,15 +15,19 @@ UNKNOWN = "no reason was noted"
 
 _KEY = "lastFailure"
 _LONGEST = 500
+_READ = 2000
+"""Characters of a text that are looked at: enough for what is kept."""
 
+_NAMES = r"[\w-]*(?:key|token|secret|passw(?:or)?d|passphrase|pass|pwd|credentials?|session|sid)"
 _SECRETS = re.compile(
-    r"""
-    (?P<user>://[^\s/:@]*:)[^\s/@]*(?=@)                            # a password in a URL
-    | (?P<scheme>\b(?:bearer|basic)\s+)\S+                           # an HTTP header's
-    | (?P<name>(?:api|access|secret|private|auth)?[-_ ]?
-      (?:key|token|secret|passw(?:or)?d|pwd|credentials?)["']?\s*[:=]\s*["']?)[^\s"',;&]+
-    | \b(?:sk|pk|rk|ghp|gho|xox[a-z]|hf|AKIA|AIza)[-_]?[A-Za-z0-9_*-]{8,}   # keys by their prefix
-    | (?<![\w-])(?=[\w+/=.-]*\d)(?=[\w+/=.-]*[A-Za-z])[\w+/=.-]{24,}        # whatever else is long
+    rf"""
+      (?P<url>://)\S*@                                   # whom a URL is opened by
+    | (?P<header>\b[\w-]*(?:authorization|cookie)["']?\s*[:=]\s*).*   # a header, to its end
+    | (?P<scheme>\b(?:bearer|basic|digest)\s+)\S+
+    | (?P<quoted>\b{_NAMES}["']?\s*[:=]\s*)(?:"[^"]*"?|'[^']*'?)     # a quoted value
+    | (?P<name>\b{_NAMES}\s*[:=]\s*)[^\s&]+                       # a bare one
+    | \b(?:sk|pk|rk|ghp|gho|xox[a-z]|hf|AKIA|AIza)[-_]?[\w*-]{{8,}}     # keys by their prefix
+    | (?<![\w+/=.-])(?=[\w+/=.-]*\d)(?=[\w+/=.-]*[A-Za-z])[\w+/=.-]{{28,}}   # whatever is long
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -45,32 +49,35 @@ def reason_of(failure: str | BaseException) -> str:
         return type(failure).__qualname__
     if not isinstance(failure, str):
         raise ValidationError("reason", "must be a str or an exception", kind_of(failure))
-    text = _SECRETS.sub(_without_secret, failure)
+    text = _SECRETS.sub(_without_secret, failure[:_READ])
     text = "".join(character if character.isprintable() else " " for character in text)
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _without_secret(found: re.Match[str]) -> str:
-    kept = found["user"] or found["scheme"] or found["name"] or ""
-    return f"{kept}[…]"
+    kept = next((group for group in found.groups() if group), "")
+    return f"{kept}[…]" + ("@" if found["url"] else "")
 
 
 def with_failure(model: Any, reason: str) -> Any:
     """Return the expression for a row's metadata with a failure noted in it."""
-    fn = peewee.fn
+    # The names are constants, for a server that prepares statements asks for parameters' types.
+    key, names = peewee.SQL(f"'{_KEY}'"), (peewee.SQL("'reason'"), peewee.SQL("'attempt'"))
+    fn, metadata = peewee.fn, model.metadata
+    said = (names[0], peewee.Cast(reason, "text"), names[1], model.attempts)
+    # What else another program may have put there gives way.
     if isinstance(model._database(), peewee.PostgresqlDatabase):
-        none = peewee.SQL("'{}'::jsonb")
-        failure = fn.jsonb_build_object(
-            "reason", peewee.Cast(reason, "text"), "attempt", model.attempts
-        )
-        noted = fn.jsonb_build_object(_KEY, failure)
-        return peewee.Expression(fn.COALESCE(model.metadata, none), "||", noted)
-    failure = fn.json_object("reason", reason, "attempt", model.attempts)
-    return fn.json_set(fn.COALESCE(model.metadata, "{}"), f"$.{_KEY}", failure)
+        is_object = fn.jsonb_typeof(metadata) == peewee.SQL("'object'")
+        kept = peewee.Case(None, [(is_object, metadata)], peewee.SQL("'{}'::jsonb"))
+        noted = fn.jsonb_build_object(key, fn.jsonb_build_object(*said))
+        return peewee.Expression(kept, "||", noted)
+    is_object = fn.json_type(metadata) == peewee.SQL("'object'")
+    kept = peewee.Case(None, [(is_object, metadata)], peewee.SQL("'{}'"))
+    return fn.json_set(kept, peewee.SQL(f"'$.{_KEY}'"), fn.json_object(*said))
 
 
-def noted_reason(metadata: dict[str, Any] | None) -> str:
+def noted_reason(metadata: Any) -> str:
     """Return the reason that was noted last."""
-    failure = (metadata or {}).get(_KEY)
+    failure = metadata.get(_KEY) if isinstance(metadata, dict) else None
     return str(failure.get("reason", UNKNOWN)) if isinstance(failure, dict) else UNKNOWN

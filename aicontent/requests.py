@@ -8,13 +8,16 @@ import peewee
 
 from .bulk import BulkModel
 from .enums import ContentStatus
-from .errors import ValidationError
+from .errors import AIContentError, ValidationError
 from .fingerprint import fingerprint
 
 # A constant, not parameters: only so is the partial index known to serve.
 _IN_FLIGHT = peewee.SQL(
     f"(\"status\" IN ('{ContentStatus.PENDING}', '{ContentStatus.GENERATING}'))"
 )
+
+_TRIES = 100
+"""That often a row may be in the way and gone at the next look."""
 
 _NOT_FOR_THE_REQUEST = ("status", "generated_data", "fingerprint", "attempts", "lease_expires_at")
 
@@ -68,8 +71,11 @@ class RequestableModel(BulkModel):
         for name in _NOT_FOR_THE_REQUEST:
             if name in values:
                 raise ValidationError(name, "is set by what follows: leave it out", "one")
+        key = cls._user_id(user)
+        # Before it is looked up: "7" is not user 7.
+        cls._validate({"user": key}, partial=True)
         asked = {
-            "user": cls._user_id(user),
+            "user": key,
             "type": type,
             "request_payload": request_payload,
             "level": level or None,
@@ -82,17 +88,26 @@ class RequestableModel(BulkModel):
         return {**values, **asked}
 
     @classmethod
+    def _in_flight(cls, asked: dict[str, Any]) -> Self | None:
+        same = (cls.user == asked["user"], cls.fingerprint == asked["fingerprint"])
+        return next(iter(list(cls.select().where(*same, _IN_FLIGHT).limit(1))), None)
+
+    @classmethod
     def _entered(cls, asked: dict[str, Any], **claimed: Any) -> tuple[Self, bool]:
         """Return the row in flight for a request, and whether it is the one entered here."""
         content = cls(**asked, **claimed)
-        same = (cls.user == asked["user"], cls.fingerprint == asked["fingerprint"])
-        in_flight = cls.select().where(*same, _IN_FLIGHT).limit(1)
-        while not content._insert_row(
-            action="nothing",
-            conflict_target=[cls.user, cls.fingerprint],
-            conflict_where=_IN_FLIGHT,
-        ):
-            # When it has ended meanwhile there is room for this one.
-            for found in in_flight.clone():
+        for _ in range(_TRIES):
+            # First a look, for inserting would wait for a transaction that is just ending it.
+            found = cls._in_flight(asked)
+            if found is not None:
                 return found, False
-        return content, True
+            if content._insert_row(
+                action="nothing",
+                conflict_target=[cls.user, cls.fingerprint],
+                conflict_where=_IN_FLIGHT,
+            ):
+                return content, True
+        raise AIContentError(
+            f"a row for request {content.fingerprint} is neither there nor can it be inserted: see "
+            "that no trigger of the database's suppresses it"
+        )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Self
-
-import peewee
 
 from .claims import LEASE, MAX_ATTEMPTS, ClaimableModel, attempts_of
 from .connection import connected
@@ -17,22 +16,19 @@ from .documents import kind_of
 from .durations import Duration, seconds_of
 from .enums import ContentStatus
 from .errors import (
-    AIContentError,
     GenerationFailedError,
     InProgressError,
     LeaseLostError,
     OpenTransactionError,
     ValidationError,
 )
-from .reasons import noted_reason
+from .fields import clock_after
+from .generating import Generate, ended_by_errors, generate_and_store, is_lost
+from .integrity import in_transaction
+from .reasons import LEASE_RAN_OUT, noted_reason
 
 WAIT = timedelta(minutes=1)
 """How long to wait for someone else's generating: as long as a learner may be made to."""
-
-Costs = Mapping[str, Any]
-Generate = Callable[[Any], dict[str, Any] | tuple[dict[str, Any], Costs]]
-"""Takes the claimed content; returns the document, alone or with what it cost, by the names of
-`claims.Outcome`."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
 """Seconds between two looks at what someone else generates. A look is at one row, by its key."""
@@ -88,7 +84,7 @@ class SingleFlightModel(ClaimableModel):
             ValidationError: an argument, or what `generate` returned, is not what it should be.
             UnknownUserError, OpenTransactionError, NotBoundError: before anything is generated.
         """
-        if cls._database().in_transaction():
+        if in_transaction(cls._database()):
             raise OpenTransactionError
         if not callable(generate):
             raise ValidationError("generate", "must be callable", kind_of(generate))
@@ -110,9 +106,9 @@ class SingleFlightModel(ClaimableModel):
 class _Flight:
     """One call of `get_or_generate`; times are in seconds.
 
-    Each step looks at the database by a statement or two of their own. A step returns content,
-    and whether this call has claimed it; content of someone else's that is still generating is
-    looked at again, by its id; no content: what was looked at is gone, so begin anew.
+    Each step looks at the database by a few statements of their own. It returns content, and
+    whether this call has claimed it; content of someone else's that is in flight is looked at
+    again, by its id; no content: what was looked at is gone, so begin anew.
     """
 
     model: Any
@@ -136,84 +132,83 @@ class _Flight:
             if content is not None and content.status == ContentStatus.COMPLETED:
                 return content
             awaited = None if content is None else content.id
-            if awaited:
-                waited = time.monotonic() - began
-                if waited >= self.wait:
-                    raise InProgressError(awaited, waited)
-                # Not all who wait at the same moments.
-                jitter = random.uniform(0.5, 1)  # noqa: S311 - no secret
-                time.sleep(min(pause * jitter, self.wait - waited))
-                pause = min(pause * 1.5, _LONGEST_PAUSE)
+            waited = time.monotonic() - began
+            if awaited and waited >= self.wait:
+                raise InProgressError(awaited, waited)
+            # Not all who wait at the same moments.
+            jitter = random.uniform(0.5, 1)  # noqa: S311 - no secret
+            time.sleep(max(0.0, min(pause * jitter, self.wait - waited)))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
 
     def _enter(self) -> tuple[Any, bool]:
-        content = self._reused()
+        # In this order: what was in flight at the first look has been completed by the last.
+        content = self._reused() or self.model._in_flight(self.asked) or self._reused()
         if content is not None:
-            return content, False
-        content, is_new = self.model._entered(self.asked, **self.model._as_claimed(self.lease))
-        if not is_new:
-            return self._look(content.id)
-        # Whoever generated it before has made room for this row by completing it. That may have
-        # been since the look above, but not since this row is in flight.
-        earlier = self._reused()
-        if earlier is None:
-            return content, True
-        content._withdraw()
-        return earlier, False
+            is_made = content.status == ContentStatus.COMPLETED
+            return (content, False) if is_made else self._look(content.id)
+        # The payload is the caller's own, and the content generate's to change.
+        asked = self.asked | {"request_payload": deepcopy(self.asked["request_payload"])}
+        content, is_new = self.model._entered(asked, **self.model._as_claimed(self.lease))
+        return (content, True) if is_new else self._look(content.id)
 
     def _look(self, id: str) -> tuple[Any, bool]:
         model = self.model
         stale = model._stale()
-        found = list(model.select(model, stale.alias("is_stale")).where(model.id == id))
-        status = found[0].status if found else None
-        if status == ContentStatus.GENERATING:
-            if not found[0].is_stale:
-                return (self.serve_stale and self._expired()) or found[0], False
-            model._rescued(stale & (model.id == id), self.max_attempts)
-            return self._look(id)
-        if status == ContentStatus.PENDING:
-            # While this row is in flight nobody else generates the same: what there is, is.
-            content = self._reused()
-            if content is not None:
+        columns = (model.id, model.status, model.metadata, stale.alias("is_stale"))
+        row = next(iter(list(model.select(*columns).where(model.id == id))), None)
+        if row is not None and row.status == ContentStatus.GENERATING and row.is_stale:
+            rescued = model._rescued(stale & (model.id == id), self.max_attempts)
+            if rescued.failed:
+                raise GenerationFailedError(id, LEASE_RAN_OUT)
+            if rescued.requeued:
+                row.status = ContentStatus.PENDING
+        if row is None:
+            return None, False
+        match row.status:
+            case ContentStatus.COMPLETED:
+                # Just made for those who waited, however soon it expires.
+                made = self._accessed(lambda table: table.select(table.id).where(table.id == id))
+                return made, False
+            case ContentStatus.FAILED:
+                content = self._reused()
+                if content is None:
+                    raise GenerationFailedError(id, noted_reason(row.metadata))
                 return content, False
-            content = model._claimed(id, self.lease)
-            return (content, True) if content is not None else self._look(id)
-        if status == ContentStatus.FAILED:
-            raise GenerationFailedError(id, noted_reason(found[0].metadata))
-        if status == ContentStatus.COMPLETED:
-            # Just made for those who waited, however soon it expires.
-            return self._accessed(lambda table: table.select(table.id).where(table.id == id)), False
+            case ContentStatus.PENDING:
+                content = self._reused()
+                if content is not None:
+                    return content, False
+                content = model._claimed(model._free(model.id == id), self.lease)
+                return (content, True) if content is not None else (row, False)
+            case ContentStatus.GENERATING:
+                return (self.serve_stale and self._expired()) or row, False
         return None, False
 
     def _generated(self, content: Any) -> Any:
-        began = time.monotonic()
+        database = self.model._database()
         try:
-            document, costs = _parted(self.generate(content))
-            took = {"generation_time_ms": int((time.monotonic() - began) * 1000)}
-            with connected(self.model._database()):
-                content.complete(document, **{"expires_in": self.good_for, **took, **costs})
-        except LeaseLostError:
-            with connected(self.model._database()):
-                found = self._reused()
+            with ended_by_errors(content):
+                with connected(database):
+                    # Someone may even have begun and completed it between the last look for it
+                    # and this row, but not since this row is in flight.
+                    earlier = self._reused()
+                    if earlier is not None:
+                        content.fail("someone else had just made it")
+                        return earlier
+                generate_and_store(content, self.generate, lease=self.lease, good_for=self.good_for)
+        except LeaseLostError as error:
+            with connected(database):
+                found = self._reused() if is_lost(content, error) else None
             if found is None:
                 raise
             return found
-        except BaseException as error:
-            self._failed(content, error)
-            raise
         return content
 
-    def _failed(self, content: Any, error: BaseException) -> None:
-        try:
-            with connected(self.model._database()):
-                content.fail(error)
-        except (AIContentError, peewee.PeeweeException) as another:
-            error.add_note(f"content {content.id} could not be marked failed: {another}")
-
     def _reused(self) -> Any:
-        moment = datetime.now(UTC)
+        now = clock_after(self.model._database(), 0)
         return self._accessed(
             lambda table: self.model._reusable(
-                table, table.select(table.id), self._same(table), moment
+                table, table.select(table.id), self._same(table), now
             )
         )
 
@@ -227,18 +222,10 @@ class _Flight:
         )
 
     def _accessed(self, ids: Callable[[Any], Any]) -> Any:
-        return self.model._taken(ids(self.model.alias()), datetime.now(UTC))
+        """Mark the first accessed, and return it. As leases, all is by the database's clock."""
+        now = clock_after(self.model._database(), 0)
+        return self.model._taken(ids(self.model.alias()), now)
 
     def _same(self, table: Any) -> list[Any]:
         asked = self.asked
         return [table.user == asked["user"], table.fingerprint == asked["fingerprint"]]
-
-
-def _parted(made: Any) -> tuple[Any, Costs]:
-    """Return what `generate` made: the document, and its costs."""
-    if not isinstance(made, tuple):
-        return made, {}
-    if len(made) == 2 and isinstance(made[1], Mapping) and all(isinstance(n, str) for n in made[1]):
-        return made
-    rule = "must be a dict, or a pair of a dict and a mapping of its costs by their names"
-    raise ValidationError("generated_data", rule, kind_of(made))

@@ -76,6 +76,11 @@ def rollback(migrator, database, *, fake=False):
     """Drop the indexes and the columns, if the table was not dropped behind the migrations."""
     if not database.table_exists(TABLE):
         return
+    # Without a lease nobody would ever free them.
+    migrator.sql(
+        f'UPDATE "{TABLE}" SET "status" = \'pending\' '
+        'WHERE "status" = \'generating\' AND "leaseExpiresAt" IS NOT NULL'
+    )
     for _, name, _, _ in reversed(INDEXES):
         migrator.sql(f'DROP INDEX IF EXISTS "{name}"')
     for name, _, _, _ in reversed(COLUMNS):

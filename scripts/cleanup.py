@@ -17,6 +17,7 @@ import aicontent
 from aicontent import CleanupReport, RescueReport
 from aicontent.claims import MAX_ATTEMPTS
 from aicontent.cleanup import BATCH_SIZE
+from aicontent.validation import MAX_INTEGER
 
 from .options import Command, database_option, open_database, wait_option
 
@@ -38,7 +39,7 @@ LEFT = 3
 @click.option("--max-seconds", type=click.FloatRange(min=0), help="End after so many seconds.")
 @click.option(
     "--max-attempts",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MAX_INTEGER),
     default=MAX_ATTEMPTS,
     show_default=True,
     help="How often generating is begun before a row whose lease ran out counts as failed.",

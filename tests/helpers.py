@@ -50,6 +50,9 @@ def on_statement(call: Callable[[tuple[str, list[Any]]], object]) -> Iterator[No
     parameters."""
 
     class Handler(logging.Handler):
+        def createLock(self) -> None:  # noqa: N802
+            self.lock = None  # the call may wait for what another thread sends
+
         def emit(self, record: logging.LogRecord) -> None:
             call(record.msg)  # type: ignore[arg-type]
 

@@ -127,6 +127,7 @@ def test_a_request_waits_for_the_same_one_that_is_not_committed(ask, Content, da
         ({"metadata": [], "variant": 1}, "metadata"),
         ({"variant": object()}, "variant"),
         ({"colour": "red"}, "colour"),
+        ({"level": "\ud800"}, "level"),
     ],
 )
 def test_what_a_request_cannot_say(ask, Content, values, field):
@@ -200,6 +201,7 @@ def test_a_claim_of_types(Content, user):
         ({"lease": "60"}, "lease"),
         ({"lease": True}, "lease"),
         ({"lease": 1e10}, "lease"),
+        ({"lease": 10**400}, "lease"),
     ],
 )
 def test_what_cannot_be_claimed(ask, Content, arguments, field):
@@ -297,6 +299,8 @@ def test_complete_leaves_what_it_is_not_told(ask, Content):
         ({}, {"expires_in": "1h"}, "expires_in"),
         ({}, {"tokens": 1}, "tokens"),
         ({}, {"status": "failed"}, "status"),
+        ({}, {"generated_data": {}}, "generated_data"),
+        ({}, {"self": 1}, "self"),
     ],
 )
 def test_what_is_not_valid_does_not_count_as_completed(ask, Content, document, outcome, field):
@@ -340,7 +344,11 @@ def test_fail_and_retry_until_the_attempts_are_used_up(ask, Content):
 def test_fail_asks_for_sense(ask, Content):
     ask()
     content = Content.claim()
-    for wrong in ({"reason": None}, {"reason": "x", "max_attempts": 0}):
+    for wrong in (
+        {"reason": None},
+        {"reason": "x", "max_attempts": 0},
+        {"reason": "x", "max_attempts": "3", "retry": False},
+    ):
         with pytest.raises(aicontent.ValidationError):
             content.fail(**{"retry": True, **wrong})
     assert stored(content).status is ContentStatus.GENERATING
@@ -454,7 +462,14 @@ def test_rescue_judges_by_the_moment_it_is_given(ask, Content):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_attempts": 0}, {"max_attempts": True}, {"max_attempts": 1.5}, {"now": 7}]
+    "wrong",
+    [
+        {"max_attempts": 0},
+        {"max_attempts": 2**70},
+        {"max_attempts": True},
+        {"max_attempts": 1.5},
+        {"now": 7},
+    ],
 )
 def test_rescue_asks_for_sense(Content, wrong):
     with pytest.raises(aicontent.ValidationError, match=next(iter(wrong))):
@@ -475,6 +490,50 @@ def test_rescue_does_not_wait_for_who_is_just_completing(ask, Content, database)
         content.complete({"in": "time"})
         assert pool.submit(rescue).result(timeout=30) == aicontent.RescueReport()
     assert stored(content).generated_data == {"in": "time"}
+
+
+@pytest.mark.parametrize("metadata", ["null", "[1]", '"text"', "7"])
+def test_metadata_of_another_kind_gives_way(ask, Content, database, metadata):
+    """Another program may have put there what the database allows and the model does not."""
+    content = ask()
+    Content.claim()
+    database.execute_sql(f"UPDATE ai_generated_content SET metadata = '{metadata}'")
+    content = stored(content)
+    content.fail("no")
+    assert stored(content).metadata == {"lastFailure": {"reason": "no", "attempt": 1}}
+
+
+def test_one_that_another_program_took_is_that_programs(ask, Content, database):
+    """It knows no attempts and no leases, so the number of the attempt stays what it was."""
+    ask()
+    late = Content.claim()
+    stale(late, Content)
+    Content.rescue_stale()
+    database.execute_sql("UPDATE ai_generated_content SET status = 'generating'")
+    with pytest.raises(aicontent.LeaseLostError):
+        late.complete({"late": True})
+    assert Content.rescue_stale() == aicontent.RescueReport()
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_row_that_can_neither_be_seen_nor_entered(ask, database):
+    database.execute_sql(
+        "CREATE FUNCTION no_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+    )
+    database.execute_sql(
+        "CREATE TRIGGER suppress BEFORE INSERT ON ai_generated_content "
+        "FOR EACH ROW EXECUTE FUNCTION no_row()"
+    )
+    with pytest.raises(aicontent.AIContentError, match="no trigger"):
+        ask()
+
+
+def test_a_rollback_frees_what_is_claimed(ask, Content, database):
+    ask()
+    Content.claim()
+    aicontent.rollback(database)
+    status = database.execute_sql("SELECT status FROM ai_generated_content").fetchone()
+    assert status == ("pending",)
 
 
 def test_rescuers_at_once_free_each_row_once(ask, Content, database):
@@ -517,6 +576,11 @@ print(content.rescue_stale().requeued)
 other = content.claim(lease=600)
 other.complete({"n": 1}, expires_in=600)
 print(content.get_by_id(other.id).expires_at.isoformat())
+ran = []
+for _ in range(3):
+    made = lambda claimed: ran.append(1) or {}
+    content.get_or_generate(other.user_id, "lesson", {"clock": 1}, made, expires_in=600)
+print(len(ran))
 """
 
 
@@ -526,7 +590,8 @@ def test_a_worker_whose_clock_is_an_hour_off(ask, Content, url, hours):
     held = Content.claim(lease=600)
     ran = run_python(AN_HOUR_OFF, url, str(hours))
     assert ran.returncode == 0, ran.stderr
-    lease, rescued, expires = ran.stdout.split()
+    lease, rescued, expires, generated = ran.stdout.split()
+    assert generated == "1"
     now = datetime.now(UTC)
     for moment in (lease, expires):
         assert abs(datetime.fromisoformat(moment) - now - timedelta(seconds=600)) < HOUR / 60

@@ -319,6 +319,7 @@ def test_usage_mistakes(url):
     for option in (
         ("--batch-size", "0"),
         ("--max-attempts", "0"),
+        ("--max-attempts", "9" * 20),
         ("--max-rows", "x"),
         ("--max-seconds", "-1"),
         ("x",),

@@ -87,6 +87,14 @@ def test_numbers_are_written_as_rfc_8785_does():
         assert canonical_text(number) == text
 
 
+def test_a_number_of_another_library_is_a_number():
+    class Float64(float):
+        def __repr__(self):
+            return f"np.float64({float(self)})"
+
+    assert fingerprint("lesson", {"n": Float64(0.5)}) == fingerprint("lesson", {"n": 0.5})
+
+
 def test_keys_are_sorted_by_utf_16():
     """RFC 8785, section 3.2.3."""
     keys = ["\u20ac", "\r", "\ufb33", "1", "\U0001f600", "\x80", "ö"]
@@ -153,6 +161,7 @@ def test_node_computes_the_same():
         (("lesson", {"n": float("nan")}), "request_payload.n"),
         (("lesson", {1: 2}), "request_payload"),
         (("lesson", {}, "intermediate"), "level"),
+        (("lesson", {}, "\ud800"), "level"),
         (("lesson", {}, None, {"v": {1}}), "variant.v"),
         (("lesson", {}, None, "\0"), "variant"),
     ],

@@ -20,6 +20,7 @@ import peewee
 import pytest
 
 import aicontent
+from helpers import on_statement
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = Path(sys.executable).parent / "aicontent"
@@ -73,6 +74,7 @@ def test_the_roles_can_do_their_work_and_no_more(empty, empty_url, roles):
         assert content.reuse(1, "lesson").usage_count == 1
         lesson.level = "A1"
         lesson.save()
+        use_claims(content, aicontent.for_database(empty))
         assert aicontent.check(database)[0].startswith("3 rows could have gone")
         for forbidden in (
             "DELETE FROM ai_generated_content",
@@ -101,6 +103,27 @@ def test_the_roles_can_do_their_work_and_no_more(empty, empty_url, roles):
     empty.execute_sql("DELETE FROM users")
     assert content.select().count() == 0
     database.close()
+
+
+def use_claims(content, by_another):
+    """All that a service does from a request to its content, whoever comes between."""
+    content.request(1, "lesson", {"topic": "tea"})
+    content.claim().fail("no", retry=True)
+    content.claim(lease=0.001)
+    assert content.rescue_stale().requeued == 1
+    content.claim().complete({})
+    fingerprint = aicontent.fingerprint("lesson", {"topic": "rum"})
+    row = {"user": 1, "type": "lesson", "request_payload": {}, "status": "completed"}
+    made = []
+
+    def just_before(statement):
+        if "INSERT" in statement[0] and not made:
+            made.append(None)
+            made[0] = by_another.create(**row, fingerprint=fingerprint)
+
+    with on_statement(just_before):
+        served = content.get_or_generate(1, "lesson", {"topic": "rum"}, lambda claimed: {})
+    assert served.id == made[0].id
 
 
 @pytest.fixture

@@ -8,8 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+import peewee
 import pytest
-from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
+from playhouse.pool import (
+    MaxConnectionsExceeded,
+    PooledPostgresqlDatabase,
+    PooledSqliteDatabase,
+)
 
 import aicontent
 from aicontent import ContentStatus
@@ -139,7 +144,6 @@ def test_others_wait_and_are_served_the_same(ask, elsewhere, Content):
     made = first.result()
     assert {future.result(timeout=30) for future in waiting} == {made}
     assert Content.get_by_id(made.id).usage_count == 8
-    assert Content.select().count() == 1
 
 
 def test_those_who_waited_are_served_even_what_expires_at_once(ask, elsewhere, someone_waits):
@@ -201,6 +205,8 @@ def test_an_interruption_fails_the_row(ask, Content, error):
         ((MADE, {"tokens": 3}), "tokens"),
         ((MADE, {"token_usage": -3}), "token_usage"),
         ((MADE, {3: 3}), "generated_data"),
+        ((MADE, {"generated_data": {}}), "generated_data"),
+        ((MADE, {"self": 1}), "self"),
     ],
 )
 def test_what_is_no_document_fails_the_row(ask, Content, made, field):
@@ -234,6 +240,17 @@ def test_mistakes_cost_nothing(ask, Content, options, field):
     assert Content.select().count() == 0
 
 
+@pytest.mark.parametrize("wrong", [str, float, bool, lambda user: [user], lambda user: None])
+def test_what_is_no_user_is_served_nothing(ask, Content, user, wrong):
+    """Least of all what was made for a user whom the database takes it for."""
+    assert ask().user_id == user == 1
+    with pytest.raises(aicontent.ValidationError) as caught:
+        Content.get_or_generate(wrong(user), "lesson", {"number": 0}, never)
+    assert caught.value.field == "user"
+    with pytest.raises(aicontent.ValidationError):
+        Content.request(wrong(user), "lesson", {"number": 0})
+
+
 def test_an_unknown_user_costs_nothing(Content):
     with pytest.raises(aicontent.UnknownUserError):
         Content.get_or_generate(999, "lesson", {}, never)
@@ -242,6 +259,11 @@ def test_an_unknown_user_costs_nothing(Content):
 def test_within_a_transaction_it_is_refused(ask, database):
     with database.atomic(), pytest.raises(aicontent.OpenTransactionError, match=r"outside atomic"):
         ask(never)
+    database.execute_sql("BEGIN")  # of which Peewee knows nothing
+    with pytest.raises(aicontent.OpenTransactionError):
+        ask(never)
+    database.execute_sql("ROLLBACK")
+    assert ask().generated_data == MADE
 
 
 def test_no_transaction_is_open_while_it_generates(ask, database, Content, elsewhere):
@@ -278,6 +300,9 @@ def test_no_connection_is_taken_from_a_pool_while_it_generates_or_waits(url, use
 
     assert database.is_closed()
     Content.get_or_generate(user, "lesson", {}, generate)
+    assert database.is_closed()
+    extended = {"lease": "extended"}
+    Content.get_or_generate(user, "lesson", extended, lambda content: content.extend_lease() or {})
     assert database.is_closed()
     with database.connection_context():
         Content.get_or_generate(user, "lesson", {"kept": "open"}, lambda content: MADE)
@@ -368,4 +393,191 @@ def test_the_generator_runs_once_however_many_threads_ask(ask, elsewhere, Conten
     results = [future.result(timeout=60) for future in [elsewhere(call) for _ in range(16)]]
     assert sorted(ran) == list(range(20))
     assert all(result == results[0] for result in results)
-    assert Content.select().count() == 20
+    assert Content.select().where(Content.status == "completed").count() == 20
+
+
+def test_what_someone_else_has_just_made_is_served(ask, Content, store, elsewhere):
+    """It was neither in flight nor completed at any look, and both before this row is there."""
+    fingerprint = aicontent.fingerprint("lesson", {"number": 0})
+    made = []
+
+    def just_before(statement):
+        if "INSERT" in statement[0] and not made:
+            made.append(None)
+            made[0] = elsewhere(store, fingerprint=fingerprint).result(timeout=30)
+
+    with on_statement(just_before):
+        content = ask(never)
+    assert content == made[0]
+    (own,) = Content.select().where(Content.id != content.id)
+    assert own.status is ContentStatus.FAILED
+    assert own.metadata["lastFailure"]["reason"] == "someone else had just made it"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, peewee.OperationalError])
+def test_an_error_between_the_claim_and_generating_leaves_nothing_behind(ask, Content, error):
+    entered = []
+
+    def interrupt(statement):
+        if entered == ["INSERT"]:
+            entered.append("raised")
+            raise error
+        if "INSERT" in statement[0]:
+            entered.append("INSERT")
+
+    with on_statement(interrupt), pytest.raises(error):
+        ask(never)
+    assert Content.get().status is ContentStatus.FAILED
+    assert ask().generated_data == MADE
+
+
+def test_the_callers_payload_is_the_callers(Content, user):
+    payload = {"words": ["one"]}
+
+    def generate(content):
+        content.request_payload["words"].append("two")
+        return MADE
+
+    Content.get_or_generate(user, "lesson", payload, generate)
+    assert payload == {"words": ["one"]}
+    Content.get_or_generate(user, "lesson", payload, never)
+
+
+def test_anothers_lost_lease_is_not_ones_own(ask, Content):
+    def generate(content):
+        raise aicontent.LeaseLostError("another", 1, "it was deleted")
+
+    with pytest.raises(aicontent.LeaseLostError, match="another"):
+        ask(generate)
+    assert Content.get().status is ContentStatus.FAILED
+
+
+# What the database does meanwhile
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite locks no rows
+def test_a_stale_row_that_someone_has_locked_is_waited_for_in_peace(
+    ask, Content, user, database, elsewhere
+):
+    Content.request(user, "lesson", {"number": 0})
+    Content.claim(lease=0.001)
+    statements = []
+    with database.atomic():
+        list(Content.select().for_update())
+        with on_statement(statements.append):
+            waiting = elsewhere(ask, never, wait=0.3)
+            with pytest.raises(aicontent.InProgressError):
+                waiting.result(timeout=30)
+    assert len(statements) < 100
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("end", ["claim", "complete"])
+def test_what_is_not_committed_keeps_nobody_longer_than_the_wait(
+    ask, Content, user, database, elsewhere, end
+):
+    Content.request(user, "lesson", {"number": 0})
+    content = Content.claim() if end == "complete" else None
+    with database.atomic():
+        content = content or Content.claim()
+        if end == "complete":
+            content.complete(MADE)
+        with pytest.raises(aicontent.InProgressError):
+            elsewhere(ask, never, wait=0.1).result(timeout=30)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_what_was_paid_for_outlives_the_connection(ask, database, elsewhere):
+    """The server closes it while the caller, who has it open, generates."""
+    pid = database.execute_sql("SELECT pg_backend_pid()").fetchone()[0]
+
+    def generate(content):
+        kill = f"SELECT pg_terminate_backend({pid}, 5000)"
+        elsewhere(database.execute_sql, kill).result(timeout=30)
+        return MADE
+
+    content = ask(generate)
+    assert content.generated_data == MADE
+    assert content.status is ContentStatus.COMPLETED
+    assert not database.is_closed()
+    assert ask(never) == content
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_completion_whose_answer_was_lost_counts(ask, Content, database, elsewhere):
+    """The second try finds the row completed, by this very attempt."""
+    (pid,) = database.execute_sql("SELECT pg_backend_pid()").fetchone()
+    tries = []
+
+    def lose(statement):
+        if "generatedData" in statement[0].partition("WHERE")[0] and "SET" in statement[0]:
+            tries.append(statement)
+            if len(tries) == 1:
+                other = Content.get(Content.status == "generating")
+                elsewhere(other.complete, MADE, expires_in=HOUR).result(timeout=30)
+                kill = f"SELECT pg_terminate_backend({pid}, 5000)"
+                elsewhere(database.execute_sql, kill).result(timeout=30)
+
+    with on_statement(lose):
+        content = ask()
+    assert (content.status, content.generated_data) == (ContentStatus.COMPLETED, MADE)
+    assert content.expires_at is not None
+    assert not content.is_dirty()
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_what_was_paid_for_outlives_a_lock(url, user):
+    database = aicontent.connect(url, timeout=0.01)
+    Content = aicontent.for_database(database)  # noqa: N806
+    other = aicontent.connect(url)
+    tries = []
+
+    def generate(content):
+        other.begin()
+        return MADE
+
+    def release(statement):
+        if "SET" in statement[0] and "generatedData" in statement[0].partition("WHERE")[0]:
+            tries.append(statement)
+            if len(tries) == 3:
+                other.rollback()
+
+    with on_statement(release):
+        content = Content.get_or_generate(user, "lesson", {}, generate)
+    assert len(tries) == 3
+    assert Content.get_by_id(content.id).generated_data == MADE
+    database.close()
+    other.close()
+
+
+def test_what_cannot_be_stored_is_told_and_no_error_hides_another(url, user):
+    """The one connection of a pool is in use when generate ends."""
+    database = pooled(url)
+    Content = aicontent.for_database(database)  # noqa: N806
+    with ThreadPoolExecutor(1) as pool:
+
+        def hog(content):
+            pool.submit(database.connect).result(timeout=30)
+            raise RuntimeError("no answer")
+
+        with pytest.raises(RuntimeError, match="no answer") as caught:
+            Content.get_or_generate(user, "lesson", {}, hog)
+        assert "could not be marked failed" in caught.value.__notes__[0]
+        pool.submit(database.close).result(timeout=30)
+
+        def hold(content):
+            pool.submit(database.connect).result(timeout=30)
+            threading.Timer(0.1, lambda: pool.submit(database.close)).start()
+            return MADE
+
+        made = Content.get_or_generate(user, "lesson", {"n": 2}, hold)
+        assert made.generated_data == MADE
+
+        def hold_on(content):
+            pool.submit(database.connect).result(timeout=30)
+            return MADE
+
+        with pytest.raises(MaxConnectionsExceeded):
+            Content.get_or_generate(user, "lesson", {"n": 3}, hold_on, lease=0.1)
+        pool.submit(database.close).result(timeout=30)
+    database.close_all()

@@ -226,6 +226,23 @@ def test_an_id_that_is_stored(database, Content, on_conflict, counts, topic):
     assert Content.get_by_id("b").updated_at == before
 
 
+@pytest.mark.parametrize("on_conflict", ["error", "skip", "replace"])
+def test_a_request_that_is_in_flight_here_too(database, Content, on_conflict):
+    """The unique index refuses that one line; the others go in."""
+    aicontent.import_lines(database, lines({}))  # which makes the user
+    content = Content.request(1, "lesson", {"number": 0})
+    refused = []
+    report = aicontent.import_lines(
+        database,
+        lines({"id": "x", "fingerprint": content.fingerprint}, {"id": "y"}),
+        on_conflict=on_conflict,
+        refused=refused.append,
+    )
+    assert (report.stored, report.refused) == (1, 1)
+    assert refused[0].line == 1
+    assert "in flight already" in refused[0].reason
+
+
 def test_an_id_twice_in_one_file(database, Content):
     twice = lines({}, {"level": "A1"})
     assert aicontent.import_lines(database, twice).refused == 1
