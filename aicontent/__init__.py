@@ -2,7 +2,6 @@
 
 from .binding import bind, for_database
 from .check import check
-from .claims import RescueReport
 from .cleanup import CleanupReport
 from .connection import connect
 from .enums import ContentStatus, ContentType
@@ -33,6 +32,7 @@ from .lines import Refused
 from .migrate import migrate, rollback
 from .model import AIGeneratedContent, User
 from .reclaim import ReclaimReport, reclaim
+from .rescue import RescueReport
 from .stats import Stats, stats
 
 __all__ = [

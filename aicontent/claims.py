@@ -7,10 +7,8 @@ on is drawn in docs/claims.md.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Self, TypedDict, Unpack
 
 import peewee
@@ -19,16 +17,12 @@ from .documents import kind_of, shortened
 from .durations import Duration, seconds_of
 from .enums import ContentStatus
 from .errors import LeaseLostError, ValidationError
-from .fields import clock_after, to_utc
-from .reasons import LEASE_RAN_OUT, reason_of, with_failure
-from .requests import RequestableModel
-from .validation import MAX_INTEGER
+from .fields import clock_after
+from .reasons import reason_of, with_failure
+from .rescue import MAX_ATTEMPTS, RescuableModel, attempts_of
 
 LEASE = timedelta(minutes=5)
 """How long a claim holds: several times what a model takes for its longest answer."""
-
-MAX_ATTEMPTS = 3
-"""How often generation is begun before a row counts as failed."""
 
 # A constant, not a parameter: only so is the partial index known to serve.
 _PENDING = peewee.SQL(f"'{ContentStatus.PENDING}'")
@@ -49,25 +43,7 @@ class Outcome(TypedDict, total=False):
     metadata: dict[str, Any] | None
 
 
-def attempts_of(number: int) -> int:
-    """Return a number of attempts, looked at."""
-    is_int = isinstance(number, int) and not isinstance(number, bool)
-    if not (is_int and 1 <= number <= MAX_INTEGER):
-        rule = f"must be an int from 1 to {MAX_INTEGER}"
-        raise ValidationError("max_attempts", rule, kind_of(number))
-    return number
-
-
-@dataclass(frozen=True)
-class RescueReport:
-    """What became of rows whose lease had run out: how many may be claimed anew, how many have
-    failed for good."""
-
-    requeued: int = 0
-    failed: int = 0
-
-
-class ClaimableModel(RequestableModel):
+class ClaimableModel(RescuableModel):
     """Adds to the base of the model how what was asked for becomes content."""
 
     # The columns it goes by, which the model has.
@@ -155,6 +131,8 @@ class ClaimableModel(RequestableModel):
             LeaseLostError: the claim is over, and nothing was written. ValidationError: an
                 argument is not what it should be.
         """
+        if not isinstance(retry, bool):
+            raise ValidationError("retry", "must be True or False", kind_of(retry))
         has_left = self.attempts < attempts_of(max_attempts)
         status = ContentStatus.PENDING if retry and has_left else ContentStatus.FAILED
         self._end(status, metadata=with_failure(type(self), reason_of(reason)))
@@ -168,34 +146,6 @@ class ClaimableModel(RequestableModel):
         seconds = seconds_of(lease, "lease")
         self._fenced(lease_expires_at=clock_after(self._database(), seconds))
 
-    @classmethod
-    def rescue_stale(
-        cls,
-        max_attempts: int = MAX_ATTEMPTS,
-        *,
-        now: datetime | None = None,
-        dry_run: bool = False,
-    ) -> RescueReport:
-        """Free the rows whose lease has run out: they are pending again, or failed when they
-        had their attempts, in one statement. Rows without a lease, which other programs have
-        made generating, are theirs.
-
-        Args:
-            max_attempts: how many attempts a row has.
-            now: the moment to judge by, aware; the database's clock by default.
-            dry_run: count, and change nothing.
-
-        Raises:
-            ValidationError: an argument is not what it should be. NotBoundError: the model has
-                no database.
-        """
-        stale, most = cls._stale(now), attempts_of(max_attempts)
-        if dry_run:
-            found: Any = cls.select(cls.attempts).where(stale).tuples()
-            failed = Counter(attempts >= most for (attempts,) in found)
-            return RescueReport(failed[False], failed[True])
-        return cls._rescued(stale, most)
-
     # Pieces of statements
 
     @classmethod
@@ -206,14 +156,6 @@ class ClaimableModel(RequestableModel):
         for name in names:
             cls._validate({"type": name}, partial=True)
         return [str(name) for name in names]
-
-    @classmethod
-    def _free(cls, condition: Any) -> Any:
-        """Select the ids of rows that no other transaction has locked."""
-        free: Any = cls.select(cls.id).where(condition)
-        if cls._database().for_update:
-            free = free.for_update("FOR NO KEY UPDATE SKIP LOCKED")
-        return free
 
     @classmethod
     def _claimed(cls, id: Any, seconds: float) -> Self | None:
@@ -229,28 +171,6 @@ class ClaimableModel(RequestableModel):
             "attempts": 1,
             "lease_expires_at": clock_after(cls._database(), seconds),
         }
-
-    @classmethod
-    def _stale(cls, now: datetime | None = None) -> Any:
-        moment = clock_after(cls._database(), 0) if now is None else to_utc(now, "now")
-        return (cls.status == ContentStatus.GENERATING) & (cls.lease_expires_at < moment)
-
-    @classmethod
-    def _rescued(cls, stale: Any, max_attempts: int) -> RescueReport:
-        # Who is just completing a row is not waited for.
-        stale &= cls.id.in_(cls._free(stale))
-        used_up = cls.attempts >= max_attempts
-        rescue = {
-            "status": peewee.Case(
-                None, [(used_up, ContentStatus.FAILED.value)], ContentStatus.PENDING.value
-            ),
-            "metadata": with_failure(cls, LEASE_RAN_OUT),
-            "lease_expires_at": None,
-            **cls._touched(),
-        }
-        rows: Any = cls.update(rescue).where(stale).returning(cls.status).tuples()
-        counts = Counter(status for (status,) in rows.execute())
-        return RescueReport(counts[ContentStatus.PENDING], counts[ContentStatus.FAILED])
 
     def _end(self, status: ContentStatus, **changes: Any) -> None:
         self._fenced(status=status, lease_expires_at=None, **changes)
@@ -270,8 +190,13 @@ class ClaimableModel(RequestableModel):
         )
 
     def _whereabouts(self) -> str:
+        if self.status != ContentStatus.GENERATING:
+            return f"it is {self.status} as this instance has it, so call claim() first"
         cls = type(self)
         found: Any = cls.select(cls.status, cls.attempts).where(cls.id == self.id).tuples()
         for status, attempts in found:
-            return f"it is {status} now, at attempt {attempts}"
+            return (
+                f"its lease ran out, and it is {status} now, at attempt {attempts}: claim with a "
+                "longer lease, or call extend_lease() on the way"
+            )
         return "it was deleted"

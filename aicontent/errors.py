@@ -64,11 +64,7 @@ class LeaseLostError(AIContentError):
         self.why = why
 
     def _message(self) -> str:
-        return (
-            f"attempt {self.attempt} at content {self.id} is over ({self.why}); nothing was "
-            "written. Where generating takes longer than the lease, claim with a longer one, or "
-            "call extend_lease() on the way"
-        )
+        return f"attempt {self.attempt} at content {self.id}: {self.why}; nothing was written"
 
 
 class InProgressError(AIContentError):

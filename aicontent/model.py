@@ -11,14 +11,7 @@ import peewee
 
 from .cleanup import BATCH_SIZE, FAILED_AFTER, Budget, CleanupReport, cleanup
 from .enums import ContentStatus, ContentType
-from .fields import (
-    DocumentField,
-    EnumColumn,
-    FractionField,
-    TextColumn,
-    UTCDateTimeField,
-    to_utc,
-)
+from .fields import DocumentField, EnumColumn, FractionField, TextColumn, UTCDateTimeField, to_utc
 from .single_flight import SingleFlightModel
 
 if sys.version_info >= (3, 14):

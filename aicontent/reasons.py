@@ -22,11 +22,11 @@ _NAMES = r"[\w-]*(?:key|token|secret|passw(?:or)?d|passphrase|pass|pwd|credentia
 _SECRETS = re.compile(
     rf"""
       (?P<url>://)\S*@                                   # whom a URL is opened by
-    | (?P<header>\b[\w-]*(?:authorization|cookie)["']?\s*[:=]\s*).*   # a header, to its end
+    | (?P<header>(?<![\w-])[\w-]*(?:authorization|cookie)["']?\s*[:=]\s*).*   # a header, to its end
     | (?P<scheme>\b(?:bearer|basic|digest)\s+)\S+
-    | (?P<quoted>\b{_NAMES}["']?\s*[:=]\s*)(?:"[^"]*"?|'[^']*'?)     # a quoted value
-    | (?P<name>\b{_NAMES}\s*[:=]\s*)[^\s&]+                       # a bare one
-    | \b(?:sk|pk|rk|ghp|gho|xox[a-z]|hf|AKIA|AIza)[-_]?[\w*-]{{8,}}     # keys by their prefix
+    | (?P<quoted>(?<![\w-]){_NAMES}["']?\s*[:=]\s*)(?:"[^"]*"?|'[^']*'?)     # a quoted value
+    | (?P<name>(?<![\w-]){_NAMES}\s*[:=]\s*)[^\s&]+                       # a bare one
+    | (?<![\w-])(?:sk|pk|rk|ghp|gho|xox[a-z]|hf|AKIA|AIza)[-_]?[\w*-]{{8,}}  # keys by their prefix
     | (?<![\w+/=.-])(?=[\w+/=.-]*\d)(?=[\w+/=.-]*[A-Za-z])[\w+/=.-]{{28,}}   # whatever is long
     """,
     re.VERBOSE | re.IGNORECASE,

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import timedelta
+from inspect import iscoroutinefunction
 from typing import Any, Self
 
-from .claims import LEASE, MAX_ATTEMPTS, ClaimableModel, attempts_of
+from .claims import LEASE, ClaimableModel
 from .connection import connected
 from .documents import kind_of
 from .durations import Duration, seconds_of
@@ -26,6 +27,7 @@ from .fields import clock_after
 from .generating import Generate, ended_by_errors, generate_and_store, is_lost
 from .integrity import in_transaction
 from .reasons import LEASE_RAN_OUT, noted_reason
+from .rescue import MAX_ATTEMPTS, attempts_of
 
 WAIT = timedelta(minutes=1)
 """How long to wait for someone else's generating: as long as a learner may be made to."""
@@ -86,8 +88,11 @@ class SingleFlightModel(ClaimableModel):
         """
         if in_transaction(cls._database()):
             raise OpenTransactionError
-        if not callable(generate):
-            raise ValidationError("generate", "must be callable", kind_of(generate))
+        if not callable(generate) or iscoroutinefunction(generate):
+            rule = "must be a function; one that is async is run in it, as by asyncio.run()"
+            raise ValidationError("generate", rule, kind_of(generate))
+        if not isinstance(serve_stale, bool):
+            raise ValidationError("serve_stale", "must be True or False", kind_of(serve_stale))
         good_for = None if expires_in is None else seconds_of(expires_in, "expires_in")
         content: Self = _Flight(
             model=cls,

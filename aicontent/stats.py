@@ -43,7 +43,8 @@ class Group:
 class Stats:
     """The state of the table.
 
-    `expired` and `failed` are what a cleanup would delete now. Sizes are in bytes: of the
+    `expired` and `failed` are what a cleanup would delete now, `stale` the rows that are
+    generating and whose lease has run out, which it would free. Sizes are in bytes: of the
     database file (SQLite) or the table with its indexes (PostgreSQL), of what in it is free, of
     the largest `generated_data` by id, as it is stored.
     """
@@ -51,6 +52,7 @@ class Stats:
     groups: list[Group]
     expired: int
     failed: int
+    stale: int
     oldest_pending: datetime | None
     size: int
     free: int
@@ -92,6 +94,7 @@ def stats(database: peewee.Database, now: datetime | None = None) -> Stats:
     model = for_database(database)
     with connected(database):
         due = model.cleanup(now, dry_run=True)
+        stale = model.rescue_stale(now=now, dry_run=True)
         if isinstance(database, peewee.SqliteDatabase):
             groups, largest, oldest = _sqlite(database)
             free = database.pragma("freelist_count") * database.pragma("page_size")
@@ -106,6 +109,7 @@ def stats(database: peewee.Database, now: datetime | None = None) -> Stats:
         groups=sorted(groups, key=lambda group: (group.type, group.status)),
         expired=due.expired,
         failed=due.failed,
+        stale=stale.requeued + stale.failed,
         oldest_pending=model.created_at.python_value(oldest),
         size=int(size),
         free=int(free),

@@ -43,7 +43,7 @@ SCHEMA: dict[str, Any] = {
         "tokenUsage": _COUNTER,
         "modelUsed": {"type": ["string", "null"], "maxLength": 50},
         "usageCount": _COUNTER | {"type": "integer"},
-        "fingerprint": {"type": ["string", "null"], "maxLength": 64},
+        "fingerprint": {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"},
         "attempts": _COUNTER | {"type": "integer"},
     },
 }
@@ -113,6 +113,7 @@ _RULES = {
     "maximum": "must be at most {}",
     "minLength": "must have at least {} character",
     "maxLength": "must have at most {} characters",
+    "pattern": "must be 64 hexadecimal digits, as aicontent.fingerprint() returns",
 }
 
 

@@ -15,8 +15,8 @@ import peewee
 
 import aicontent
 from aicontent import CleanupReport, RescueReport
-from aicontent.claims import MAX_ATTEMPTS
 from aicontent.cleanup import BATCH_SIZE
+from aicontent.rescue import MAX_ATTEMPTS
 from aicontent.validation import MAX_INTEGER
 
 from .options import Command, database_option, open_database, wait_option
@@ -27,7 +27,7 @@ LEFT = 3
 
 @click.command(cls=Command)
 @database_option
-@click.option("--dry-run", is_flag=True, help="Count what would go, and delete nothing.")
+@click.option("--dry-run", is_flag=True, help="Count what would go, and change nothing.")
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -108,8 +108,7 @@ def cleanup(
 
 def _rescue_line(rescued: RescueReport, *, dry_run: bool) -> str:
     verb = "would free" if dry_run else "freed"
-    requeued, failed = f"{rescued.requeued:,} are pending again", f"{rescued.failed:,} failed"
-    return f"{verb} {rescued.requeued + rescued.failed:,} whose lease ran out: {requeued}, {failed}"
+    return f"{verb} stale claims: {rescued.requeued:,} to pending, {rescued.failed:,} to failed"
 
 
 def _line(report: CleanupReport) -> str:

@@ -45,6 +45,8 @@ def _table(found: Stats, now: datetime) -> Iterator[str]:
     yield from _shares("tokens saved by type", found.by("type"), "type", "tokens_saved")
     yield f"{'rows':<22}{total.rows:,}, served again {total.uses:,} times"
     yield f"{'due to go':<22}{found.expired:,} expired, {found.failed:,} failed"
+    if found.stale:
+        yield f"{'left behind':<22}{found.stale:,} generating, whose lease ran out"
     if found.oldest_pending is not None:
         age = timedelta(seconds=int((now - found.oldest_pending).total_seconds()))
         yield f"{'oldest pending':<22}{found.oldest_pending:%Y-%m-%d %H:%M:%S} UTC, {age} ago"

@@ -137,6 +137,13 @@ def test_what_a_request_cannot_say(ask, Content, values, field):
     assert Content.select().count() == 0
 
 
+@pytest.mark.parametrize("wrong", ["x", "F" * 64, "0" * 63, "0" * 65, "text " * 13])
+def test_what_is_no_fingerprint(Content, user, wrong):
+    """It would never be found."""
+    with pytest.raises(aicontent.ValidationError, match="fingerprint: must be 64 hexadecimal"):
+        Content.create(user=user, type="lesson", request_payload={}, fingerprint=wrong)
+
+
 def test_a_second_row_in_flight_is_refused(ask, Content, user):
     content = ask()
     row = {"user": user, "type": "lesson", "request_payload": {}}
@@ -348,6 +355,7 @@ def test_fail_asks_for_sense(ask, Content):
         {"reason": None},
         {"reason": "x", "max_attempts": 0},
         {"reason": "x", "max_attempts": "3", "retry": False},
+        {"reason": "x", "retry": "no"},
     ):
         with pytest.raises(aicontent.ValidationError):
             content.fail(**{"retry": True, **wrong})
@@ -406,6 +414,7 @@ def test_one_who_lost_the_lease_changes_nothing_and_is_told(ask, Content, end, m
         "deleted": "it was deleted",
     }
     assert now[meanwhile] in str(caught.value)
+    assert "call claim() first" not in str(caught.value)
     assert late.status is ContentStatus.GENERATING
     assert late.generated_data is None
 
@@ -421,7 +430,7 @@ def test_a_lease_that_ran_out_is_held_until_someone_takes_it(ask, Content, end):
 @pytest.mark.parametrize("end", END)
 def test_what_was_not_claimed_cannot_be_ended(ask, Content, user, end):
     for content in (ask(), Content(user=user, type="lesson", request_payload={})):
-        with pytest.raises(aicontent.LeaseLostError):
+        with pytest.raises(aicontent.LeaseLostError, match="call claim.. first"):
             END[end](content)
 
 

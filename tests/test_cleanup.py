@@ -304,7 +304,7 @@ def test_the_command_frees_those_whose_lease_ran_out(Content, user, url):
     Content.update(lease_expires_at=NOW).execute()
     first = Content.select(Content.id).limit(1)
     Content.update(attempts=3).where(Content.id == first).execute()
-    told = "3 whose lease ran out: 2 are pending again, 1 failed\ndelete"
+    told = "stale claims: 2 to pending, 1 to failed\ndelete"
     assert run(url, "--dry-run")[1].startswith(f"would free {told[:-6]}would delete 0 expired")
     assert json.loads(run(url, "--json", "--dry-run")[1])["rescued"] == {"requeued": 2, "failed": 1}
     assert Content.select().where(Content.status == "generating").count() == 3
@@ -312,7 +312,7 @@ def test_the_command_frees_those_whose_lease_ran_out(Content, user, url):
     assert json.loads(run(url, "--json")[1])["rescued"] == {"requeued": 0, "failed": 0}
     Content.claim()
     Content.update(lease_expires_at=NOW).where(Content.status == "generating").execute()
-    assert "0 are pending again, 1 failed" in run(url, "--max-attempts", "2")[1]
+    assert "0 to pending, 1 to failed" in run(url, "--max-attempts", "2")[1]
 
 
 def test_usage_mistakes(url):

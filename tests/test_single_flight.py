@@ -75,6 +75,10 @@ def someone_waits():
         yield waits
 
 
+async def later(content):
+    return MADE
+
+
 def never(content):
     raise AssertionError("there was no need to generate")
 
@@ -230,6 +234,8 @@ def test_what_is_no_document_fails_the_row(ask, Content, made, field):
         ({"max_attempts": 0}, "max_attempts"),
         ({"level": "intermediate"}, "level"),
         ({"generate": MADE}, "generate"),
+        ({"generate": later}, "generate"),
+        ({"serve_stale": "yes"}, "serve_stale"),
         ({"number": float("nan")}, "request_payload.number"),
     ],
 )

@@ -56,6 +56,18 @@ def test_what_is_counted(filled, database):
     assert {group.status: group.rows for group in found.by("status")}["completed"] == 10
 
 
+def test_what_was_left_behind_is_counted(Content, user, url):
+    Content.request(user, "lesson", {})
+    Content.claim()
+    assert aicontent.stats(Content._meta.database).stale == 0
+    Content.update(lease_expires_at=NOW).execute()
+    assert aicontent.stats(Content._meta.database).stale == 1
+    told = subprocess.run(
+        [PROGRAM, "stats", "--database", url], capture_output=True, text=True, timeout=60
+    )
+    assert "left behind           1 generating, whose lease ran out\n" in told.stdout
+
+
 def test_an_empty_table(database):
     found = aicontent.stats(database)
     assert (found.groups, found.largest, found.oldest_pending) == ([], [], None)
