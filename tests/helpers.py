@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from click.testing import CliRunner
+
 # -P keeps the checkout, if that is the current directory, from hiding what is installed.
 PYTHON = (sys.executable, "-P")
 
@@ -18,6 +20,15 @@ def run_python(code: str, *args: str, **options: Any) -> subprocess.CompletedPro
     return subprocess.run(
         [*PYTHON, "-c", code, *args], capture_output=True, text=True, timeout=60, **options
     )
+
+
+def run_here(*args: str) -> tuple[int, str, str]:
+    """Run the command in this process, where what matters is how it reads its arguments; returns
+    its status, its output and its errors."""
+    from aicontent.scripts.cli import main
+
+    ran = CliRunner().invoke(main, args, catch_exceptions=False)
+    return ran.exit_code, ran.stdout, ran.stderr
 
 
 def run_together(code: str, *args: str, processes: int = 8) -> list[tuple[str, str]]:
@@ -50,11 +61,9 @@ def on_statement(call: Callable[[tuple[str, list[Any]]], object]) -> Iterator[No
     parameters."""
 
     class Handler(logging.Handler):
-        def createLock(self) -> None:  # noqa: N802
-            self.lock = None  # the call may wait for what another thread sends
-
-        def emit(self, record: logging.LogRecord) -> None:
+        def handle(self, record: logging.LogRecord) -> bool:
             call(record.msg)  # type: ignore[arg-type]
+            return True  # without the handler's lock: the call may wait for another thread
 
     logger, handler = logging.getLogger("peewee"), Handler()
     level = logger.level

@@ -116,32 +116,33 @@ def test_a_request_waits_for_the_same_one_that_is_not_committed(ask, Content, da
         assert waiting.result(timeout=30) == first.id
 
 
-@pytest.mark.parametrize(
-    ("values", "field"),
-    [
-        ({"status": "completed"}, "status"),
-        ({"fingerprint": "x"}, "fingerprint"),
-        ({"lease_expires_at": NOW}, "lease_expires_at"),
-        ({"level": "intermediate"}, "level"),
-        ({"metadata": []}, "metadata"),
-        ({"metadata": [], "variant": 1}, "metadata"),
-        ({"variant": object()}, "variant"),
-        ({"colour": "red"}, "colour"),
-        ({"level": "\ud800"}, "level"),
-    ],
-)
-def test_what_a_request_cannot_say(ask, Content, values, field):
-    with pytest.raises(aicontent.ValidationError) as caught:
-        ask(**values)
-    assert caught.value.field == field
-    assert Content.select().count() == 0
+WHAT_A_REQUEST_CANNOT_SAY = [
+    ({"status": "completed"}, "status"),
+    ({"fingerprint": "x"}, "fingerprint"),
+    ({"lease_expires_at": NOW}, "lease_expires_at"),
+    ({"level": "intermediate"}, "level"),
+    ({"metadata": []}, "metadata"),
+    ({"metadata": [], "variant": 1}, "metadata"),
+    ({"variant": object()}, "variant"),
+    ({"colour": "red"}, "colour"),
+    ({"level": "\ud800"}, "level"),
+]
 
 
-@pytest.mark.parametrize("wrong", ["x", "F" * 64, "0" * 63, "0" * 65, "text " * 13])
-def test_what_is_no_fingerprint(Content, user, wrong):
+def test_what_a_request_cannot_say(ask, Content):
+    for values, field in WHAT_A_REQUEST_CANNOT_SAY:
+        with pytest.raises(aicontent.ValidationError) as caught:
+            ask(**values)
+        assert caught.value.field == field
+        assert Content.select().count() == 0
+
+
+def test_what_is_no_fingerprint(Content, user):
     """It would never be found."""
-    with pytest.raises(aicontent.ValidationError, match="fingerprint: must be 64 hexadecimal"):
-        Content.create(user=user, type="lesson", request_payload={}, fingerprint=wrong)
+    row = {"user": user, "type": "lesson", "request_payload": {}}
+    for wrong in ("x", "F" * 64, "0" * 63, "0" * 65, "text " * 13):
+        with pytest.raises(aicontent.ValidationError, match="fingerprint: must be 64 hexadecimal"):
+            Content.create(**row, fingerprint=wrong)
 
 
 def test_a_second_row_in_flight_is_refused(ask, Content, user):
@@ -291,35 +292,36 @@ def test_complete_leaves_what_it_is_not_told(ask, Content):
     assert stored(content).level == "B1"
 
 
-@pytest.mark.parametrize(
-    ("document", "outcome", "field"),
-    [
-        (None, {}, "generated_data"),
-        ([], {}, "generated_data"),
-        ("text", {}, "generated_data"),
-        ({"n": float("nan")}, {}, "generated_data.n"),
-        ({"n": "\0"}, {}, "generated_data.n"),
-        ({}, {"validation_score": 1.5}, "validation_score"),
-        ({}, {"token_usage": -1}, "token_usage"),
-        ({}, {"metadata": []}, "metadata"),
-        ({}, {"expires_in": 0}, "expires_in"),
-        ({}, {"expires_in": "1h"}, "expires_in"),
-        ({}, {"tokens": 1}, "tokens"),
-        ({}, {"status": "failed"}, "status"),
-        ({}, {"generated_data": {}}, "generated_data"),
-        ({}, {"self": 1}, "self"),
-    ],
-)
-def test_what_is_not_valid_does_not_count_as_completed(ask, Content, document, outcome, field):
-    ask()
-    content = Content.claim()
-    with pytest.raises(aicontent.ValidationError) as caught:
-        content.complete(document, **outcome)
-    assert caught.value.field == field
-    assert content.status is ContentStatus.GENERATING
-    assert stored(content) == content
-    assert stored(content).generated_data is None
-    content.complete({})  # it is still this worker's
+WHAT_IS_NOT_VALID_DOES_NOT_COUNT_AS_COMPLETED = [
+    (None, {}, "generated_data"),
+    ([], {}, "generated_data"),
+    ("text", {}, "generated_data"),
+    ({"n": float("nan")}, {}, "generated_data.n"),
+    ({"n": "\0"}, {}, "generated_data.n"),
+    ({}, {"validation_score": 1.5}, "validation_score"),
+    ({}, {"token_usage": -1}, "token_usage"),
+    ({}, {"metadata": []}, "metadata"),
+    ({}, {"expires_in": 0}, "expires_in"),
+    ({}, {"expires_in": "1h"}, "expires_in"),
+    ({}, {"tokens": 1}, "tokens"),
+    ({}, {"status": "failed"}, "status"),
+    ({}, {"generated_data": {}}, "generated_data"),
+    ({}, {"self": 1}, "self"),
+]
+
+
+def test_what_is_not_valid_does_not_count_as_completed(ask, Content):
+    for document, outcome, field in WHAT_IS_NOT_VALID_DOES_NOT_COUNT_AS_COMPLETED:
+        ask()
+        content = Content.claim()
+        with pytest.raises(aicontent.ValidationError) as caught:
+            content.complete(document, **outcome)
+        assert caught.value.field == field
+        assert content.status is ContentStatus.GENERATING
+        assert stored(content) == content
+        assert stored(content).generated_data is None
+        content.complete({})  # it is still this worker's
+        Content.delete().execute()
 
 
 def test_fail(ask, Content):
@@ -470,19 +472,19 @@ def test_rescue_judges_by_the_moment_it_is_given(ask, Content):
     assert Content.rescue_stale(max_attempts=1, now=lease + timedelta(milliseconds=1)).failed == 1
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"max_attempts": 0},
-        {"max_attempts": 2**70},
-        {"max_attempts": True},
-        {"max_attempts": 1.5},
-        {"now": 7},
-    ],
-)
-def test_rescue_asks_for_sense(Content, wrong):
-    with pytest.raises(aicontent.ValidationError, match=next(iter(wrong))):
-        Content.rescue_stale(**wrong)
+RESCUE_ASKS_FOR_SENSE = [
+    {"max_attempts": 0},
+    {"max_attempts": 2**70},
+    {"max_attempts": True},
+    {"max_attempts": 1.5},
+    {"now": 7},
+]
+
+
+def test_rescue_asks_for_sense(Content):
+    for wrong in RESCUE_ASKS_FOR_SENSE:
+        with pytest.raises(aicontent.ValidationError, match=next(iter(wrong))):
+            Content.rescue_stale(**wrong)
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite has one writer

@@ -82,7 +82,7 @@ def test_workers_that_are_killed(url):
     found = json.loads(ran.stdout)
     print(found)
     assert found["faults"] == []
-    assert found["kills"] > CHAOS_SECONDS
+    assert found["kills"] > (CHAOS_SECONDS if LONG else 0)
     assert found["done"] > 10 * CHAOS_SECONDS
     assert found["completed"] >= found["done"]
 

@@ -13,6 +13,7 @@ import pytest
 
 import aicontent
 from aicontent.history import available
+from helpers import run_here
 
 PROGRAM = Path(sys.executable).parent / "aicontent"
 
@@ -83,9 +84,9 @@ def test_the_database_comes_from_the_option_the_environment_or_the_default(run, 
         ("sqlite:////no/such/folder/x.db", 1, "folder"),
     ],
 )
-def test_bad_urls(run, url, status, message):
+def test_bad_urls(url, status, message):
     for command in ("migrate", "check", "quickstart"):
-        got, out, err = run(command, "--database", url)
+        got, out, err = run_here(command, "--database", url)
         assert (got, out) == (status, "")
         assert message in " ".join(err.split())
         assert "s3cret" not in err
@@ -93,11 +94,11 @@ def test_bad_urls(run, url, status, message):
 
 def test_usage_mistakes(run):
     assert run("migrat")[0] == 2
-    assert run("rollback", "--steps", "0", "--yes")[0] == 2
-    assert run("quickstart", "missing.jsonl")[0] == 2
-    assert run("quickstart", "--type", "quiz")[0] == 2
+    assert run_here("rollback", "--steps", "0", "--yes")[0] == 2
+    assert run_here("quickstart", "missing.jsonl")[0] == 2
+    assert run_here("quickstart", "--type", "quiz")[0] == 2
     assert run("quickstart", ".")[0] in (1, 2)
-    assert run("quickstart", "--type", "lesson")[0] == 2
+    assert run_here("quickstart", "--type", "lesson")[0] == 2
 
 
 @pytest.mark.parametrize("command", [["check"], ["migrate"], ["rollback", "--yes"], ["check", "x"]])
@@ -149,7 +150,7 @@ def test_every_command_and_option_has_help(run):
         assert command.help, name
         for parameter in command.params:
             assert parameter.param_type_name == "argument" or parameter.help, (name, parameter)
-        assert command.help.split("\n")[0] in " ".join(run(name, "--help")[1].split())
+        assert command.help.split("\n")[0] in " ".join(run_here(name, "--help")[1].split())
 
 
 def test_quickstart(run, empty_url):

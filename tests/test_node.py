@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -14,9 +15,6 @@ from typing import Any
 import pytest
 
 import aicontent
-
-# The packages are installed once, into one folder.
-pytestmark = pytest.mark.xdist_group("node")
 
 Catalog = dict[str, Any]
 Content = type[aicontent.AIGeneratedContent]
@@ -127,6 +125,12 @@ def deliberate_differences() -> dict[str, tuple[Any, Any]]:
 
 def install(npm: str, folder: Path) -> None:
     """Install what package.json names, unless that was done since it last changed."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the tests run in several processes
+        install_locked(npm, folder)
+
+
+def install_locked(npm: str, folder: Path) -> None:
     package = folder / "package.json"
     installed = folder / "node_modules" / ".package-lock.json"  # npm writes it last
     if installed.exists() and installed.stat().st_mtime >= package.stat().st_mtime:

@@ -197,53 +197,54 @@ def test_an_interruption_fails_the_row(ask, Content, error):
     assert Content.get().status is ContentStatus.FAILED
 
 
-@pytest.mark.parametrize(
-    ("made", "field"),
-    [
-        (None, "generated_data"),
-        ("text", "generated_data"),
-        ((MADE,), "generated_data"),
-        ((MADE, None), "generated_data"),
-        ((MADE, {}, {}), "generated_data"),
-        ({"n": float("inf")}, "generated_data.n"),
-        ((MADE, {"tokens": 3}), "tokens"),
-        ((MADE, {"token_usage": -3}), "token_usage"),
-        ((MADE, {3: 3}), "generated_data"),
-        ((MADE, {"generated_data": {}}), "generated_data"),
-        ((MADE, {"self": 1}), "self"),
-    ],
-)
-def test_what_is_no_document_fails_the_row(ask, Content, made, field):
-    with pytest.raises(aicontent.ValidationError) as caught:
-        ask(lambda content: made)
-    assert caught.value.field == field
-    row = Content.get()
-    assert row.status is ContentStatus.FAILED
-    assert row.metadata["lastFailure"]["reason"] == str(caught.value)
-    assert row.generated_data is None
+WHAT_IS_NO_DOCUMENT_FAILS_THE_ROW = [
+    (None, "generated_data"),
+    ("text", "generated_data"),
+    ((MADE,), "generated_data"),
+    ((MADE, None), "generated_data"),
+    ((MADE, {}, {}), "generated_data"),
+    ({"n": float("inf")}, "generated_data.n"),
+    ((MADE, {"tokens": 3}), "tokens"),
+    ((MADE, {"token_usage": -3}), "token_usage"),
+    ((MADE, {3: 3}), "generated_data"),
+    ((MADE, {"generated_data": {}}), "generated_data"),
+    ((MADE, {"self": 1}), "self"),
+]
 
 
-@pytest.mark.parametrize(
-    ("options", "field"),
-    [
-        ({"wait": -1}, "wait"),
-        ({"wait": None}, "wait"),
-        ({"wait": "1"}, "wait"),
-        ({"lease": 0}, "lease"),
-        ({"expires_in": 0}, "expires_in"),
-        ({"max_attempts": 0}, "max_attempts"),
-        ({"level": "intermediate"}, "level"),
-        ({"generate": MADE}, "generate"),
-        ({"generate": later}, "generate"),
-        ({"serve_stale": "yes"}, "serve_stale"),
-        ({"number": float("nan")}, "request_payload.number"),
-    ],
-)
-def test_mistakes_cost_nothing(ask, Content, options, field):
-    with pytest.raises(aicontent.ValidationError) as caught:
-        ask(**{"generate": never, **options})
-    assert caught.value.field == field
-    assert Content.select().count() == 0
+def test_what_is_no_document_fails_the_row(ask, Content):
+    for made, field in WHAT_IS_NO_DOCUMENT_FAILS_THE_ROW:
+        with pytest.raises(aicontent.ValidationError) as caught:
+            ask(lambda content, made=made: made)
+        assert caught.value.field == field
+        row = Content.get()
+        assert row.status is ContentStatus.FAILED
+        assert row.metadata["lastFailure"]["reason"] == str(caught.value)
+        assert row.generated_data is None
+        Content.delete().execute()
+
+
+MISTAKES_COST_NOTHING = [
+    ({"wait": -1}, "wait"),
+    ({"wait": None}, "wait"),
+    ({"wait": "1"}, "wait"),
+    ({"lease": 0}, "lease"),
+    ({"expires_in": 0}, "expires_in"),
+    ({"max_attempts": 0}, "max_attempts"),
+    ({"level": "intermediate"}, "level"),
+    ({"generate": MADE}, "generate"),
+    ({"generate": later}, "generate"),
+    ({"serve_stale": "yes"}, "serve_stale"),
+    ({"number": float("nan")}, "request_payload.number"),
+]
+
+
+def test_mistakes_cost_nothing(ask, Content):
+    for options, field in MISTAKES_COST_NOTHING:
+        with pytest.raises(aicontent.ValidationError) as caught:
+            ask(**{"generate": never, **options})
+        assert caught.value.field == field
+        assert Content.select().count() == 0
 
 
 @pytest.mark.parametrize("wrong", [str, float, bool, lambda user: [user], lambda user: None])

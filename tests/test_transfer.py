@@ -17,6 +17,7 @@ import pytest
 
 import aicontent
 from aicontent import ContentStatus, ContentType
+from helpers import run_here
 
 PROGRAM = Path(sys.executable).parent / "aicontent"
 LINE = {"id": "a", "userId": 1, "type": "lesson", "requestPayload": {"topic": "tea"}}
@@ -308,9 +309,9 @@ def test_the_commands_in_a_pipe(varied, url, make_url, tmp_path):
 
 
 def test_mistakes(url, empty_url, tmp_path):
-    assert run("export", "--type", "quiz")[0] == 2
-    assert run("import", "missing.jsonl")[0] == 2
-    assert run("import", "--on-conflict", "ignore")[0] == 2
+    assert run_here("export", "--type", "quiz")[0] == 2
+    assert run_here("import", "missing.jsonl")[0] == 2
+    assert run_here("import", "--on-conflict", "ignore")[0] == 2
     status, _, err = run("export", str(tmp_path / "no" / "where"), "--database", url)
     assert (status, "does not exist" in err) == (2, True)
     aicontent.connect(empty_url)
