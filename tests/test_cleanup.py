@@ -298,6 +298,9 @@ def test_the_command(fill, Content, url):
 
 
 def test_the_command_frees_those_whose_lease_ran_out(Content, user, url):
+    def clean(*args):
+        return run_here("cleanup", "--database", url, *args)
+
     for number in range(3):
         Content.request(user, "lesson", {"number": number})
         Content.claim()
@@ -305,14 +308,14 @@ def test_the_command_frees_those_whose_lease_ran_out(Content, user, url):
     first = Content.select(Content.id).limit(1)
     Content.update(attempts=3).where(Content.id == first).execute()
     told = "stale claims: 2 to pending, 1 to failed\ndelete"
-    assert run(url, "--dry-run")[1].startswith(f"would free {told[:-6]}would delete 0 expired")
-    assert json.loads(run(url, "--json", "--dry-run")[1])["rescued"] == {"requeued": 2, "failed": 1}
+    assert clean("--dry-run")[1].startswith(f"would free {told[:-6]}would delete 0 expired")
+    assert json.loads(clean("--json", "--dry-run")[1])["rescued"] == {"requeued": 2, "failed": 1}
     assert Content.select().where(Content.status == "generating").count() == 3
     assert run(url)[1].startswith(f"freed {told}d 0 expired")
-    assert json.loads(run(url, "--json")[1])["rescued"] == {"requeued": 0, "failed": 0}
+    assert json.loads(clean("--json")[1])["rescued"] == {"requeued": 0, "failed": 0}
     Content.claim()
     Content.update(lease_expires_at=NOW).where(Content.status == "generating").execute()
-    assert "0 to pending, 1 to failed" in run(url, "--max-attempts", "2")[1]
+    assert "0 to pending, 1 to failed" in clean("--max-attempts", "2")[1]
 
 
 def test_usage_mistakes(url):

@@ -10,7 +10,7 @@ from helpers import on_statement
 
 @pytest.fixture(params=["fresh", "analyzed"])
 def filled(request, Content, user, database):
-    """3,000 rows that are done, 600 that are pending, one that is generating."""
+    """1,500 rows that are done, 400 that are pending, one that is generating."""
     row = {"user": user, "type": "lesson", "request_payload": {}, "generated_data": {"x": "y" * 99}}
     other = Content.user.rel_model.create().id
     Content.create_many(
@@ -20,10 +20,10 @@ def filled(request, Content, user, database):
             "status": ("completed", "completed", "failed")[number % 3],
             "fingerprint": f"{number:064}",
         }
-        for number in range(3000)
+        for number in range(1500)
     )
     Content.create_many(
-        row | {"type": "vocabulary_drill", "fingerprint": f"{number:064}"} for number in range(600)
+        row | {"type": "vocabulary_drill", "fingerprint": f"{number:064}"} for number in range(400)
     )
     Content.request(user, "lesson", {})
     Content.claim("lesson")
