@@ -7,12 +7,13 @@ on is drawn in docs/claims.md.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any, Self, TypedDict, Unpack
 
 import peewee
 
+from .compiled import Computed, slot
 from .documents import kind_of, shortened
 from .durations import Duration, seconds_of
 from .enums import ContentStatus
@@ -24,8 +25,9 @@ from .rescue import MAX_ATTEMPTS, RescuableModel, attempts_of
 LEASE = timedelta(minutes=5)
 """How long a claim holds: several times what a model takes for its longest answer."""
 
-# A constant, not a parameter: only so is the partial index known to serve.
+# Constants, not parameters: only so are the partial indexes known to serve.
 _PENDING = peewee.SQL(f"'{ContentStatus.PENDING}'")
+_GENERATING = peewee.SQL(f"'{ContentStatus.GENERATING}'")
 
 
 class Outcome(TypedDict, total=False):
@@ -74,14 +76,16 @@ class ClaimableModel(RescuableModel):
             ValidationError: an argument is not what it should be. NotBoundError: the model has
                 no database.
         """
-        other: Any = cls.alias()
-        oldest = other.select(other.id).where(other.status == _PENDING)
-        if types is not None:
-            oldest = oldest.where(other.type.in_(cls._types(types)))
-        oldest = oldest.order_by(other.created_at, other.id).limit(1)
-        if cls._database().for_update:
-            oldest = oldest.for_update("FOR NO KEY UPDATE SKIP LOCKED")
-        return cls._claimed(oldest, seconds_of(lease, "lease"))
+        wanted = {} if types is None else {f"type{i}": t for i, t in enumerate(cls._types(types))}
+
+        def oldest() -> Any:
+            other: Any = cls.alias()
+            query = other.select(other.id).where(other.status == _PENDING)
+            if wanted:
+                query = query.where(other.type.in_([slot(name, cls.type) for name in wanted]))
+            return cls._skipping_locked(query.order_by(other.created_at, other.id).limit(1))
+
+        return cls._claimed("oldest", oldest, wanted, seconds_of(lease, "lease"))
 
     def complete(self, generated_data: dict[str, Any], /, **outcome: Unpack[Outcome]) -> None:
         """Store what was generated for this claimed row, which is completed then: one statement.
@@ -109,7 +113,7 @@ class ClaimableModel(RescuableModel):
             changes["metadata"] = {**(self.metadata or {}), **changes["metadata"]}
         if "expires_in" in changes:
             seconds = seconds_of(changes.pop("expires_in"), "expires_in")
-            changes["expires_at"] = clock_after(self._database(), seconds)
+            changes["expires_at"] = _after("expires_in", seconds)
         self._end(ContentStatus.COMPLETED, generated_data=generated_data, **changes)
 
     def fail(
@@ -135,7 +139,12 @@ class ClaimableModel(RescuableModel):
             raise ValidationError("retry", "must be True or False", kind_of(retry))
         has_left = self.attempts < attempts_of(max_attempts)
         status = ContentStatus.PENDING if retry and has_left else ContentStatus.FAILED
-        self._end(status, metadata=with_failure(type(self), reason_of(reason)))
+        noted = Computed(
+            "failure",
+            lambda model: with_failure(model, slot("reason")),
+            {"reason": reason_of(reason)},
+        )
+        self._end(status, metadata=noted)
 
     def extend_lease(self, lease: Duration = LEASE) -> None:
         """Hold this claimed row for so long from now, in seconds or as a timedelta.
@@ -144,7 +153,7 @@ class ClaimableModel(RescuableModel):
             LeaseLostError: the claim is over. ValidationError: the lease cannot be one.
         """
         seconds = seconds_of(lease, "lease")
-        self._fenced(lease_expires_at=clock_after(self._database(), seconds))
+        self._fenced(lease_expires_at=_after("lease", seconds))
 
     # Pieces of statements
 
@@ -158,18 +167,28 @@ class ClaimableModel(RescuableModel):
         return [str(name) for name in names]
 
     @classmethod
-    def _claimed(cls, id: Any, seconds: float) -> Self | None:
-        """Claim a row, if it is pending."""
-        claim = cls._as_claimed(seconds) | {"attempts": cls.attempts + 1} | cls._touched()
-        query: Any = cls.update(claim).where(cls.id == id, cls.status == _PENDING).returning(cls)
-        return next(iter(list(query.execute())), None)
+    def _claimed(
+        cls, key: str, id: Callable[[], Any], given: Mapping[str, Any], seconds: float
+    ) -> Self | None:
+        """Claim a row, if it is pending; `id` makes the query for its id, whose slots are filled
+        by what is given."""
+        values = {**given, "lease": seconds}
+
+        def make() -> tuple[Any, list[Any]]:
+            claim = cls._with_slots(cls._as_claimed(seconds) | {"attempts": cls.attempts + 1})
+            claim |= {"status": ContentStatus.GENERATING, **cls._touched()}
+            query: Any = cls.update(claim).where(cls.id == id(), cls.status == _PENDING)
+            return query.returning(cls), cls._meta.sorted_fields
+
+        rows = cls._statement(("claim", key), values, make).rows(values)
+        return next(iter(cls._loaded(rows)), None)
 
     @classmethod
     def _as_claimed(cls, seconds: float) -> dict[str, Any]:
         return {
             "status": ContentStatus.GENERATING,
             "attempts": 1,
-            "lease_expires_at": clock_after(cls._database(), seconds),
+            "lease_expires_at": _after("lease", seconds),
         }
 
     def _end(self, status: ContentStatus, **changes: Any) -> None:
@@ -177,17 +196,8 @@ class ClaimableModel(RescuableModel):
 
     def _fenced(self, **changes: Any) -> None:
         """Write changes to the claimed row, if this attempt at it is still the one."""
-        if not self._update_row(changes, *self._held()):
+        if not self._update_row(changes, Computed("held", _held, {"attempt": self.attempts})):
             raise LeaseLostError(self.id, self.attempts, self._whereabouts())
-
-    def _held(self) -> tuple[Any, ...]:
-        cls = type(self)
-        return (
-            cls.status == ContentStatus.GENERATING,
-            cls.attempts == self.attempts,
-            # One that a program without leases has made generating is that program's.
-            cls.lease_expires_at.is_null(False),
-        )
 
     def _whereabouts(self) -> str:
         if self.status != ContentStatus.GENERATING:
@@ -200,3 +210,14 @@ class ClaimableModel(RescuableModel):
                 "longer lease, or call extend_lease() on the way"
             )
         return "it was deleted"
+
+
+def _held(model: type[ClaimableModel]) -> Any:
+    # One that a program without leases has made generating is that program's.
+    has_lease = model.lease_expires_at.is_null(False)
+    return (model.status == _GENERATING) & (model.attempts == slot("attempt")) & has_lease
+
+
+def _after(name: str, seconds: float) -> Computed:
+    """The moment so many seconds from now, by the database's clock."""
+    return Computed(name, lambda model: clock_after(model._database(), name), {name: seconds})

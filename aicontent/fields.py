@@ -10,6 +10,7 @@ from typing import Any
 
 import peewee
 
+from .compiled import Slot
 from .documents import check_document, check_text, encode, kind_of, snapshot
 from .errors import ValidationError
 
@@ -24,12 +25,21 @@ def clock(database: peewee.Database) -> peewee.SQL:
     return peewee.SQL("CURRENT_TIMESTAMP" if postgresql else SQLITE_NOW)
 
 
-def clock_after(database: peewee.Database, seconds: float) -> peewee.SQL:
-    """Return the moment so many seconds from now, by the database's clock: that of the
-    statement, also where its transaction began long ago."""
+def clock_now(database: peewee.Database) -> peewee.SQL:
+    """Return the database's clock as it is at the statement, also where the transaction began
+    long ago."""
+    postgresql = isinstance(database, peewee.PostgresqlDatabase)
+    return peewee.SQL("statement_timestamp()" if postgresql else SQLITE_NOW)
+
+
+def clock_after(database: peewee.Database, seconds: str) -> peewee.SQL:
+    """Return the moment so many seconds from now, by that clock; a call of the statement brings
+    them by the name `seconds`."""
     if isinstance(database, peewee.PostgresqlDatabase):
-        return peewee.SQL("statement_timestamp() + make_interval(secs => %s)", (seconds,))
-    return peewee.SQL(SQLITE_NOW.replace("'now'", "'now', ?"), (f"{seconds:+.3f} seconds",))
+        sql = "statement_timestamp() + make_interval(secs => %s)"
+        return peewee.SQL(sql, (Slot(seconds),))
+    later = SQLITE_NOW.replace("'now'", "'now', ?")
+    return peewee.SQL(later, (Slot(seconds, lambda value: f"{value:+.3f} seconds"),))
 
 
 def to_utc(moment: datetime, field: str) -> datetime:

@@ -10,9 +10,12 @@ from typing import Any, Self
 import peewee
 
 from .cleanup import BATCH_SIZE, FAILED_AFTER, Budget, CleanupReport, cleanup
+from .compiled import Computed, slot
+from .documents import check_text
 from .enums import ContentStatus, ContentType
 from .fields import DocumentField, EnumColumn, FractionField, TextColumn, UTCDateTimeField, to_utc
 from .single_flight import SingleFlightModel
+from .usage import one_more
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7
@@ -101,7 +104,9 @@ class AIGeneratedContent(SingleFlightModel):
             ValidationError: the user or the type cannot be one.
         """
         newest_first = (cls.created_at.desc(), cls.id.desc())
-        return cls.select().where(*cls._of(cls, user, type)).order_by(*newest_first)
+        return (
+            cls.select().where(*cls._of(cls, *cls._asked_for(user, type))).order_by(*newest_first)
+        )
 
     @classmethod
     def find_reusable_content(
@@ -120,7 +125,7 @@ class AIGeneratedContent(SingleFlightModel):
             ValidationError: an argument cannot be what it should be.
         """
         query: peewee.ModelSelect[Self] = cls._reusable(
-            cls, cls.select(), cls._of(cls, user, type, level), _moment(now)
+            cls, cls.select(), cls._of(cls, *cls._asked_for(user, type, level)), _moment(now)
         )
         return query
 
@@ -138,10 +143,15 @@ class AIGeneratedContent(SingleFlightModel):
         Returns:
             The content, as it is stored now, or None when nothing can be reused.
         """
-        moment = _moment(now)
-        other = cls.alias()
-        conditions = cls._of(other, user, type, level)
-        return cls._taken(cls._reusable(other, other.select(other.id), conditions, moment), moment)
+        key, kind, wanted = cls._asked_for(user, type, level)
+        given = {"user": key, "type": kind, "level": wanted, "now": _moment(now)}
+
+        def ids(table: Any, moment: Any) -> Any:
+            level_slot = slot("level") if wanted else None
+            conditions = cls._of(table, slot("user"), slot("type", cls.type), level_slot)
+            return cls._reusable(table, table.select(table.id), conditions, moment)
+
+        return cls._taken(("reuse", bool(wanted)), ids, given)
 
     @classmethod
     def cleanup(
@@ -209,18 +219,25 @@ class AIGeneratedContent(SingleFlightModel):
         if self.is_new:
             self.last_accessed_at = moment
             self.usage_count = (self.usage_count or 0) + 1
-        elif not self._update_row(self._accessed(moment)):
+            return
+        counted = Computed("one more", one_more)
+        if not self._update_row({"usage_count": counted, "last_accessed_at": moment}):
             raise self._gone()
 
     # Pieces of statements
 
     @classmethod
     def _of(cls, table: Any, user: Any, type: str, level: str | None = None) -> list[Any]:
+        conditions = [table.user == user, table.type == type]
+        return conditions if level is None else [*conditions, table.level == level]
+
+    @classmethod
+    def _asked_for(cls, user: Any, type: str, level: str | None = None) -> tuple[Any, str, Any]:
         # What no row can have is a mistake, not a miss.
         key = cls._user_id(user)
         cls._validate({"user": key, "type": type, "level": level}, partial=True)
-        conditions = [table.user == key, table.type == str(type)]
-        return [*conditions, table.level == level] if level else conditions
+        check_text(level or "", "level")
+        return key, str(type), level or None
 
     @classmethod
     def _reusable(cls, table: Any, query: Any, conditions: list[Any], moment: datetime) -> Any:
@@ -229,21 +246,3 @@ class AIGeneratedContent(SingleFlightModel):
             table.status == ContentStatus.COMPLETED,
             table.expires_at.is_null() | (table.expires_at > moment),
         ).order_by(table.usage_count.asc(), table.created_at.desc())
-
-    @classmethod
-    def _taken(cls, ids: Any, moment: datetime) -> Self | None:
-        """Mark the first of these accessed, and return it."""
-        first = ids.limit(1)
-        if cls._database().for_update:
-            # When the wait is over PostgreSQL judges the row anew, and takes the next if need be.
-            first = first.for_update("FOR NO KEY UPDATE")
-        marked = cls.update(cls._accessed(moment)).where(cls.id == first).returning(cls)
-        return next(iter(list(marked.execute())), None)
-
-    @classmethod
-    def _accessed(cls, moment: datetime) -> dict[str, Any]:
-        return {
-            "usage_count": peewee.fn.COALESCE(cls.usage_count, 0) + 1,
-            "last_accessed_at": moment,
-            **cls._touched(),
-        }

@@ -6,10 +6,10 @@ from typing import Any, Self
 
 import peewee
 
-from .bulk import BulkModel
 from .enums import ContentStatus
 from .errors import AIContentError, ValidationError
 from .fingerprint import fingerprint
+from .usage import UsedModel
 
 # A constant, not parameters: only so is the partial index known to serve.
 _IN_FLIGHT = peewee.SQL(
@@ -22,7 +22,7 @@ _TRIES = 100
 _NOT_FOR_THE_REQUEST = ("status", "generated_data", "fingerprint", "attempts", "lease_expires_at")
 
 
-class RequestableModel(BulkModel):
+class RequestableModel(UsedModel):
     """Adds to the base of the model how content is asked for."""
 
     # The columns it goes by, which the model has.

@@ -12,7 +12,7 @@ import peewee
 from .documents import kind_of
 from .enums import ContentStatus
 from .errors import ValidationError
-from .fields import clock_after, to_utc
+from .fields import clock_now, to_utc
 from .reasons import LEASE_RAN_OUT, with_failure
 from .requests import RequestableModel
 from .validation import MAX_INTEGER
@@ -78,7 +78,7 @@ class RescuableModel(RequestableModel):
 
     @classmethod
     def _stale(cls, now: datetime | None = None) -> Any:
-        moment = clock_after(cls._database(), 0) if now is None else to_utc(now, "now")
+        moment = clock_now(cls._database()) if now is None else to_utc(now, "now")
         return (cls.status == ContentStatus.GENERATING) & (cls.lease_expires_at < moment)
 
     @classmethod
@@ -101,7 +101,10 @@ class RescuableModel(RequestableModel):
     @classmethod
     def _free(cls, condition: Any) -> Any:
         """Select the ids of rows that no other transaction has locked."""
-        free: Any = cls.select(cls.id).where(condition)
+        return cls._skipping_locked(cls.select(cls.id).where(condition))
+
+    @classmethod
+    def _skipping_locked(cls, query: Any) -> Any:
         if cls._database().for_update:
-            free = free.for_update("FOR NO KEY UPDATE SKIP LOCKED")
-        return free
+            return query.for_update("FOR NO KEY UPDATE SKIP LOCKED")
+        return query

@@ -12,6 +12,7 @@ from inspect import iscoroutinefunction
 from typing import Any, Self
 
 from .claims import LEASE, ClaimableModel
+from .compiled import slot
 from .connection import connected
 from .documents import kind_of
 from .durations import Duration, seconds_of
@@ -23,7 +24,6 @@ from .errors import (
     OpenTransactionError,
     ValidationError,
 )
-from .fields import clock_after
 from .generating import Generate, ended_by_errors, generate_and_store, is_lost
 from .integrity import in_transaction
 from .reasons import LEASE_RAN_OUT, noted_reason
@@ -172,8 +172,7 @@ class _Flight:
         match row.status:
             case ContentStatus.COMPLETED:
                 # Just made for those who waited, however soon it expires.
-                made = self._accessed(lambda table: table.select(table.id).where(table.id == id))
-                return made, False
+                return self._completed(id), False
             case ContentStatus.FAILED:
                 content = self._reused()
                 if content is None:
@@ -183,7 +182,8 @@ class _Flight:
                 content = self._reused()
                 if content is not None:
                     return content, False
-                content = model._claimed(model._free(model.id == id), self.lease)
+                free = lambda: model._free(model.id == slot("id"))  # noqa: E731
+                content = model._claimed("one", free, {"id": id}, self.lease)
                 return (content, True) if content is not None else (row, False)
             case ContentStatus.GENERATING:
                 return (self.serve_stale and self._expired()) or row, False
@@ -210,27 +210,31 @@ class _Flight:
         return content
 
     def _reused(self) -> Any:
-        now = clock_after(self.model._database(), 0)
-        return self._accessed(
-            lambda table: self.model._reusable(
-                table, table.select(table.id), self._same(table), now
-            )
-        )
+        def ids(table: Any, now: Any) -> Any:
+            return self.model._reusable(table, table.select(table.id), _same(table), now)
+
+        return self._taken("reuse_request", ids)
 
     def _expired(self) -> Any:
-        return self._accessed(
-            lambda table: (
-                table.select(table.id)
-                .where(*self._same(table), table.status == ContentStatus.COMPLETED)
-                .order_by(table.expires_at.desc())
+        def ids(table: Any, now: Any) -> Any:
+            made = table.select(table.id).where(
+                *_same(table), table.status == ContentStatus.COMPLETED
             )
-        )
+            return made.order_by(table.expires_at.desc())
 
-    def _accessed(self, ids: Callable[[Any], Any]) -> Any:
-        """Mark the first accessed, and return it. As leases, all is by the database's clock."""
-        now = clock_after(self.model._database(), 0)
-        return self.model._taken(ids(self.model.alias()), now)
+        return self._taken("stale_request", ids)
 
-    def _same(self, table: Any) -> list[Any]:
-        asked = self.asked
-        return [table.user == asked["user"], table.fingerprint == asked["fingerprint"]]
+    def _taken(self, key: str, ids: Callable[[Any, Any], Any]) -> Any:
+        # As leases, all is judged by the database's clock.
+        given = {name: self.asked[name] for name in ("user", "fingerprint")}
+        return self.model._taken(key, ids, given)
+
+    def _completed(self, id: str) -> Any:
+        def ids(table: Any, now: Any) -> Any:
+            return table.select(table.id).where(table.id == slot("id"))
+
+        return self.model._taken("completed", ids, {"id": id})
+
+
+def _same(table: Any) -> list[Any]:
+    return [table.user == slot("user"), table.fingerprint == slot("fingerprint")]

@@ -7,21 +7,18 @@ from typing import Any
 
 import peewee
 
+from .compiled import Computed, slot
 from .documents import shortened, snapshot
-from .errors import ContentGoneError, MigrationError, NotBoundError, ValidationError
-from .fields import UTCDateTimeField, clock
+from .errors import ContentGoneError, MigrationError, ValidationError
+from .fields import UTCDateTimeField
 from .integrity import constraints_explained
+from .statements import CompiledModel, computed, given_by
 from .validation import validate_row
 
 SET_BY_DATABASE = ("created_at", "updated_at")
 
 
-def _computed(values: Mapping[str, Any]) -> list[str]:
-    """Return the names of the values that the database is to compute."""
-    return [name for name, value in values.items() if isinstance(value, peewee.Node)]
-
-
-class ValidatedModel(peewee.Model):
+class ValidatedModel(CompiledModel):
     """The base of the model: how rows get in. What they mean is the model's own matter.
 
     `is_new` tells whether an instance is yet to be inserted.
@@ -107,12 +104,21 @@ class ValidatedModel(peewee.Model):
         # A time that is not given is the database's to set: one clock for all writers.
         values = {n: v for n, v in data.items() if v is not None or n not in SET_BY_DATABASE}
         cls._validate(values)
-        returned = [cls._meta.fields[name] for name in (*SET_BY_DATABASE, *_computed(values))]
-        query = cls.insert(values)
-        if on_conflict:
-            query = query.on_conflict(**on_conflict)
+
+        def make() -> tuple[Any, list[Any]]:
+            query = cls.insert(cls._with_slots(values))
+            if on_conflict:
+                query = query.on_conflict(**on_conflict)
+            returned = [cls._meta.fields[name] for name in (*SET_BY_DATABASE, *computed(values))]
+            return query.returning(*returned), returned
+
+        # Peewee would put a default that is missing into the statement, for all rows.
+        is_whole = values.keys() >= {field.name for field in cls._meta.defaults}
+        statement = cls._statement(
+            ("insert", bool(on_conflict)) if is_whole else None, values, make
+        )
         with constraints_explained(database):
-            rows = list(query.returning(*returned).dicts().execute())
+            rows = statement.rows(given_by(values))
         if rows:
             self.__data__ |= {**values, **rows[0]}
             self._saved(self.__data__)
@@ -123,22 +129,27 @@ class ValidatedModel(peewee.Model):
         self._populate_unsaved_relations(data)  # of a user who was stored after this was made
         return data
 
-    def _update_row(self, changes: Mapping[str, Any], *conditions: Any) -> bool:
-        """Write changes, and tell whether there is such a row, which fulfils the conditions."""
+    def _update_row(self, changes: Mapping[str, Any], condition: Computed | None = None) -> bool:
+        """Write changes, and tell whether there is such a row, which fulfils the condition."""
         cls = type(self)
         database = cls._database()
         if self._pk is None:
             raise ValidationError("id", "must be selected too, to write this instance", "None")
         cls._validate(changes, partial=True)
-        returned = [cls._meta.fields[name] for name in (*_computed(changes), "updated_at")]
-        query = (
-            cls.update({**changes, **cls._touched()})
-            .where(cls._meta.primary_key == self._pk, *conditions)
-            .returning(*returned)
-            .dicts()
-        )
+
+        def make() -> tuple[Any, list[Any]]:
+            key = cls._meta.primary_key
+            query = cls.update({**cls._with_slots(changes), **cls._touched()})
+            query = query.where(key == slot("pk", key))
+            if condition is not None:
+                query = query.where(condition.build(cls))
+            returned = [cls._meta.fields[name] for name in (*computed(changes), "updated_at")]
+            return query.returning(*returned), returned
+
+        statement = cls._statement(("update", condition and condition.key), changes, make)
+        given = {**given_by(changes), "pk": self._pk, **(condition.given if condition else {})}
         with constraints_explained(database):
-            rows = list(query.execute())
+            rows = statement.rows(given)
         if rows:
             self.__data__ |= {**changes, **rows[0]}
             self._saved(changes)
@@ -189,27 +200,10 @@ class ValidatedModel(peewee.Model):
             fields[name].column_name: value
             for name, value in values.items()
             if not isinstance(fields[name], UTCDateTimeField)
-            and not (partial and isinstance(value, peewee.Node))
+            and not (partial and isinstance(value, (Computed, peewee.Node)))
         }
         validate_row(row, cls._meta.columns, partial=partial)
 
     @staticmethod
     def _user_id(user: Any) -> Any:
         return user.get_id() if isinstance(user, peewee.Model) else user
-
-    @classmethod
-    def _database(cls) -> peewee.Database:
-        database: peewee.Database | None = cls._meta.database
-        if database is None:
-            raise NotBoundError(
-                f"{cls.__name__} has no database: call aicontent.bind(database) at start-up"
-            )
-        return database
-
-    @classmethod
-    def _touched(cls) -> dict[str, Any]:
-        # RETURNING comes before SQLite's trigger has run; PostgreSQL's has run by then.
-        database = cls._database()
-        if isinstance(database, peewee.PostgresqlDatabase):
-            return {}
-        return {"updated_at": clock(database)}

@@ -1,0 +1,127 @@
+"""The hot paths' SQL is made once for a binding, and nobody can tell but by the time."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import aicontent
+from aicontent import compiled
+from helpers import on_statement
+
+HOT = {
+    "create": lambda model, user: model.create(user=user, type="lesson", request_payload={}),
+    "reuse": lambda model, user: model.reuse(user, "lesson"),
+    "reuse_of_a_level": lambda model, user: model.reuse(user, "lesson", "A1"),
+    "mark_accessed": lambda model, user: model.get().mark_accessed(),
+    "save": lambda model, user: renamed(model.get()).save(),
+    "claim": lambda model, user: model.claim(),
+    "claim_of_types": lambda model, user: model.claim(["lesson", "vocabulary_drill"]),
+    "complete": lambda model, user: model.claim().complete({}, expires_in=60),
+    "fail": lambda model, user: model.claim().fail("no"),
+}
+
+
+def renamed(content):
+    content.level = "B1" if content.level == "A1" else "A1"
+    return content
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_the_same_sql_is_sent_again(store, Content, user, name):
+    store(level="A1")
+    for number in range(2):
+        Content.request(user, "lesson", {"number": number})
+    sent = []
+    for _ in range(2):
+        with on_statement(lambda statement: sent.append(statement[0])):
+            HOT[name](Content, user)
+    assert sent[len(sent) // 2 - 1] is sent[-1]
+
+
+def test_a_rebind_begins_anew(make_url, kind):
+    """The same class goes to whichever database it is bound to, of either kind."""
+    other = "postgresql" if kind == "sqlite" else "sqlite"
+    databases = [aicontent.connect(make_url(each, True)) for each in (kind, other, kind)]
+    model = aicontent.for_database(databases[0])
+    users = model.user.rel_model
+    for database in [*databases, *databases]:
+        for each in (model, users):
+            each.bind(database, bind_refs=False, bind_backrefs=False)
+        user = users.create()
+        content = model.create(user=user, type="lesson", status="completed", request_payload={})
+        assert model.reuse(user, "lesson") == content
+        assert model.get_by_id(content.id).usage_count == 1
+    for database in databases:
+        model.bind(database, bind_refs=False, bind_backrefs=False)
+        assert model.select().count() == 2
+        database.close()
+
+
+def test_what_comes_back_is_an_ordinary_instance(store, Content, user):
+    expires = datetime.now(UTC) + timedelta(hours=1)
+    store(metadata={"tags": ["a"]}, expires_at=expires, validation_score=0.1, topics=[1])
+    content = Content.reuse(user, "lesson")
+    loaded = Content.get_by_id(content.id)
+    assert content.__data__ == loaded.__data__
+    assert {n: type(v) for n, v in content.__data__.items()} == {
+        n: type(v) for n, v in loaded.__data__.items()
+    }
+    assert content.user == Content.user.rel_model.get_by_id(user)
+    assert not content.is_dirty()
+    content.metadata["tags"].append("b")
+    assert [field.name for field in content.dirty_fields] == ["metadata"]
+    assert content.save() == 1
+    assert Content.get_by_id(content.id).metadata == {"tags": ["a", "b"]}
+    content.usage_count = Content.usage_count + 5  # an expression of the caller's own
+    content.save()
+    assert Content.get_by_id(content.id).usage_count == content.usage_count == 6
+    content.delete_instance()
+    assert Content.reuse(user, "lesson") is None
+
+
+def test_threads_may_be_the_first_together(store, Content, user, database):
+    content = store()
+    together = threading.Barrier(16)
+
+    def use(_):
+        with database.connection_context():
+            together.wait()
+            for _ in range(10):
+                assert Content.reuse(user, "lesson") == content
+                content_of_thread = Content.get_by_id(content.id)
+                content_of_thread.mark_accessed()
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(use, range(16)))
+    assert Content.get_by_id(content.id).usage_count == 2 * 160
+
+
+def test_the_statements_that_are_kept_have_an_end(store, Content, monkeypatch):
+    monkeypatch.setattr(compiled, "_MOST", 3)
+    content = store()
+    for name in ("token_usage", "usage_count", "estimated_completion_time", "generation_time_ms"):
+        setattr(content, name, 1)
+        content.save()
+    assert Content.get_by_id(content.id).generation_time_ms == 1
+    assert len(Content._statements._made) <= 3
+
+
+def test_a_subclass_has_statements_of_its_own(store, Content, user):
+    class Lesson(Content):
+        class Meta:
+            database = Content._meta.database
+            table_name = Content._meta.table_name
+
+        @property
+        def title(self):
+            return self.generated_data["title"]
+
+    content = store()
+    Content.reuse(user, "lesson")
+    lesson = Lesson.reuse(user, "lesson")
+    assert (type(lesson), lesson.id, lesson.title) == (Lesson, content.id, "En la cafetería")
+    assert type(Content.reuse(user, "lesson")) is Content
