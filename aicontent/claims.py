@@ -175,8 +175,12 @@ class ClaimableModel(RescuableModel):
         values = {**given, "lease": seconds}
 
         def make() -> tuple[Any, list[Any]]:
-            claim = cls._with_slots(cls._as_claimed(seconds) | {"attempts": cls.attempts + 1})
-            claim |= {"status": ContentStatus.GENERATING, **cls._touched()}
+            claim = {
+                "status": ContentStatus.GENERATING,
+                "attempts": cls.attempts + 1,
+                "lease_expires_at": clock_after(cls._database(), "lease"),
+                **cls._touched(),
+            }
             query: Any = cls.update(claim).where(cls.id == id(), cls.status == _PENDING)
             return query.returning(cls), cls._meta.sorted_fields
 
