@@ -141,8 +141,8 @@ class ClaimableModel(RescuableModel):
         status = ContentStatus.PENDING if retry and has_left else ContentStatus.FAILED
         noted = Computed(
             "failure",
-            lambda model: with_failure(model, slot("reason")),
-            {"reason": reason_of(reason)},
+            lambda model: with_failure(model, slot(":reason")),
+            {":reason": reason_of(reason)},
         )
         self._end(status, metadata=noted)
 
@@ -172,13 +172,13 @@ class ClaimableModel(RescuableModel):
     ) -> Self | None:
         """Claim a row, if it is pending; `id` makes the query for its id, whose slots are filled
         by what is given."""
-        values = {**given, "lease": seconds}
+        values = {**given, ":lease": seconds}
 
         def make() -> tuple[Any, list[Any]]:
             claim = {
                 "status": ContentStatus.GENERATING,
                 "attempts": cls.attempts + 1,
-                "lease_expires_at": clock_after(cls._database(), "lease"),
+                "lease_expires_at": clock_after(cls._database(), ":lease"),
                 **cls._touched(),
             }
             query: Any = cls.update(claim).where(cls.id == id(), cls.status == _PENDING)
@@ -200,7 +200,7 @@ class ClaimableModel(RescuableModel):
 
     def _fenced(self, **changes: Any) -> None:
         """Write changes to the claimed row, if this attempt at it is still the one."""
-        if not self._update_row(changes, Computed("held", _held, {"attempt": self.attempts})):
+        if not self._update_row(changes, Computed("held", _held, {":attempt": self.attempts})):
             raise LeaseLostError(self.id, self.attempts, self._whereabouts())
 
     def _whereabouts(self) -> str:
@@ -219,9 +219,11 @@ class ClaimableModel(RescuableModel):
 def _held(model: type[ClaimableModel]) -> Any:
     # One that a program without leases has made generating is that program's.
     has_lease = model.lease_expires_at.is_null(False)
-    return (model.status == _GENERATING) & (model.attempts == slot("attempt")) & has_lease
+    return (model.status == _GENERATING) & (model.attempts == slot(":attempt")) & has_lease
 
 
 def _after(name: str, seconds: float) -> Computed:
     """The moment so many seconds from now, by the database's clock."""
-    return Computed(name, lambda model: clock_after(model._database(), name), {name: seconds})
+    return Computed(
+        name, lambda model: clock_after(model._database(), f":{name}"), {f":{name}": seconds}
+    )

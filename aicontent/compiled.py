@@ -89,7 +89,7 @@ def _reader_of(field: Any) -> Callable[[Any], Any] | None:
     if isinstance(field, peewee.ForeignKeyField):
         field = field.rel_field
     plain = peewee.IntegerField, peewee.AutoField, peewee.FloatField, peewee.CharField
-    return None if isinstance(field, plain) else field.python_value
+    return None if type(field) in plain else field.python_value
 
 
 class Statements:

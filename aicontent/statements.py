@@ -81,7 +81,8 @@ class CompiledModel(peewee.Model):
             statements = Statements(database)
             cls._statements = statements
         names = tuple((n, v.key if isinstance(v, Computed) else None) for n, v in values.items())
-        return statements.get((key, names), make)
+        place = cls._meta.schema, cls._meta.table_name  # which a host may change
+        return statements.get((place, key, names), make)
 
     @classmethod
     def _loaded(cls, rows: Iterable[dict[str, Any]]) -> list[Self]:

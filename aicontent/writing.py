@@ -140,14 +140,14 @@ class ValidatedModel(CompiledModel):
         def make() -> tuple[Any, list[Any]]:
             key = cls._meta.primary_key
             query = cls.update({**cls._with_slots(changes), **cls._touched()})
-            query = query.where(key == slot("pk", key))
+            query = query.where(key == slot(":pk", key))
             if condition is not None:
                 query = query.where(condition.build(cls))
             returned = [cls._meta.fields[name] for name in (*computed(changes), "updated_at")]
             return query.returning(*returned), returned
 
         statement = cls._statement(("update", condition and condition.key), changes, make)
-        given = {**given_by(changes), "pk": self._pk, **(condition.given if condition else {})}
+        given = {**given_by(changes), ":pk": self._pk, **(condition.given if condition else {})}
         with constraints_explained(database):
             rows = statement.rows(given)
         if rows:
