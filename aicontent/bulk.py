@@ -52,7 +52,7 @@ class BulkModel(ValidatedModel):
         instances = list(model_list)
         cls.create_many(instance._with_relations() for instance in instances)
         for instance in instances:
-            instance._saved(instance.__data__)
+            instance._saved(instance.__data__, {})
 
     @classmethod
     def bulk_update(

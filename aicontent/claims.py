@@ -82,7 +82,7 @@ class ClaimableModel(RescuableModel):
             other: Any = cls.alias()
             query = other.select(other.id).where(other.status == _PENDING)
             if wanted:
-                query = query.where(other.type.in_([slot(name, cls.type) for name in wanted]))
+                query = query.where(other.type.in_([slot(name) for name in wanted]))
             return cls._skipping_locked(query.order_by(other.created_at, other.id).limit(1))
 
         return cls._claimed("oldest", oldest, wanted, seconds_of(lease, "lease"))

@@ -18,23 +18,16 @@ _MOST = 500
 """Statements that are kept for a binding: an UPDATE is one for each set of columns."""
 
 
+@dataclass(frozen=True, slots=True)
 class Slot:
     """Stands among a statement's values for one that a call brings by this name."""
 
-    def __init__(self, name: str, convert: Callable[[Any], Any] | None = None) -> None:
-        self.name = name
-        self.convert = convert
+    name: str
 
 
-def slot(name: str, field: Any = None) -> Any:
-    """Return the node of a slot, for a query.
-
-    Args:
-        name: by which a call brings the value.
-        field: a field whose way to the driver the value takes; without one it goes as it is.
-    """
-    convert = None if field is None else getattr(field, "parameter", field.db_value)
-    return peewee.Value(Slot(name, convert), converter=False, unpack=False)
+def slot(name: str) -> Any:
+    """Return the node of a slot, for a query; a call brings its value as the driver takes it."""
+    return peewee.Value(Slot(name), converter=False, unpack=False)
 
 
 @dataclass(frozen=True)
@@ -60,36 +53,36 @@ class Statement:
     def __init__(self, query: Any, database: peewee.Database, fields: Sequence[Any]) -> None:
         self._database = database
         self._sql, self._values = query.bind(database).sql()
-        self._readers = [(field.name, _reader_of(field)) for field in fields]
+        self._names = [field.name for field in fields]
+        self._readers = [(f.name, f.python_value) for f in fields if not _is_read_as_it_is(f)]
 
     def rows(self, values: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Execute it and return its rows, by attribute."""
-        given = [
-            value
-            if type(value) is not Slot
-            else values[value.name]
-            if value.convert is None
-            else value.convert(values[value.name])
-            for value in self._values
-        ]
+        given = [values[v.name] if type(v) is Slot else v for v in self._values]
         cursor = self._database.execute_sql(self._sql, given)
         with driver_errors:
-            rows = cursor.fetchall()
-        return [
-            {
-                name: value if read is None or value is None else read(value)
-                for (name, read), value in zip(self._readers, row, strict=True)
-            }
-            for row in rows
-        ]
+            found = cursor.fetchall()
+        rows = [dict(zip(self._names, row, strict=True)) for row in found]
+        for row in rows:
+            for name, read in self._readers:
+                row[name] = read(row[name])
+        return rows
 
 
-def _reader_of(field: Any) -> Callable[[Any], Any] | None:
-    # What the drivers return for these is what Python gets.
+_IDENTITIES = (
+    peewee.Field.adapt,
+    peewee.IntegerField.adapt,
+    peewee.FloatField.adapt,
+    peewee.CharField.adapt,
+)
+"""What leaves a value that a driver returns for such a column as it is."""
+
+
+def _is_read_as_it_is(field: Any) -> bool:
     if isinstance(field, peewee.ForeignKeyField):
         field = field.rel_field
-    plain = peewee.IntegerField, peewee.AutoField, peewee.FloatField, peewee.CharField
-    return None if type(field) in plain else field.python_value
+    kind = type(field)
+    return kind.python_value is peewee.Field.python_value and kind.adapt in _IDENTITIES
 
 
 class Statements:
@@ -99,16 +92,12 @@ class Statements:
         self.database = database
         self._made: dict[Hashable, Statement] = {}
 
-    def get(self, key: Hashable, make: Callable[[], tuple[Any, Sequence[Any]]]) -> Statement:
-        """Return the statement of a key; `make` returns its query and the fields of its rows.
+    def get(self, key: Hashable) -> Statement | None:
+        """Return the statement of a key, if it was made."""
+        return self._made.get(key)
 
-        Two threads may make the same one at once; either will do.
-        """
-        statement = self._made.get(key)
-        if statement is None:
-            query, fields = make()
-            statement = Statement(query, self.database, fields)
-            if len(self._made) >= _MOST:
-                self._made.clear()
-            self._made[key] = statement
-        return statement
+    def keep(self, key: Hashable, statement: Statement) -> None:
+        """Keep a statement. Two threads may make the same one at once; either will do."""
+        if len(self._made) >= _MOST:
+            self._made.clear()
+        self._made[key] = statement

@@ -7,11 +7,10 @@ so that every accepted document reads back equal from both.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable
-from decimal import Decimal
+from typing import Any
 
+from .encoding import encode
 from .errors import ValidationError
 
 MAX_DEPTH = 200
@@ -109,6 +108,47 @@ def decoded_text(document: object, field: str) -> str:
     return text
 
 
+def checked_text(document: object, field: str) -> str:
+    """Check and encode a document.
+
+    Raises:
+        ValidationError: as `check_document`.
+    """
+    if _is_json_alone(document, 0):
+        return decoded_text(document, field)
+    check_document(document, field)
+    return encode(document)
+
+
+_SHORT_INT = 2**63
+
+
+def _is_json_alone(value: object, depth: int) -> bool:
+    """Tell whether a document has nothing but JSON's types, the integers short, as nearly all
+    have: it is checked by its text then, in half the time."""
+    kind = type(value)
+    if kind is dict:
+        items: Any = value.values()  # type: ignore[attr-defined]
+        if not _ONLY_STR.issuperset(map(type, value)):  # type: ignore[call-overload]
+            return False
+    elif kind is list:
+        items = value
+    elif kind is int:
+        return -_SHORT_INT < value < _SHORT_INT  # type: ignore[operator]
+    else:
+        return kind in _OTHERS
+    if depth >= MAX_DEPTH:
+        return False
+    for item in items:
+        if type(item) is not str and not _is_json_alone(item, depth + 1):
+            return False
+    return True
+
+
+_ONLY_STR = {str}
+_OTHERS = {str, float, bool, type(None)}
+
+
 def _check(value: object, depth: int) -> None:
     # Each level prepends its own step to the path only when an error passes through it.
     if isinstance(value, str):
@@ -155,70 +195,3 @@ def _check_depth(depth: int) -> None:
         raise ValidationError(
             "", f"must be nested at most {MAX_DEPTH} levels deep", "a deeper document"
         )
-
-
-def snapshot(document: object) -> str | None:
-    """Return a text that tells whether a document was changed since, whatever was put in."""
-    try:
-        return repr(document)
-    except (RecursionError, ValueError):  # nested too deep, or an integer too long, to be stored
-        return None
-
-
-def encode(document: object) -> str:
-    """Write a checked document as compact JSON text that both backends keep exactly.
-
-    jsonb keeps 1e+23 as the integer 100000000000000000000000, which is not equal to the float;
-    written out with a fractional part it stays that float. Python writes an exponent with a
-    plus sign only for floats of 1e16 and more, so the slow way is taken only for those (and for
-    the rare text that contains "e+").
-    """
-    text = _dumps(document)
-    return _encode_slowly(document) if "e+" in text else text
-
-
-def canonical(document: object) -> str:
-    """Write what was read from either backend as the same text: the keys sorted, as jsonb does
-    not keep their order, and no negative zero, as it has none.
-
-    Raises:
-        ValueError: it holds a number that JSON has not.
-    """
-    text = _dumps_sorted(document)
-    return _encode_slowly(document, sort=True) if "e+" in text or "-0.0" in text else text
-
-
-def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
-    encoder = json.JSONEncoder(
-        ensure_ascii=False,
-        # What is encoded is checked for its depth, or came out of a decoder: it has no cycles.
-        check_circular=False,
-        allow_nan=False,
-        sort_keys=sort_keys,
-        separators=(",", ":"),
-    )
-    make = getattr(json.encoder, "c_make_encoder", None)
-    if make is None:
-        return encoder.encode
-    # What encode() makes anew at each call, for small documents a third of its time.
-    quote = json.encoder.encode_basestring
-    write = make(None, encoder.default, quote, None, ":", ",", sort_keys, False, False)
-    return lambda document: "".join(write(document, 0))
-
-
-_dumps = _encoder(sort_keys=False)
-_dumps_sorted = _encoder(sort_keys=True)
-
-
-def _encode_slowly(value: object, *, sort: bool = False) -> str:
-    if isinstance(value, dict):
-        items = sorted(value.items()) if sort else value.items()
-        pairs = (f"{_dumps(key)}:{_encode_slowly(item, sort=sort)}" for key, item in items)
-        return "{" + ",".join(pairs) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(_encode_slowly(item, sort=sort) for item in value) + "]"
-    if isinstance(value, float):
-        if abs(value) >= 1e16:
-            return f"{Decimal(float.__repr__(value)):f}.0"
-        return float.__repr__(value or 0.0)  # not -0.0
-    return _dumps(value)

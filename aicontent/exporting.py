@@ -14,7 +14,7 @@ from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-d
 from .among import among, parameter
 from .binding import for_database
 from .connection import connected
-from .documents import canonical
+from .encoding import canonical
 from .errors import AIContentError
 from .fields import DocumentField, FractionField, UTCDateTimeField
 

@@ -11,7 +11,8 @@ from typing import Any
 import peewee
 
 from .compiled import Slot
-from .documents import check_document, check_text, encode, kind_of, snapshot
+from .documents import check_document, check_text, checked_text, kind_of
+from .encoding import encode, snapshot
 from .errors import ValidationError
 
 SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
@@ -38,8 +39,8 @@ def clock_after(database: peewee.Database, seconds: str) -> peewee.SQL:
     if isinstance(database, peewee.PostgresqlDatabase):
         sql = "statement_timestamp() + make_interval(secs => %s)"
         return peewee.SQL(sql, (Slot(seconds),))
-    later = SQLITE_NOW.replace("'now'", "'now', ?")
-    return peewee.SQL(later, (Slot(seconds, lambda value: f"{value:+.3f} seconds"),))
+    later = SQLITE_NOW.replace("'now'", "'now', printf('%+.3f seconds', ?)")
+    return peewee.SQL(later, (Slot(seconds),))
 
 
 def to_utc(moment: datetime, field: str) -> datetime:
@@ -185,10 +186,7 @@ class DocumentField(peewee.JSONField):
         return super().db_value(value)  # type: ignore[no-untyped-call]
 
     def parameter(self, value: Any) -> Any:
-        if value is None:
-            return None
-        check_document(value, self.name)
-        return encode(value)
+        return None if value is None else checked_text(value, self.name)
 
 
 def _checking(methods: Any) -> Any:

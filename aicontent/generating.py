@@ -114,7 +114,7 @@ def _is_stored(content: ClaimableModel) -> bool:
     )
     if stored is not None:
         content.__data__ |= stored.__data__
-        content._saved(content.__data__)
+        content._saved(content.__data__, {})
     return stored is not None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -11,11 +11,10 @@ import peewee
 
 from .cleanup import BATCH_SIZE, FAILED_AFTER, Budget, CleanupReport, cleanup
 from .compiled import Computed, slot
-from .documents import check_text
 from .enums import ContentStatus, ContentType
 from .fields import DocumentField, EnumColumn, FractionField, TextColumn, UTCDateTimeField, to_utc
 from .single_flight import SingleFlightModel
-from .usage import one_more
+from .usage import Narrow, one_more
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7
@@ -104,9 +103,8 @@ class AIGeneratedContent(SingleFlightModel):
             ValidationError: the user or the type cannot be one.
         """
         newest_first = (cls.created_at.desc(), cls.id.desc())
-        return (
-            cls.select().where(*cls._of(cls, *cls._asked_for(user, type))).order_by(*newest_first)
-        )
+        asked = cls._asked_for(user, type)
+        return cls.select().where(*cls._same(cls, asked)).order_by(*newest_first)
 
     @classmethod
     def find_reusable_content(
@@ -125,9 +123,20 @@ class AIGeneratedContent(SingleFlightModel):
             ValidationError: an argument cannot be what it should be.
         """
         query: peewee.ModelSelect[Self] = cls._reusable(
-            cls, cls.select(), cls._of(cls, *cls._asked_for(user, type, level)), _moment(now)
+            cls, cls.select(), cls._same(cls, cls._asked_for(user, type, level)), _moment(now)
         )
         return query
+
+    @classmethod
+    def first_reusable(
+        cls, user: Any, type: str, level: str | None = None, now: datetime | None = None
+    ) -> Self | None:
+        """Return the first of `find_reusable_content`, or None. Nothing is marked.
+
+        Args and Raises:
+            As `find_reusable_content`; NotBoundError without a database.
+        """
+        return cls._found(*cls._to_reuse(user, type, level, now))
 
     @classmethod
     def reuse(
@@ -143,15 +152,7 @@ class AIGeneratedContent(SingleFlightModel):
         Returns:
             The content, as it is stored now, or None when nothing can be reused.
         """
-        key, kind, wanted = cls._asked_for(user, type, level)
-        given = {"user": key, "type": kind, "level": wanted, "now": _moment(now)}
-
-        def ids(table: Any, moment: Any) -> Any:
-            level_slot = slot("level") if wanted else None
-            conditions = cls._of(table, slot("user"), slot("type", cls.type), level_slot)
-            return cls._reusable(table, table.select(table.id), conditions, moment)
-
-        return cls._taken(("reuse", bool(wanted)), ids, given)
+        return cls._taken(*cls._to_reuse(user, type, level, now))
 
     @classmethod
     def cleanup(
@@ -227,22 +228,17 @@ class AIGeneratedContent(SingleFlightModel):
     # Pieces of statements
 
     @classmethod
-    def _of(cls, table: Any, user: Any, type: str, level: str | None = None) -> list[Any]:
-        conditions = [table.user == user, table.type == type]
-        return conditions if level is None else [*conditions, table.level == level]
+    def _same(cls, table: Any, asked: dict[str, Any]) -> list[Any]:
+        return [getattr(table, name) == value for name, value in asked.items()]
 
     @classmethod
-    def _asked_for(cls, user: Any, type: str, level: str | None = None) -> tuple[Any, str, Any]:
-        # What no row can have is a mistake, not a miss.
-        key = cls._user_id(user)
-        cls._validate({"user": key, "type": type, "level": level}, partial=True)
-        check_text(level or "", "level")
-        return key, str(type), level or None
+    def _to_reuse(
+        cls, user: Any, type: str, level: str | None, now: datetime | None
+    ) -> tuple[Hashable, Narrow, dict[str, Any]]:
+        asked = cls._asked_for(user, type, level)
 
-    @classmethod
-    def _reusable(cls, table: Any, query: Any, conditions: list[Any], moment: datetime) -> Any:
-        return query.where(
-            *conditions,
-            table.status == ContentStatus.COMPLETED,
-            table.expires_at.is_null() | (table.expires_at > moment),
-        ).order_by(table.usage_count.asc(), table.created_at.desc())
+        def narrow(table: Any, query: Any, moment: Any) -> Any:
+            same = cls._same(table, {name: slot(name) for name in asked})
+            return cls._reusable(table, query, same, moment)
+
+        return "to reuse", narrow, asked | {"now": cls.expires_at.db_value(_moment(now))}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import iscoroutinefunction
 from typing import Any, Self
+
+import peewee
 
 from .claims import LEASE, ClaimableModel
 from .compiled import slot
@@ -28,6 +29,7 @@ from .generating import Generate, ended_by_errors, generate_and_store, is_lost
 from .integrity import in_transaction
 from .reasons import LEASE_RAN_OUT, noted_reason
 from .rescue import MAX_ATTEMPTS, attempts_of
+from .usage import Narrow
 
 WAIT = timedelta(minutes=1)
 """How long to wait for someone else's generating: as long as a learner may be made to."""
@@ -210,30 +212,33 @@ class _Flight:
         return content
 
     def _reused(self) -> Any:
-        def ids(table: Any, now: Any) -> Any:
-            return self.model._reusable(table, table.select(table.id), _same(table), now)
+        def narrow(table: Any, query: Any, now: Any) -> Any:
+            return self.model._reusable(table, query, _same(table), now, _completed(table))
 
-        return self._taken("reuse_request", ids)
+        return self._taken("request", narrow)
 
     def _expired(self) -> Any:
-        def ids(table: Any, now: Any) -> Any:
-            made = table.select(table.id).where(
-                *_same(table), table.status == ContentStatus.COMPLETED
-            )
+        def narrow(table: Any, query: Any, now: Any) -> Any:
+            made = query.where(*_same(table), _completed(table))
             return made.order_by(table.expires_at.desc())
 
-        return self._taken("stale_request", ids)
+        return self._taken("stale request", narrow)
 
-    def _taken(self, key: str, ids: Callable[[Any, Any], Any]) -> Any:
+    def _taken(self, key: str, narrow: Narrow) -> Any:
         # As leases, all is judged by the database's clock.
         given = {name: self.asked[name] for name in ("user", "fingerprint")}
-        return self.model._taken(key, ids, given)
+        return self.model._taken(key, narrow, given)
 
     def _completed(self, id: str) -> Any:
-        def ids(table: Any, now: Any) -> Any:
-            return table.select(table.id).where(table.id == slot("id"))
+        def narrow(table: Any, query: Any, now: Any) -> Any:
+            return query.where(table.id == slot("id"))
 
-        return self.model._taken("completed", ids, {"id": id})
+        return self.model._taken("completed", narrow, {"id": id})
+
+
+def _completed(table: Any) -> Any:
+    # Not by an index of all that is completed: of one request there are few rows.
+    return peewee.fn.COALESCE(table.status, "") == ContentStatus.COMPLETED
 
 
 def _same(table: Any) -> list[Any]:

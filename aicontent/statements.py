@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import peewee
 
@@ -36,12 +36,13 @@ class CompiledModel(peewee.Model):
 
     @classmethod
     def _database(cls) -> peewee.Database:
-        database: peewee.Database | None = cls._meta.database
+        database: Any = cls._meta.get_database_instance()
         if database is None:
             raise NotBoundError(
                 f"{cls.__name__} has no database: call aicontent.bind(database) at start-up"
             )
-        return database
+        found: peewee.Database = database
+        return found
 
     @classmethod
     def _touched(cls) -> dict[str, Any]:
@@ -52,15 +53,27 @@ class CompiledModel(peewee.Model):
         return {"updated_at": clock(database)}
 
     @classmethod
-    def _with_slots(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _ready(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values as the driver takes them, but for those that the database computes:
+        a field may make its value such a one, too."""
+        fields = cls._meta.fields
+        return {
+            name: value
+            if isinstance(value, (Computed, peewee.Node))
+            else _to_driver(fields[name])(value)
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def _with_slots(cls, ready: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values for a statement: slots, what the database computes, and nodes."""
         return {
             name: value.build(cls)
             if isinstance(value, Computed)
             else value
             if isinstance(value, peewee.Node)
-            else slot(name, cls._meta.fields[name])
-            for name, value in values.items()
+            else slot(name)
+            for name, value in ready.items()
         }
 
     @classmethod
@@ -71,26 +84,35 @@ class CompiledModel(peewee.Model):
         make: Callable[[], tuple[Any, Sequence[Any]]],
     ) -> Statement:
         """Return a statement of this binding: made at its first use, kept under its key and the
-        names of its values, and not kept where there is no key, or a node of the caller's own."""
+        names of its values, and not kept where there is no key, or a node of the caller's own.
+
+        `make` returns its query and the fields of its rows.
+        """
         database = cls._database()
-        if key is None or any(isinstance(value, peewee.Node) for value in values.values()):
-            query, fields = make()
-            return Statement(query, database, fields)
         statements: Statements | None = cls.__dict__.get("_statements")
         if statements is None or statements.database is not database:
             statements = Statements(database)
             cls._statements = statements
-        names = tuple((n, v.key if isinstance(v, Computed) else None) for n, v in values.items())
-        place = cls._meta.schema, cls._meta.table_name  # which a host may change
-        return statements.get((place, key, names), make)
+        names: list[Hashable] = []
+        for name, value in values.items():
+            if type(value) is Computed:
+                names.append((name, value.key))
+            elif isinstance(value, peewee.Node):
+                key = None
+            else:
+                names.append(name)
+        # A host may change where the table is.
+        kept_as = key and (cls._meta.schema, cls._meta.table_name, key, *names)
+        statement = statements.get(kept_as)
+        if statement is None:
+            query, fields = make()
+            statement = Statement(query, database, fields)
+            # Another thread may have bound the model anew, while the query was made.
+            if kept_as is not None and cls._database() is database:
+                statements.keep(kept_as, statement)
+        return statement
 
-    @classmethod
-    def _loaded(cls, rows: Iterable[dict[str, Any]]) -> list[Self]:
-        """Return rows as instances, as Peewee would."""
-        instances = []
-        for row in rows:
-            instance = cls.__new__(cls)
-            instance.__data__, instance.__rel__ = row, {}
-            instance._dirty, instance._as_read, instance.is_new = set(), {}, False
-            instances.append(instance)
-        return instances
+
+def _to_driver(field: Any) -> Callable[[Any], Any]:
+    ready: Callable[[Any], Any] = getattr(field, "parameter", field.db_value)
+    return ready

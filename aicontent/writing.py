@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Self, cast
 
 import peewee
 
 from .compiled import Computed, slot
-from .documents import shortened, snapshot
+from .documents import shortened
+from .encoding import snapshot
 from .errors import ContentGoneError, MigrationError, ValidationError
 from .fields import UTCDateTimeField
 from .integrity import constraints_explained
@@ -104,9 +105,10 @@ class ValidatedModel(CompiledModel):
         # A time that is not given is the database's to set: one clock for all writers.
         values = {n: v for n, v in data.items() if v is not None or n not in SET_BY_DATABASE}
         cls._validate(values)
+        ready = cls._ready(values)
 
         def make() -> tuple[Any, list[Any]]:
-            query = cls.insert(cls._with_slots(values))
+            query = cls.insert(cls._with_slots(ready))
             if on_conflict:
                 query = query.on_conflict(**on_conflict)
             returned = [cls._meta.fields[name] for name in (*SET_BY_DATABASE, *computed(values))]
@@ -114,14 +116,12 @@ class ValidatedModel(CompiledModel):
 
         # Peewee would put a default that is missing into the statement, for all rows.
         is_whole = values.keys() >= {field.name for field in cls._meta.defaults}
-        statement = cls._statement(
-            ("insert", bool(on_conflict)) if is_whole else None, values, make
-        )
+        statement = cls._statement(("insert", bool(on_conflict)) if is_whole else None, ready, make)
         with constraints_explained(database):
-            rows = statement.rows(given_by(values))
+            rows = statement.rows(given_by(ready))
         if rows:
             self.__data__ |= {**values, **rows[0]}
-            self._saved(self.__data__)
+            self._saved(self.__data__, ready)
         return bool(rows)
 
     def _with_relations(self) -> dict[str, Any]:
@@ -136,35 +136,53 @@ class ValidatedModel(CompiledModel):
         if self._pk is None:
             raise ValidationError("id", "must be selected too, to write this instance", "None")
         cls._validate(changes, partial=True)
+        ready, key = cls._ready(changes), cast(Any, cls._meta.primary_key)
 
         def make() -> tuple[Any, list[Any]]:
-            key = cls._meta.primary_key
-            query = cls.update({**cls._with_slots(changes), **cls._touched()})
-            query = query.where(key == slot(":pk", key))
+            query = cls.update({**cls._with_slots(ready), **cls._touched()})
+            query = query.where(key == slot(":pk"))
             if condition is not None:
                 query = query.where(condition.build(cls))
             returned = [cls._meta.fields[name] for name in (*computed(changes), "updated_at")]
             return query.returning(*returned), returned
 
-        statement = cls._statement(("update", condition and condition.key), changes, make)
-        given = {**given_by(changes), ":pk": self._pk, **(condition.given if condition else {})}
+        statement = cls._statement(("update", condition and condition.key), ready, make)
+        given = {**given_by(ready), ":pk": key.db_value(self._pk)}
+        given |= condition.given if condition else {}
         with constraints_explained(database):
             rows = statement.rows(given)
         if rows:
             self.__data__ |= {**changes, **rows[0]}
-            self._saved(changes)
+            self._saved(changes, ready)
         return bool(rows)
+
+    @classmethod
+    def _loaded(cls, rows: Iterable[dict[str, Any]]) -> list[Self]:
+        """Return rows as instances, as Peewee would."""
+        if cls.__init__ is not ValidatedModel.__init__:  # a host's, which is to be called
+            instances = [cls(__no_default__=1, **row) for row in rows]
+            for instance in instances:
+                instance._dirty.clear()
+            return instances
+        instances = []
+        for row in rows:
+            instance = cls.__new__(cls)
+            instance.__data__, instance.__rel__ = row, {}
+            instance._dirty, instance._as_read, instance.is_new = set(), {}, False
+            instances.append(instance)
+        return instances
 
     def _gone(self) -> ContentGoneError:
         return ContentGoneError(f"content {self._pk} was deleted; nothing was written")
 
-    def _saved(self, names: Iterable[str]) -> None:
+    def _saved(self, names: Iterable[str], written: Mapping[str, Any]) -> None:
         self.is_new = False
         self._dirty.difference_update(names)
         for name in names:
             value = self.__data__.get(name)
             if isinstance(value, (dict, list)):
-                self._as_read[name] = snapshot(value)
+                text = written.get(name)
+                self._as_read[name] = text if isinstance(text, str) else snapshot(value)
             else:
                 self._as_read.pop(name, None)
 

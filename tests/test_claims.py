@@ -542,7 +542,7 @@ def test_a_row_that_can_neither_be_seen_nor_entered(ask, database):
 def test_a_rollback_frees_what_is_claimed(ask, Content, database):
     ask()
     Content.claim()
-    aicontent.rollback(database)
+    aicontent.rollback(database, steps=2)
     status = database.execute_sql("SELECT status FROM ai_generated_content").fetchone()
     assert status == ("pending",)
 

@@ -338,7 +338,7 @@ def test_a_database_that_is_not_migrated(empty_url):
 
 
 def test_a_database_that_is_not_migrated_to_the_end(url, database):
-    aicontent.rollback(database)
+    aicontent.rollback(database, steps=2)
     status, out, err = run(url)
     assert (status, out) == (1, "")
     assert err == "Error: ai_generated_content is not up to date: run `aicontent migrate`\n"

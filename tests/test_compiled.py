@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import peewee
 import pytest
 
 import aicontent
@@ -14,6 +15,8 @@ from helpers import on_statement
 
 HOT = {
     "create": lambda model, user: model.create(user=user, type="lesson", request_payload={}),
+    "first_reusable": lambda model, user: model.first_reusable(user, "lesson"),
+    "get_by_id": lambda model, user: model.get_by_id(model.get().id),
     "reuse": lambda model, user: model.reuse(user, "lesson"),
     "reuse_of_a_level": lambda model, user: model.reuse(user, "lesson", "A1"),
     "mark_accessed": lambda model, user: model.get().mark_accessed(),
@@ -65,8 +68,9 @@ def test_what_comes_back_is_an_ordinary_instance(store, Content, user):
     expires = datetime.now(UTC) + timedelta(hours=1)
     store(metadata={"tags": ["a"]}, expires_at=expires, validation_score=0.1, topics=[1])
     content = Content.reuse(user, "lesson")
-    loaded = Content.get_by_id(content.id)
-    assert content.__data__ == loaded.__data__
+    loaded = Content.get(Content.id == content.id)  # by Peewee's own way
+    assert content.__data__ == loaded.__data__ == Content.get_by_id(content.id).__data__
+    assert content.__data__ == Content.first_reusable(user, "lesson").__data__
     assert {n: type(v) for n, v in content.__data__.items()} == {
         n: type(v) for n, v in loaded.__data__.items()
     }
@@ -125,3 +129,123 @@ def test_a_subclass_has_statements_of_its_own(store, Content, user):
     lesson = Lesson.reuse(user, "lesson")
     assert (type(lesson), lesson.id, lesson.title) == (Lesson, content.id, "En la cafetería")
     assert type(Content.reuse(user, "lesson")) is Content
+
+
+def test_the_first_reusable_is_that_of_the_query_and_is_not_marked(store, Content, user):
+    store(level="A1", usage_count=2)
+    expected = store(level="A2", usage_count=1)
+    store(level="A2", usage_count=0, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    for level in (None, "A2", ""):
+        first = Content.first_reusable(user, "lesson", level)
+        assert first == Content.find_reusable_content(user, "lesson", level).first() == expected
+    assert Content.first_reusable(user, "lesson", "A1").usage_count == 2
+    assert Content.get_by_id(expected.id).usage_count == 1
+    assert Content.first_reusable(user, "lesson", "C2") is None
+    later = datetime.now(UTC) - timedelta(days=1)
+    assert Content.first_reusable(user, "lesson", now=later).usage_count == 0
+
+
+def test_an_id_that_is_not_there(store, Content):
+    store()
+    with pytest.raises(Content.DoesNotExist, match="no row of the id 'nothing'"):
+        Content.get_by_id("nothing")
+    with pytest.raises(Content.DoesNotExist):
+        Content.get_by_id(peewee.SQL("'nothing'"))
+    with pytest.raises(aicontent.ValidationError, match="NUL"):
+        Content.get_by_id("\0")
+    assert Content.get_or_none(Content.id == "nothing") is None
+
+
+def subclass(Content, **namespace):
+    """A host's own class of the same table."""
+    meta = {"database": Content._meta.database, "table_name": Content._meta.table_name}
+    return type("Own", (Content,), {"Meta": type("Meta", (), meta), **namespace})
+
+
+def test_a_host_that_gives_the_table_another_name(store, Content, user, database):
+    content = store()
+    assert Content.reuse(user, "lesson") == content
+    database.execute_sql("ALTER TABLE ai_generated_content RENAME TO moved")
+    Content._meta.set_table_name("moved")
+    assert Content.reuse(user, "lesson").usage_count == 2
+
+
+def test_fields_of_the_hosts_own(store, Content, user, database):
+    """One of each kind: the name of a value of our own, a reading of its own, an expression."""
+
+    class Shouted(peewee.TextField):
+        def db_value(self, value):
+            return value if value is None else peewee.fn.UPPER(value)
+
+    class Told(peewee.TextField):
+        def python_value(self, value):
+            return "untold" if value is None else value
+
+    class Tenfold(peewee.IntegerField):
+        def adapt(self, value):
+            return value * 10
+
+        def db_value(self, value):
+            return value
+
+    for column in ("pk", "lease", "shouted", "told"):
+        database.execute_sql(f"ALTER TABLE ai_generated_content ADD COLUMN {column} TEXT")
+    database.execute_sql("ALTER TABLE ai_generated_content ADD COLUMN tenfold INTEGER")
+    own = subclass(
+        Content,
+        pk=peewee.TextField(null=True),
+        lease=peewee.TextField(null=True),
+        shouted=Shouted(null=True),
+        told=Told(null=True),
+        tenfold=Tenfold(default=1),
+    )
+    made = own.create(
+        user=user, type="lesson", request_payload={}, pk="key", lease="long", shouted=None
+    )
+    another = own.create(user=user, type="lesson", request_payload={}, shouted="loud")
+    assert own.get_by_id(another.id).shouted == "LOUD"
+    another.shouted = "louder"
+    another.save()
+    assert own.get_by_id(another.id).shouted == "LOUDER"
+    claimed = own.claim(lease=60)
+    assert (claimed.id, claimed.pk, claimed.lease) == (made.id, "key", "long")
+    assert (claimed.told, claimed.tenfold) == ("untold", 10)
+    assert claimed.__data__ == own.get(own.id == made.id).__data__
+    claimed.pk = "another"
+    claimed.save()
+    claimed.complete({})
+    assert own.reuse(user, "lesson").pk == "another"
+
+
+def test_an_init_of_the_hosts_own_is_called(store, Content, user):
+    def begin(self, *args, **values):
+        self.seen = 0
+        super(own, self).__init__(*args, **values)
+
+    own = subclass(Content, __init__=begin)
+    content = store()
+    for found in (own.reuse(user, "lesson"), own.get_by_id(content.id)):
+        assert (found.seen, found.id, found.is_new, found.dirty_fields) == (
+            0,
+            content.id,
+            False,
+            [],
+        )
+
+
+def test_a_proxy_that_goes_to_another_kind_of_database(make_url):
+    proxy = peewee.DatabaseProxy()
+    own = type(
+        "Own",
+        (aicontent.AIGeneratedContent,),
+        {"Meta": type("Meta", (), {"database": proxy, "table_name": "ai_generated_content"})},
+    )
+    with pytest.raises(aicontent.NotBoundError):
+        own.reuse(1, "lesson")
+    for kind in ("sqlite", "postgresql", "sqlite"):
+        database = aicontent.connect(make_url(kind, True))
+        proxy.initialize(database)
+        user = aicontent.for_database(database).user.rel_model.create()
+        content = own.create(user=user.id, type="lesson", status="completed", request_payload={})
+        assert own.reuse(user.id, "lesson") == own.get_by_id(content.id) == content
+        database.close()

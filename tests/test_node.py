@@ -40,6 +40,15 @@ FOR_CLAIMS = (
     "idx_ai_content_in_flight",
     "idx_ai_content_pending",
 )
+PARTIAL_INDEXES = (
+    ("idx_ai_content_failed", '"createdAt"', "failed"),
+    ("idx_ai_content_reuse", '"userId", type, "usageCount", "createdAt" DESC', "completed"),
+    (
+        "idx_ai_content_reuse_level",
+        '"userId", type, level, "usageCount", "createdAt" DESC',
+        "completed",
+    ),
+)
 TRIGGER = "update_ai_generated_content_updated_at"
 
 # The first column names an object; each of the others is a property of it.
@@ -111,11 +120,14 @@ def deliberate_differences() -> dict[str, tuple[Any, Any]]:
             f"constraint ai_generated_content_{column}_check: definition": (None, f"CHECK {rule}")
             for column, rule in checks.items()
         },
-        "index idx_ai_content_failed: definition": (
-            None,
-            "CREATE INDEX idx_ai_content_failed ON public.ai_generated_content "
-            "USING btree (\"createdAt\") WHERE (status = 'failed'::text)",
-        ),
+        **{
+            f"index {name}: definition": (
+                None,
+                f"CREATE INDEX {name} ON public.ai_generated_content "
+                f"USING btree ({columns}) WHERE (status = '{status}'::text)",
+            )
+            for name, columns, status in PARTIAL_INDEXES
+        },
         f"trigger {TRIGGER}: function": (
             "update_updated_at_column",
             "ai_generated_content_set_updated_at",
