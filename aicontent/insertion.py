@@ -88,18 +88,22 @@ class Insertion:
         lines = ("\t".join([_copied(row[index]) for index in kept]) for row in rows)
         columns = ", ".join(f'"{self._columns[index]}"' for index in kept)
         sql = f'COPY "{self._model._meta.table_name}" ({columns}) FROM STDIN'
+        text = "\n".join(lines) + "\n"
         with driver_errors:
             cursor: Any = self._database.cursor()
-            cursor.copy_expert(sql, io.StringIO("\n".join(lines) + "\n"))
+            if hasattr(cursor, "copy_expert"):
+                cursor.copy_expert(sql, io.StringIO(text))
+            else:  # psycopg 3
+                with cursor.copy(sql) as copy:
+                    copy.write(text)
         return True
 
 
 def _may_copy(database: peewee.Database, table: str) -> bool:
-    """Tell whether COPY can be: by psycopg2, in UTF-8, and without row-level security."""
+    """Tell whether COPY can be: in UTF-8, and without row-level security."""
     if isinstance(database, peewee.SqliteDatabase):
         return False
-    cursor: Any = database.cursor()
-    if not hasattr(cursor, "copy_expert") or cursor.connection.encoding != "UTF8":
+    if database.execute_sql("SHOW client_encoding").fetchone()[0] != "UTF8":
         return False
     sql = "SELECT row_security_active(to_regclass(%s)::oid)"
     return not database.execute_sql(sql, (table,)).fetchone()[0]

@@ -15,6 +15,8 @@ import pytest
 import aicontent
 
 KINDS = ("sqlite", "postgresql")
+SCHEME = os.environ.get("AICONTENT_TEST_SCHEME", "postgresql")
+"""That of the URLs: postgresql+psycopg for psycopg 3, which prepares statements."""
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +48,7 @@ class Server:
         self._admin = peewee.PostgresqlDatabase(url)
 
     def url_of(self, name: str) -> str:
-        return urlsplit(self.url)._replace(path=f"/{name}").geturl()
+        return urlsplit(self.url)._replace(path=f"/{name}", scheme=SCHEME).geturl()
 
     def create(self, template: str = "template0") -> str:
         name = f"aicontent_test_{uuid.uuid4().hex}"

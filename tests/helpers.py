@@ -15,6 +15,11 @@ from click.testing import CliRunner
 PYTHON = (sys.executable, "-P")
 
 
+def plain(url: str) -> str:
+    """Return a PostgreSQL URL for those who do not know the scheme that names psycopg 3."""
+    return url.replace("postgresql+psycopg://", "postgresql://")
+
+
 def run_python(code: str, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run code in a process of its own; what it prints is text."""
     return subprocess.run(

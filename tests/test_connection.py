@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+from importlib.util import find_spec
 
 import peewee
 import pytest
 
 import aicontent
 from aicontent.connection import redact
-from helpers import run_together
+from helpers import plain, run_python, run_together
 
 SECRET = "s3cr-et"
 
@@ -42,11 +43,57 @@ def test_in_memory():
 
 def test_postgres_url_forms(server, make_url):
     url = make_url("postgresql")
-    database = aicontent.connect(url.replace("postgresql://", "postgres://"))
+    database = aicontent.connect(plain(url).replace("postgresql://", "postgres://"))
     assert isinstance(database, peewee.PostgresqlDatabase)
     assert database.is_closed()
     assert database.execute_sql("SELECT 1").fetchone() == (1,)
     database.close()
+
+
+PREPARED = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[2].split(",")))  # as if they were not installed
+import aicontent
+database = aicontent.connect(sys.argv[1])
+model = aicontent.for_database(database)
+user = model.user.rel_model.create()
+model.create(user=user, type="lesson", status="completed", request_payload={})
+for _ in range(10):
+    model.reuse(user, "lesson")
+sql = "SELECT count(*) FROM pg_prepared_statements WHERE starts_with(statement, 'UPDATE')"
+print(sys.modules.get("psycopg2") and "psycopg2", *database.execute_sql(sql).fetchone())
+"""
+
+
+@pytest.mark.skipif(find_spec("psycopg") is None, reason="psycopg 3 is not installed")
+@pytest.mark.parametrize(
+    ("scheme", "missing", "expected"),
+    [
+        ("postgresql+psycopg://", "none", "psycopg2 1"),
+        ("postgresql+psycopg://", "psycopg2", "None 1"),
+        ("postgresql://", "psycopg2", "None 0"),
+        ("postgresql://", "none", "psycopg2 0"),
+    ],
+)
+def test_only_the_url_of_psycopg_3_has_statements_prepared(make_url, scheme, missing, expected):
+    url = plain(make_url("postgresql", True)).replace("postgresql://", scheme)
+    ran = run_python(PREPARED, url, missing)
+    assert (ran.stdout.strip(), ran.stderr) == (expected, "")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "missing", "remedy"),
+    [
+        ("postgresql+psycopg://", "psycopg", "pip install 'psycopg[binary]', or use postgresql://"),
+        ("postgresql+psycopg://", "psycopg,psycopg2", "pip install 'psycopg[binary]'"),
+        ("postgresql://", "psycopg,psycopg2", "pip install psycopg2-binary"),
+    ],
+)
+def test_a_driver_that_is_missing(scheme, missing, remedy):
+    ran = run_python(PREPARED, f"{scheme}ada:{SECRET}@127.0.0.1:1/db", missing)
+    assert "DatabaseUnavailableError" in ran.stderr
+    assert remedy in ran.stderr
+    assert SECRET not in ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -125,6 +172,7 @@ def test_no_error_shows_a_password(url):
 def test_redact_keeps_the_rest():
     url = "postgresql://ada:secret@db:5432/app?sslmode=require"
     assert redact(url) == "postgresql://ada@db:5432/app?sslmode=require"
+    assert redact("postgresql+psycopg://ada:x@db/app") == "postgresql+psycopg://ada@db/app"
     assert redact("postgresql://ada:x@/app?host=/run/pg") == "postgresql://ada@/app?host=/run/pg"
     assert redact("sqlite:///content.db") == "sqlite:///content.db"
 

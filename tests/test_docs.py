@@ -14,7 +14,7 @@ from aicontent import AIGeneratedContent
 from aicontent.catalog import Catalog
 from aicontent.check import expected
 from aicontent.migrate import TABLE
-from helpers import PYTHON
+from helpers import PYTHON, plain
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = [field.column_name for field in AIGeneratedContent._meta.sorted_fields]
@@ -105,7 +105,7 @@ def test_the_services_of_embedding(tmp_path, empty_url, monkeypatch, number, cli
 
 
 def open_connections(url: str) -> int:
-    database = peewee.PostgresqlDatabase(url)
+    database = peewee.PostgresqlDatabase(plain(url))
     sql = (
         "SELECT count(*) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"

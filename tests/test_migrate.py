@@ -16,7 +16,7 @@ from peewee_migrate import Router as HostRouter
 import aicontent
 from aicontent.history import MIGRATIONS, applied, available
 from aicontent.migrate import TABLE
-from helpers import run_python, run_together
+from helpers import plain, run_python, run_together
 
 NAMES = available()
 ALL = len(NAMES)
@@ -395,7 +395,7 @@ def test_pw_migrate_runs_the_same_files_into_the_same_history(empty_url):
     aicontent.rollback(database, ALL)
 
     # Peewee's own reader of URLs wants a host; the one among the options wins.
-    pw_url = re.sub(r"^(postgresql://\w+):?@/", r"\1@localhost/", empty_url)
+    pw_url = re.sub(r"^(postgresql://\w+):?@/", r"\1@localhost/", plain(empty_url))
 
     def pw_migrate(command: str) -> None:
         program = Path(sys.executable).parent / "pw_migrate"

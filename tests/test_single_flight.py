@@ -18,7 +18,7 @@ from playhouse.pool import (
 
 import aicontent
 from aicontent import ContentStatus
-from helpers import on_statement
+from helpers import on_statement, plain
 
 HOUR = timedelta(hours=1)
 MADE = {"title": "En la cafetería"}
@@ -292,7 +292,8 @@ def pooled(url):
         return PooledSqliteDatabase(
             path, max_connections=1, pragmas={"foreign_keys": 1}, check_same_thread=False
         )
-    return PooledPostgresqlDatabase(url, max_connections=1)
+    prefers = {"prefer_psycopg3": url.startswith("postgresql+psycopg:")}
+    return PooledPostgresqlDatabase(plain(url), max_connections=1, **prefers)
 
 
 def test_no_connection_is_taken_from_a_pool_while_it_generates_or_waits(url, user):
