@@ -8,6 +8,7 @@ from .enums import ContentStatus, ContentType
 from .errors import (
     AIContentError,
     ContentGoneError,
+    CorruptDocumentError,
     DatabaseUnavailableError,
     DatabaseURLError,
     DuplicateIdError,
@@ -34,6 +35,7 @@ from .model import AIGeneratedContent, User
 from .reclaim import ReclaimReport, reclaim
 from .rescue import RescueReport
 from .stats import Stats, stats
+from .storage import configure
 
 __all__ = [
     "AIContentError",
@@ -42,6 +44,7 @@ __all__ = [
     "ContentGoneError",
     "ContentStatus",
     "ContentType",
+    "CorruptDocumentError",
     "DatabaseURLError",
     "DatabaseUnavailableError",
     "DuplicateIdError",
@@ -66,6 +69,7 @@ __all__ = [
     "ValidationError",
     "bind",
     "check",
+    "configure",
     "connect",
     "export_lines",
     "fingerprint",

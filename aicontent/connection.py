@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 import peewee
 
 from .errors import DatabaseUnavailableError, DatabaseURLError
+from .storage import configure
 
 _FORMS = "sqlite:///file.db, sqlite:////absolute/file.db or postgresql://user:password@host/name"
 _PREPARING = "postgresql+psycopg"
 """The scheme for psycopg 3 by which SQLAlchemy's users know it."""
+_SQLITE_OPTION = re.compile(r"compress_over=\d{1,9}", re.ASCII)
 _RETRY_SECONDS = 0.02
 _SHOWN_OPTIONS = ("host", "hostaddr", "port", "dbname", "user", "sslmode")
 
@@ -29,7 +32,8 @@ def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peew
     is, with all of libpq's options.
 
     Args:
-        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:`, or
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:`, each with
+            `?compress_over=CHARACTERS` if large documents are to be compressed, or
             `postgresql://user:password@host:port/name`; `postgresql+psycopg://…` for psycopg 3,
             which prepares statements on the server: faster, and for a connection that is a
             session of its own, not behind PgBouncer in transaction mode.
@@ -114,8 +118,10 @@ def _sqlite_name(parts: SplitResult) -> str:
             "a SQLite URL has three slashes before a relative file, four before an absolute one: "
             "sqlite:///file.db, sqlite:////absolute/file.db"
         )
-    if parts.query or parts.fragment:
-        raise DatabaseURLError("a SQLite URL takes no options: write ? in a file name as %3F")
+    if parts.fragment or (parts.query and not _SQLITE_OPTION.fullmatch(parts.query)):
+        raise DatabaseURLError(
+            "a SQLite URL takes one option, compress_over=CHARACTERS: write ? in a file name as %3F"
+        )
     return unquote(parts.path[1:])
 
 
@@ -136,6 +142,8 @@ def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Data
         # has written in between; one that takes the lock at its start waits instead.
         lock_type="IMMEDIATE",
     )
+    if parts.query:
+        configure(database, compress_over=int(parts.query.partition("=")[2]))
     try:
         with database.connection_context():
             _write_ahead(database, timeout)

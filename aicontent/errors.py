@@ -140,3 +140,7 @@ class UsersTableError(MigrationError):
 
 class TableConflictError(MigrationError):
     """A table of our name exists that our migrations did not make."""
+
+
+class CorruptDocumentError(AIContentError, ValueError):
+    """A stored document that was compressed cannot be read."""

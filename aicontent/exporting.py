@@ -14,9 +14,11 @@ from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-d
 from .among import among, parameter
 from .binding import for_database
 from .connection import connected
+from .document_field import DocumentField
 from .encoding import canonical
 from .errors import AIContentError
-from .fields import DocumentField, FractionField, UTCDateTimeField
+from .fields import FractionField, UTCDateTimeField
+from .storage import decompressed
 
 _BATCH = 200
 """Rows that are read at once: few enough for documents of 100 KB, and no slower than more."""
@@ -116,7 +118,7 @@ def _unreadable(what: str, error: Exception) -> AIContentError:
 
 def _text_of(database: peewee.Database, field: peewee.Field) -> Any:
     # What the driver's own decoding fails on, it does not tell the row of.
-    if isinstance(field, DocumentField):
+    if isinstance(field, DocumentField) and isinstance(database, peewee.PostgresqlDatabase):
         return field.cast("text")
     if isinstance(field, UTCDateTimeField) and isinstance(database, peewee.PostgresqlDatabase):
         utc = peewee.NodeList((field, peewee.SQL("AT TIME ZONE 'UTC'")))
@@ -127,12 +129,16 @@ def _text_of(database: peewee.Database, field: peewee.Field) -> Any:
 
 def _reader_of(field: Any) -> Callable[[Any], Any] | None:
     if isinstance(field, DocumentField):
-        return json.loads
+        return _document
     if isinstance(field, UTCDateTimeField):
         return _iso
     if isinstance(field, FractionField):
         return field.parameter  # six digits: what the column keeps
     return None
+
+
+def _document(text: str | bytes) -> Any:
+    return json.loads(decompressed(text) if isinstance(text, bytes) else text)
 
 
 def _iso(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -11,8 +10,7 @@ from typing import Any
 import peewee
 
 from .compiled import Slot
-from .documents import check_document, check_text, checked_text, kind_of
-from .encoding import encode, snapshot
+from .documents import check_text, kind_of
 from .errors import ValidationError
 
 SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
@@ -148,56 +146,3 @@ class FractionField(peewee.FieldDatabaseHook, peewee.FloatField):
 
 
 _SMALLEST_REAL = 1.175495e-38
-
-
-class DocumentAccessor(peewee.FieldAccessor):
-    """Remembers how a stored document looked when it was first read from the instance, so that
-    a change made in place (`content.metadata["k"] = 1`) is noticed and saved."""
-
-    def __get__(self, instance: Any, instance_type: Any = None) -> Any:
-        if instance is None:
-            return self.field
-        value = instance.__data__.get(self.name)
-        if isinstance(value, (dict, list)) and self.name not in instance._dirty:
-            instance._as_read.setdefault(self.name, snapshot(value))
-        return value
-
-
-class DocumentField(peewee.JSONField):
-    """A JSON document: jsonb on PostgreSQL, JSON text on SQLite."""
-
-    accessor_class = DocumentAccessor
-    _adapted: tuple[type, ...] = ()
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(dumps=encode, **options)
-
-    def _db_hook(self, database: peewee.Database | None) -> None:
-        super()._db_hook(database)  # type: ignore[misc]
-        if database is not None:
-            self._helper: Any = _checking(database.json_methods)(database)
-        adapter = getattr(database, "_adapter", None)
-        self._adapted = (adapter.json_type, adapter.jsonb_type) if adapter else ()
-
-    def db_value(self, value: Any) -> Any:
-        # Peewee hands a value in again that it has made ready for PostgreSQL's driver.
-        if value is not None and not isinstance(value, (peewee.Node, *self._adapted)):
-            check_document(value, self.name)
-        return super().db_value(value)  # type: ignore[no-untyped-call]
-
-    def parameter(self, value: Any) -> Any:
-        return None if value is None else checked_text(value, self.name)
-
-
-def _checking(methods: Any) -> Any:
-    """The database's JSON methods, with the policy for what an update puts into a document."""
-
-    def checked(method: Callable[..., Any]) -> Callable[..., Any]:
-        def check(self: Any, field: Any, *keys_and_value: Any) -> Any:
-            check_document(keys_and_value[-1], field.name)
-            return method(self, field, *keys_and_value)
-
-        return check
-
-    names = ("set", "insert", "replace", "append", "update")
-    return type("Checking", (methods,), {name: checked(getattr(methods, name)) for name in names})

@@ -12,6 +12,7 @@ from .among import among, parameter
 from .binding import for_database, resolved
 from .catalog import Catalog
 from .connection import connected, settings_lent
+from .document_field import DocumentField
 from .documents import kind_of
 from .errors import (
     DuplicateIdError,
@@ -22,7 +23,7 @@ from .errors import (
 )
 from .insertion import Insertion, Row
 from .integrity import constraints_explained, database_code
-from .lines import Batch, Refused, batches
+from .lines import Batch, Refused, batches, by_column
 from .migrate import TABLE
 
 OnConflict = Literal["error", "skip", "replace"]
@@ -126,6 +127,8 @@ class _Import:
         self._insertion = Insertion(self._model, replace=on_conflict == "replace")
         self._on_conflict = on_conflict
         self._refused = refused
+        fields = enumerate(self._model._meta.sorted_fields)
+        self._documents = [(i, field) for i, field in fields if isinstance(field, DocumentField)]
         catalog = Catalog(database)
         if catalog.relation(TABLE, anywhere=True) is None:
             raise MigrationError(f"there is no table {TABLE}: run `aicontent migrate`")
@@ -147,6 +150,7 @@ class _Import:
             left = stored if self._on_conflict == "skip" else ()
             # In one order, so that two imports of the same ids do not wait for each other.
             chosen = {i: rows[i] for i in sorted(rows) if i not in refused and i not in left}
+            refused |= self._too_large(chosen)
             written, faults = self._written(chosen)
         refused |= faults
         told = batch.refused + [Refused(rows[id][0], reason) for id, reason in refused.items()]
@@ -160,6 +164,19 @@ class _Import:
         if self._refused is not None:
             for line in sorted(told, key=lambda line: line.line):
                 self._refused(line)
+
+    def _too_large(self, rows: dict[str, _Numbered]) -> dict[str, str]:
+        """Make documents what is stored of them; leave rows out where that cannot be."""
+        faults = {}
+        for id, (_, row) in list(rows.items()):
+            try:
+                for place, document in self._documents:
+                    if row[place] is not None:
+                        row[place] = document.kept(row[place])
+            except ValidationError as error:
+                faults[id] = str(by_column(error))
+                del rows[id]
+        return faults
 
     def _written(self, rows: Mapping[str, _Numbered]) -> tuple[set[str], dict[str, str]]:
         """Write rows; return the ids of those that were, and why others could not be."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from .document_field import DocumentField
 from .documents import decoded_text, kind_of, shortened
 from .enums import ContentStatus
 from .errors import ValidationError
-from .fields import DocumentField, UTCDateTimeField, to_utc
+from .fields import UTCDateTimeField, to_utc
 from .insertion import BATCH, Row
 from .model import AIGeneratedContent
 from .validation import validate_row
@@ -53,7 +54,7 @@ def batches(lines: Iterable[bytes], *, for_sqlite: bool) -> Iterator[Batch]:
         try:
             row = found if isinstance(found, str) else reader.row(found)
         except ValidationError as error:
-            row = str(_by_column(error))
+            row = str(by_column(error))
         count = len(batch.rows) + len(batch.refused)
         # The second row of an id is to find the first one stored.
         again = not isinstance(row, str) and row[0] in batch.rows
@@ -68,7 +69,7 @@ def batches(lines: Iterable[bytes], *, for_sqlite: bool) -> Iterator[Batch]:
     yield batch
 
 
-def _by_column(error: ValidationError) -> ValidationError:
+def by_column(error: ValidationError) -> ValidationError:
     """Name what a line has: columns, not the model's attributes."""
     name = re.match(r"\w*", error.field)
     attribute = name[0] if name else ""

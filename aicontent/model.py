@@ -11,8 +11,9 @@ import peewee
 
 from .cleanup import BATCH_SIZE, FAILED_AFTER, Budget, CleanupReport, cleanup
 from .compiled import Computed, slot
+from .document_field import DocumentField
 from .enums import ContentStatus, ContentType
-from .fields import DocumentField, EnumColumn, FractionField, TextColumn, UTCDateTimeField, to_utc
+from .fields import EnumColumn, FractionField, TextColumn, UTCDateTimeField, to_utc
 from .single_flight import SingleFlightModel
 from .usage import Narrow, one_more
 
@@ -56,9 +57,11 @@ class AIGeneratedContent(SingleFlightModel):
     type = EnumColumn(ContentType)
     status = EnumColumn(ContentStatus, default=ContentStatus.PENDING)
 
-    request_payload = DocumentField(column_name="requestPayload")
-    generated_data = DocumentField(column_name="generatedData", null=True)
-    validation_results = DocumentField(column_name="validationResults", null=True)
+    request_payload = DocumentField(column_name="requestPayload", compressible=True)
+    generated_data = DocumentField(column_name="generatedData", null=True, compressible=True)
+    validation_results = DocumentField(
+        column_name="validationResults", null=True, compressible=True
+    )
     metadata = DocumentField(null=True)
 
     level = TextColumn(max_length=10, null=True)
