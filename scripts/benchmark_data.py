@@ -22,6 +22,7 @@ _COLUMNS = ", ".join(f'"{name}"' for name in list(AIGeneratedContent._meta.colum
 """Those of the specification."""
 USERS = 10_000
 START = datetime(2026, 1, 1, tzinfo=UTC)
+MADE_IN = timedelta(days=30)
 """When the first row was made; the others follow, at equal distances, over thirty days."""
 
 _DUE = START + timedelta(days=40)
@@ -46,12 +47,12 @@ def rows(number: int, size: int, groups: int, of_group: int) -> Iterator[tuple[A
             failed, the others expire.
     """
     chance = random.Random(1)  # noqa: S311 - the same rows at each run
-    documents = [_document(chance, size) for _ in range(_DOCUMENTS)]
+    documents = [_text(document(chance, size)) for _ in range(_DOCUMENTS)]
     places = chance.sample(range(number), groups * of_group)
     group_of = {place: index % groups for index, place in enumerate(places)}
     types = [member.value for member in ContentType]
     for place in range(number):
-        created = START + timedelta(days=30) * (place / number)
+        created = START + MADE_IN * (place / number)
         status = chance.choices(("completed", "cached", "pending"), (94, 4, 2))[0]
         expires = created + 365 * _DAY if chance.random() < 0.5 else None
         group = group_of.get(place)
@@ -63,7 +64,7 @@ def rows(number: int, size: int, groups: int, of_group: int) -> Iterator[tuple[A
                 expires = within
         used = chance.randrange(20) if status == "completed" else 0
         yield (
-            _id(chance, created),
+            id_at(chance, created),
             chance.randint(1, USERS),
             chance.choice(types),
             status,
@@ -87,13 +88,16 @@ def rows(number: int, size: int, groups: int, of_group: int) -> Iterator[tuple[A
         )
 
 
-def _id(chance: random.Random, created: datetime) -> str:
+def id_at(chance: random.Random, created: datetime) -> str:
+    """A UUID of version 7 for a row of that moment."""
     moment = int(created.timestamp() * 1000)
     bits = moment << 80 | 7 << 76 | chance.getrandbits(12) << 64 | 2 << 62 | chance.getrandbits(62)
     return str(UUID(int=bits))
 
 
-def _document(chance: random.Random, size: int) -> str:
+def document(chance: random.Random, size: int) -> dict[str, Any]:
+    """Make a lesson of so many characters, as JSON text without white space."""
+
     def words(length: int) -> str:
         letters = string.ascii_lowercase
         return " ".join(
@@ -101,13 +105,17 @@ def _document(chance: random.Random, size: int) -> str:
         )
 
     sections: list[dict[str, str]] = []
-    document = {"title": words(4), "objectives": [words(4), words(5)], "sections": sections}
-    while len(text := json.dumps(document, separators=(",", ":"))) < size - 200:
+    made = {"title": words(4), "objectives": [words(4), words(5)], "sections": sections}
+    while (length := len(_text(made))) < size - 200:
         sections.append({"heading": words(3), "body": words(60)})
     sections.append({"heading": "", "body": ""})
-    missing = size - len(text) - 30
+    missing = size - length - 30
     sections[-1]["body"] = words(max(1, missing // 6))[: max(1, missing)]
-    return json.dumps(document, separators=(",", ":"))
+    return made
+
+
+def _text(made: dict[str, Any]) -> str:
+    return json.dumps(made, separators=(",", ":"))
 
 
 def fill(database: peewee.Database, made: Iterator[tuple[Any, ...]]) -> None:
@@ -124,10 +132,12 @@ def _fill_sqlite(database: peewee.SqliteDatabase, made: Iterator[tuple[Any, ...]
     connection: Any = database.connection()
     connection.execute("PRAGMA synchronous = OFF")
     connection.execute("PRAGMA cache_size = -1000000")
-    connection.execute("BEGIN")
     connection.executemany("INSERT INTO users VALUES (?)", ((n + 1,) for n in range(USERS)))
-    connection.executemany(INSERT, sqlite_rows(made))
-    connection.execute("COMMIT")
+    ready = sqlite_rows(made)
+    while batch := list(islice(ready, 20 * _BATCH)):  # else the log is as large as all of it
+        connection.execute("BEGIN")
+        connection.executemany(INSERT, batch)
+        connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
