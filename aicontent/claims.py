@@ -8,6 +8,7 @@ on is drawn in docs/claims.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any, Self, TypedDict, Unpack
 
@@ -184,7 +185,10 @@ class ClaimableModel(RescuableModel):
             query: Any = cls.update(claim).where(cls.id == id(), cls.status == _PENDING)
             return query.returning(cls), cls._meta.sorted_fields
 
-        rows = cls._statement(("claim", key), values, make).rows(values)
+        database = cls._database()
+        # Whoever cannot read a document, for it is compressed, is not to use up its attempts.
+        with database.atomic() if not database.for_update else nullcontext():
+            rows = cls._statement(("claim", key), values, make).rows(values)
         return next(iter(cls._loaded(rows)), None)
 
     @classmethod

@@ -14,6 +14,8 @@ from typing import Any
 import peewee
 from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-defined]
 
+from .validation import SCHEMA
+
 _MOST = 500
 """Statements that are kept for a binding: an UPDATE is one for each set of columns."""
 
@@ -81,9 +83,10 @@ _IDENTITIES = (
 
 
 def _is_read_as_it_is(field: Any) -> bool:
-    if isinstance(field, peewee.ForeignKeyField):
-        field = field.rel_field
-    kind = type(field)
+    kind = type(field.rel_field if isinstance(field, peewee.ForeignKeyField) else field)
+    # Of a column of the host's own it is not known what the driver returns.
+    if field.column_name not in SCHEMA["properties"]:
+        return False
     return kind.python_value is peewee.Field.python_value and kind.adapt in _IDENTITIES
 
 

@@ -224,7 +224,7 @@ class _SqliteBatches(Batches):
         return int(cursor.rowcount), time.monotonic() - began
 
     def rest(self, took: float) -> None:
-        """Write the log back first: else whoever writes when it has a thousand pages has to."""
+        """Write the log back first: else whoever writes when it is full has to."""
         self._database.execute_sql("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         super().rest(took)
 

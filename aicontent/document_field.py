@@ -10,9 +10,17 @@ import peewee
 
 from .documents import check_document, checked_text
 from .encoding import encode, snapshot
+from .errors import CorruptDocumentError
 from .storage import Storage, decompressed, not_queryable, storage_of
 
 _decode = json.JSONDecoder().raw_decode
+
+
+def _of_compressed(data: bytes) -> Any:
+    try:
+        return json.loads(decompressed(data))
+    except json.JSONDecodeError as error:
+        raise CorruptDocumentError(f"a compressed document is no JSON: {error}") from error
 
 
 class DocumentAccessor(peewee.FieldAccessor):
@@ -33,13 +41,13 @@ class DocumentField(peewee.JSONField):
     may be compressed (see `aicontent.configure`)."""
 
     accessor_class = DocumentAccessor
-    _adapted: tuple[type, ...] = ()
-    _on_sqlite = False
-    _methods: Any = None
 
     def __init__(self, *, compressible: bool = False, **options: Any) -> None:
-        self._compressible = compressible
+        # Of the instance, all of them: a model's alias finds them by way of its field.
+        self._compressible, self._on_sqlite = compressible, False
         self._storage = Storage()
+        self._methods: Any = None
+        self._adapted: tuple[type, ...] = ()
         super().__init__(dumps=encode, **options)
 
     def _db_hook(self, database: peewee.Database | None) -> None:
@@ -71,7 +79,7 @@ class DocumentField(peewee.JSONField):
         if value is None:
             return None
         if isinstance(value, bytes):
-            value = decompressed(value)
+            return _of_compressed(value)
         if self._on_sqlite:
             try:
                 found, end = _decode(value)
@@ -80,6 +88,11 @@ class DocumentField(peewee.JSONField):
             except (TypeError, ValueError):
                 pass  # white space before it, or another kind of value: Peewee knows
         return super().python_value(value)  # type: ignore[no-untyped-call]
+
+    def case_value(self, value: Any) -> Any:
+        if self._on_sqlite and not isinstance(value, peewee.Node):
+            return peewee.Value(self.parameter(value), converter=False)
+        return super().case_value(value)
 
     # What Peewee asks for each look into a document.
 
@@ -93,20 +106,29 @@ class DocumentField(peewee.JSONField):
         self._methods = methods
 
     def _compare(self, lhs: Any, eq_op: str, is_op: str, rhs: Any, as_text: bool) -> Any:
-        if rhs is not None:
-            self._check_queryable()
-            if lhs is self and self._compressible and self._on_sqlite:
-                # Of what another process has compressed SQLite says that it is no JSON.
-                lhs = peewee.fn.json(self)
+        if rhs is not None and lhs is self:
+            lhs = self._as_json()
         return super()._compare(lhs, eq_op, is_op, rhs, as_text)  # type: ignore[misc]
 
     def in_(self, rhs: Any) -> Any:
-        self._check_queryable()
-        return super().in_(rhs)
+        return self._among(peewee.OP.IN, rhs)
 
     def not_in(self, rhs: Any) -> Any:
+        return self._among(peewee.OP.NOT_IN, rhs)
+
+    __lshift__ = in_
+
+    def _among(self, operation: str, documents: Any) -> Any:
+        whole = self._as_json()
+        if whole is not self and not isinstance(documents, peewee.Node):
+            documents = peewee.EnclosedNodeList([self.to_value(each) for each in documents])
+        return peewee.Expression(whole, operation, documents)
+
+    def _as_json(self) -> Any:
+        """Return what a whole document is compared by."""
         self._check_queryable()
-        return super().not_in(rhs)
+        # Of what another process has compressed SQLite then says that it is no JSON.
+        return peewee.fn.json(self) if self._compressible and self._on_sqlite else self
 
     def _check_queryable(self) -> None:
         if self._compressible and self._on_sqlite and self._storage.compress_over is not None:

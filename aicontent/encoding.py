@@ -72,5 +72,5 @@ def _encode_slowly(value: object, *, sort: bool = False) -> str:
     if isinstance(value, float):
         if abs(value) >= 1e16:
             return f"{Decimal(float.__repr__(value)):f}.0"
-        return float.__repr__(value or 0.0)  # not -0.0
+        return float.__repr__((value or 0.0) if sort else value)  # not -0.0
     return dumps(value)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import reduce
 from operator import or_
+from types import NoneType
 from typing import Any
 
 import peewee
 from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-defined]
 
+from .errors import ValidationError
 from .fields import clock
+from .validation import SCHEMA
 from .writing import SET_BY_DATABASE, ValidatedModel
 
 BATCH = 500
@@ -39,7 +43,13 @@ class Insertion:
         fields = model._meta.sorted_fields
         self._columns = [field.column_name for field in fields]
         self._parameters = [(f.name, getattr(f, "parameter", f.db_value)) for f in fields]
-        self._copies = not replace and _may_copy(self._database, model._meta.table_name)
+        self._table = _quoted(model)
+        self._copies = not replace and _may_copy(self._database, self._table)
+        self._of_host = [
+            (place, field.name)
+            for place, field in enumerate(fields)
+            if field.column_name not in SCHEMA["properties"]
+        ]
         self._times = [i for i, field in enumerate(fields) if field.name in SET_BY_DATABASE]
         now = clock(self._database)
         row = dict.fromkeys(model._meta.sorted_field_names)
@@ -60,7 +70,12 @@ class Insertion:
             ValidationError: the first rule that is broken.
         """
         self._model._validate(values)
-        return [parameter(values.get(name)) for name, parameter in self._parameters]
+        row = [parameter(values.get(name)) for name, parameter in self._parameters]
+        for place, name in self._of_host:
+            if isinstance(row[place], peewee.Node):
+                rule = "must be a value among many rows: use create() for this one"
+                raise ValidationError(name, rule, "an expression")
+        return row
 
     def execute(self, rows: Sequence[Row]) -> list[str]:
         """Insert the rows, at most BATCH, and return the ids of those that were written."""
@@ -80,6 +95,8 @@ class Insertion:
 
     def _copy(self, rows: Sequence[Row]) -> bool:
         """Insert the rows by COPY, 1.5 times as fast, and tell whether it could be."""
+        if not all(isinstance(value, _COPIED) for row in rows for value in row):
+            return False
         given = {index for index in self._times for row in rows if row[index] is not None}
         if any(row[index] is None for index in given for row in rows):
             return False  # a column has one default for all rows, or none
@@ -87,7 +104,7 @@ class Insertion:
         kept = [index for index in range(len(self._columns)) if index not in left_out]
         lines = ("\t".join([_copied(row[index]) for index in kept]) for row in rows)
         columns = ", ".join(f'"{self._columns[index]}"' for index in kept)
-        sql = f'COPY "{self._model._meta.table_name}" ({columns}) FROM STDIN'
+        sql = f"COPY {self._table} ({columns}) FROM STDIN"
         text = "\n".join(lines) + "\n"
         with driver_errors:
             cursor: Any = self._database.cursor()
@@ -107,6 +124,14 @@ def _may_copy(database: peewee.Database, table: str) -> bool:
         return False
     sql = "SELECT row_security_active(to_regclass(%s)::oid)"
     return not database.execute_sql(sql, (table,)).fetchone()[0]
+
+
+def _quoted(model: type[ValidatedModel]) -> str:
+    names = (model._meta.schema, model._meta.table_name)
+    return ".".join(f'"{name}"' for name in names if name)
+
+
+_COPIED = (str, int, float, datetime, NoneType)
 
 
 def _copied(value: object) -> str:

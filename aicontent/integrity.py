@@ -8,11 +8,12 @@ from typing import Any
 
 import peewee
 
-from .errors import DuplicateIdError, DuplicateRequestError, UnknownUserError
+from .errors import DuplicateIdError, DuplicateRequestError, MigrationError, UnknownUserError
 
 _SQLITE_TEXTS = {
     "FOREIGN KEY constraint failed": "SQLITE_CONSTRAINT_FOREIGNKEY",
     "UNIQUE constraint failed": "SQLITE_CONSTRAINT_UNIQUE",
+    "CHECK constraint failed": "SQLITE_CONSTRAINT_CHECK",
     "is locked": "SQLITE_BUSY",
     "readonly database": "SQLITE_READONLY",
     "unable to open": "SQLITE_CANTOPEN",
@@ -69,6 +70,10 @@ def _explained(error: peewee.IntegrityError) -> Exception:
     # A host's own unique index is the host's own matter.
     if str(error).endswith("ai_generated_content.id") or name == "ai_generated_content_pkey":
         return DuplicateIdError("id: a row with this id is stored already; leave the id out")
+    if code == "SQLITE_CONSTRAINT_CHECK" and str(error).endswith("_json"):
+        return MigrationError(
+            "this table takes no compressed documents yet: run `aicontent migrate`"
+        )
     if name == "idx_ai_content_in_flight" or str(error).endswith(_IN_FLIGHT):
         return DuplicateRequestError(
             "fingerprint: this user's request is in flight already; request() returns its row"

@@ -45,6 +45,16 @@ class CompiledModel(peewee.Model):
         return found
 
     @classmethod
+    def _builds_as_peewee(cls) -> bool:
+        own: Any = cls
+        base: Any = peewee.Model
+        return (
+            own.select.__func__ is base.select.__func__
+            and own.update.__func__ is base.update.__func__
+            and own.insert.__func__ is base.insert.__func__
+        )
+
+    @classmethod
     def _touched(cls) -> dict[str, Any]:
         # RETURNING comes before SQLite's trigger has run; PostgreSQL's has run by then.
         database = cls._database()
@@ -101,8 +111,11 @@ class CompiledModel(peewee.Model):
                 key = None
             else:
                 names.append(name)
-        # A host may change where the table is.
-        kept_as = key and (cls._meta.schema, cls._meta.table_name, key, *names)
+        meta = cls._meta
+        # A host may change where the table is, and which fields it has, and make queries its way.
+        kept_as = key and (meta.schema, meta.table_name, len(meta.fields), key, *names)
+        if not cls._builds_as_peewee():
+            kept_as = None
         statement = statements.get(kept_as)
         if statement is None:
             query, fields = make()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from weakref import WeakKeyDictionary
 
 import peewee
 
-from .documents import kind_of
+from .documents import kind_of, shortened
 from .errors import AIContentError, CorruptDocumentError, ValidationError
 
 MAX_DOCUMENT_BYTES = 16_000_000
@@ -61,40 +61,50 @@ def storage_of(database: peewee.Database | None) -> Storage:
     return Storage() if database is None else _storages.setdefault(database, Storage())
 
 
-def configure(
-    database: peewee.Database,
-    *,
-    max_document_bytes: int = MAX_DOCUMENT_BYTES,
-    compress_over: int | None = None,
-) -> None:
+class Settings(TypedDict, total=False):
+    """What `configure` sets."""
+
+    max_document_bytes: int
+    compress_over: int | None
+
+
+def configure(database: peewee.Database, **settings: Unpack[Settings]) -> None:
     """Set how this database's documents are stored by this process, from now on.
 
     Args:
         database: what is bound, or will be.
-        max_document_bytes: the most bytes of one document as JSON text; more is refused.
-        compress_over: on SQLite, compress `request_payload`, `generated_data` and
-            `validation_results` of more characters than this, which ends JSON queries on them.
-            None, the default, compresses nothing. PostgreSQL compresses by itself, so it is
-            without effect there. What is compressed is read whatever this says.
+        settings: those to change, the others stay:
+            `max_document_bytes`: the most bytes of one document as JSON text, 16,000,000 at
+            first; more is refused.
+            `compress_over`: on SQLite, compress `request_payload`, `generated_data` and
+            `validation_results` of more characters than this, which ends JSON queries on them;
+            None, as at first, compresses nothing. Without effect on PostgreSQL, which compresses
+            by itself. What is compressed is read whatever this says.
 
     Raises:
-        ValidationError: an argument is no such number.
+        ValidationError: there is no such setting, or it is no such number.
+        UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL, or not initialised.
         AIContentError: zstd is not installed.
     """
-    most = _number("max_document_bytes", max_document_bytes)
-    over = None if compress_over is None else _number("compress_over", compress_over)
-    if over is not None:
+    from .binding import resolved  # by way of the model it needs this module
+
+    database = resolved(database)
+    for name, value in settings.items():
+        if name not in Settings.__annotations__:
+            rule = f"is no setting; there are {', '.join(Settings.__annotations__)}"
+            raise ValidationError(shortened(name), rule, "an unknown name")
+        if not (name == "compress_over" and value is None):
+            _check_number(name, value)
+    if settings.get("compress_over") is not None and isinstance(database, peewee.SqliteDatabase):
         _zstd()
-    if isinstance(database, peewee.Proxy):
-        database = database.obj
     storage = storage_of(database)
-    storage.max_document_bytes, storage.compress_over = most, over
+    for name, value in settings.items():
+        setattr(storage, name, value)
 
 
-def _number(name: str, value: int) -> int:
+def _check_number(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValidationError(name, "must be an int, not negative", kind_of(value))
-    return value
 
 
 def decompressed(data: bytes) -> str:
@@ -119,7 +129,8 @@ def _zstd() -> Any:
         except ModuleNotFoundError:
             continue
     raise AIContentError(
-        "compressed documents need zstd: pip install 'aicontent[compress]' (or backports.zstd)"
+        "compressed documents need zstd: pip install 'aicontent[compress]' (Python 3.14 brings it, "
+        "unless it was built without)"
     )
 
 

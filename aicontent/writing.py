@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Self, cast
 
 import peewee
 
 from .compiled import Computed, slot
+from .document_field import DocumentAccessor, DocumentField
 from .documents import shortened
 from .encoding import snapshot
 from .errors import ContentGoneError, MigrationError, ValidationError
@@ -16,6 +18,7 @@ from .integrity import constraints_explained
 from .statements import CompiledModel, computed, given_by
 from .validation import validate_row
 
+_ACCESSORS = {peewee.FieldAccessor, peewee.ForeignKeyAccessor, DocumentAccessor}
 SET_BY_DATABASE = ("created_at", "updated_at")
 
 
@@ -157,9 +160,16 @@ class ValidatedModel(CompiledModel):
         return bool(rows)
 
     @classmethod
+    def _is_filled_plainly(cls) -> bool:
+        """Tell whether there is neither a constructor nor an accessor of a host's own."""
+        return cls.__init__ is ValidatedModel.__init__ and _has_known_accessors(
+            cls, len(cls._meta.fields)
+        )
+
+    @classmethod
     def _loaded(cls, rows: Iterable[dict[str, Any]]) -> list[Self]:
         """Return rows as instances, as Peewee would."""
-        if cls.__init__ is not ValidatedModel.__init__:  # a host's, which is to be called
+        if not cls._is_filled_plainly():
             instances = [cls(__no_default__=1, **row) for row in rows]
             for instance in instances:
                 instance._dirty.clear()
@@ -181,7 +191,8 @@ class ValidatedModel(CompiledModel):
         for name in names:
             value = self.__data__.get(name)
             if isinstance(value, (dict, list)):
-                text = written.get(name)
+                is_document = isinstance(self._meta.fields[name], DocumentField)
+                text = written.get(name) if is_document else None
                 self._as_read[name] = text if isinstance(text, str) else snapshot(value)
             else:
                 self._as_read.pop(name, None)
@@ -225,3 +236,9 @@ class ValidatedModel(CompiledModel):
     @staticmethod
     def _user_id(user: Any) -> Any:
         return user.get_id() if isinstance(user, peewee.Model) else user
+
+
+@lru_cache(maxsize=100)
+def _has_known_accessors(model: type[ValidatedModel], _: int) -> bool:
+    # It is asked for each row; the number of fields changes when a host adds one.
+    return all(field.accessor_class in _ACCESSORS for field in model._meta.sorted_fields)

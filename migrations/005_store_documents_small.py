@@ -5,7 +5,7 @@ times faster than its default; what is stored already stays as it is. On SQLite 
 document compressed by zstd, which a program has to ask for.
 """
 
-from peewee import IntegrityError, SqliteDatabase
+from peewee import IntegrityError, OperationalError, SqliteDatabase
 
 TABLE = "ai_generated_content"
 DOCUMENTS = (
@@ -30,7 +30,7 @@ def migrate(migrator, database, *, fake=False):
     if fake:  # peewee-migrate replays it, on a database that answers nothing
         return
     if isinstance(database, SqliteDatabase):
-        _change_checks(migrator, database, BEFORE, AFTER)
+        migrator.run(_change_checks, database, BEFORE, AFTER)
     else:
         _choose(migrator, database, "lz4")
 
@@ -41,7 +41,7 @@ def rollback(migrator, database, *, fake=False):
         return
     if isinstance(database, SqliteDatabase):
         _refuse_compressed(database)
-        _change_checks(migrator, database, AFTER, BEFORE)
+        migrator.run(_change_checks, database, AFTER, BEFORE)
     else:
         _choose(migrator, database, "default")
 
@@ -55,22 +55,59 @@ def _choose(migrator, database, method):
     migrator.sql(f'ALTER TABLE "{TABLE}" {changes}')
 
 
-def _change_checks(migrator, database, old, new):
-    # SQLite has no statement for it. This is the way that its documentation gives for changes
-    # that no stored value depends on (lang_altertable.html, section 7); the other one, a copy
-    # of the table, would take its size again, and hours where it is large.
-    (version,) = database.execute_sql("PRAGMA schema_version").fetchone()
-    migrator.sql("PRAGMA writable_schema = ON")
+def _change_checks(database, old, new):
+    # SQLite has no statement for it.
+    (sql,) = database.execute_sql(
+        "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (TABLE,)
+    ).fetchone()
     for column in COMPRESSED:
-        migrator.sql(
-            "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = ?",
-            old.format(column=column),
-            new.format(column=column),
-            TABLE,
-        )
+        sql = sql.replace(old.format(column=column), new.format(column=column))
+    database.execute_sql("PRAGMA writable_schema = ON")
+    try:
+        _write_schema(database, sql)
+    except OperationalError as error:
+        if "may not be modified" not in str(error):
+            raise
+        _copy_table(database, sql)  # a defensive SQLite, as that of macOS
+    finally:
+        database.execute_sql("PRAGMA writable_schema = RESET")
+
+
+def _write_schema(database, sql):
+    """Change the table's definition alone, as SQLite's documentation has it for changes that no
+    stored value depends on (lang_altertable.html, section 7)."""
+    (version,) = database.execute_sql("PRAGMA schema_version").fetchone()
+    database.execute_sql(
+        "UPDATE sqlite_master SET sql = ? WHERE type = 'table' AND name = ?", (sql, TABLE)
+    )
     # Each connection, this one too, is to read the schema anew.
-    migrator.sql(f"PRAGMA schema_version = {version + 1}")
-    migrator.sql("PRAGMA writable_schema = RESET")
+    database.execute_sql(f"PRAGMA schema_version = {version + 1}")
+
+
+def _copy_table(database, sql):
+    """Make the table anew: it takes its size again, and its time."""
+    dependents = database.execute_sql(
+        "SELECT DISTINCT other.name FROM sqlite_master AS other, "
+        "pragma_foreign_key_list(other.name) AS key "
+        "WHERE other.type = 'table' AND other.name <> ? AND lower(key.\"table\") = ?",
+        (TABLE, TABLE),
+    ).fetchall()
+    if dependents:  # dropping the old table would let their rows cascade
+        names = ", ".join(name for (name,) in dependents)
+        raise IntegrityError(
+            f"this SQLite is defensive, so that {TABLE} has to be made anew, but tables reference "
+            f"it ({names}): migrate with SQLITE_DBCONFIG_DEFENSIVE off"
+        )
+    others = database.execute_sql(
+        "SELECT sql FROM sqlite_master WHERE tbl_name = ? AND type <> 'table' AND sql NOT NULL",
+        (TABLE,),
+    ).fetchall()
+    database.execute_sql(sql.replace(f'CREATE TABLE "{TABLE}"', f'CREATE TABLE "{TABLE}_new"', 1))
+    database.execute_sql(f'INSERT INTO "{TABLE}_new" SELECT * FROM "{TABLE}"')
+    database.execute_sql(f'DROP TABLE "{TABLE}"')
+    database.execute_sql(f'ALTER TABLE "{TABLE}_new" RENAME TO "{TABLE}"')
+    for (each,) in others:
+        database.execute_sql(each)
 
 
 def _refuse_compressed(database):

@@ -111,7 +111,7 @@ def main(
     directory: Path | None,
 ) -> None:
     """Measure the hot paths, storage, export and import, cleanup and claims, on SQLite and on
-    PostgreSQL, beside the alternatives: two hours and 60 GB of disk, or --quick."""
+    PostgreSQL, beside the alternatives: three hours and 60 GB of disk, or --quick."""
     scale = dict(_QUICK if quick else _FULL)
     if sizes:
         most = max(sizes)

@@ -104,8 +104,15 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
     show_default=True,
     help="What becomes of a line whose id is stored already.",
 )
+@click.option(
+    "--max-document-bytes",
+    type=click.IntRange(min=1),
+    help="Take larger documents too; 16,000,000 bytes by default.",
+)
 @wait_option
-def import_command(name: str, url: str, on_conflict: OnConflict, wait: float) -> None:
+def import_command(
+    name: str, url: str, on_conflict: OnConflict, max_document_bytes: int | None, wait: float
+) -> None:
     """Store the content that the JSON lines of FILE hold; of the standard input without one.
 
     Lines that cannot be stored are named, the others go in, and the exit status is then 1. An
@@ -114,6 +121,8 @@ def import_command(name: str, url: str, on_conflict: OnConflict, wait: float) ->
     if name == "-" and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("give a FILE, or lines on the standard input")
     database = open_database(url, wait=wait)
+    if max_document_bytes is not None:
+        aicontent.configure(database, max_document_bytes=max_document_bytes)
     with sys.stdin.buffer if name == "-" else open(name, "rb") as file:
         _import(file, database, on_conflict)
 

@@ -249,3 +249,87 @@ def test_a_proxy_that_goes_to_another_kind_of_database(make_url):
         content = own.create(user=user.id, type="lesson", status="completed", request_payload={})
         assert own.reuse(user.id, "lesson") == own.get_by_id(content.id) == content
         database.close()
+
+
+def test_a_select_of_the_hosts_own_is_asked_each_time(store, Content, user):
+    """As one that shows each tenant its own rows."""
+    seen = ["lesson"]
+
+    def select(cls, *fields):
+        return super(own, cls).select(*fields).where(cls.type == seen[0])
+
+    own = subclass(Content, select=classmethod(select))
+    content = store()
+    assert own.get_by_id(content.id).id == own.first_reusable(user, "lesson").id == content.id
+    seen[0] = "cultural_content"
+    with pytest.raises(own.DoesNotExist):
+        own.get_by_id(content.id)
+    assert own.first_reusable(user, "lesson") is None
+
+
+def test_what_the_hosts_fields_hold_is_read_as_peewee_does(database, Content, user, kind):
+    class Lower(peewee.FieldAccessor):
+        def __set__(self, instance, value):
+            super().__set__(instance, value and value.lower())
+
+    class Lowered(peewee.TextField):
+        accessor_class = Lower
+
+    class Listed(peewee.TextField):
+        def db_value(self, value):
+            return value if value is None else ",".join(value)
+
+        def python_value(self, value):
+            return value if value is None else value.split(",")
+
+    types = {"code": "UUID", "price": "NUMERIC"} if kind == "postgresql" else {}
+    for column in ("code", "price", "lowered", "listed"):
+        database.execute_sql(
+            f"ALTER TABLE ai_generated_content ADD COLUMN {column} {types.get(column, 'TEXT')}"
+        )
+    own = subclass(
+        Content,
+        code=peewee.CharField(null=True),
+        price=peewee.FloatField(null=True),
+        lowered=Lowered(null=True),
+        listed=Listed(null=True),
+    )
+    code = "01a20f53-0000-7000-8000-000000000000"
+    row = {"user": user, "type": "lesson", "request_payload": {}, "code": code, "price": 1.5}
+    content = own.create(**row, lowered="ABC", listed=["a", "b"])
+    assert not content.is_dirty()
+    ids = [content.id, *own.create_many([row | {"lowered": "ABC", "listed": ["a", "b"]}])]
+    for id in ids:
+        found = own.get_by_id(id)
+        assert found.__data__ == own.get(own.id == id).__data__
+        assert (found.code, found.price, found.lowered) == (code, 1.5, "abc")
+        assert (found.listed, type(found.price)) == (["a", "b"], float)
+    own.update(listed=["other"]).where(own.id == content.id).execute()
+    content.metadata = {"n": 1}
+    content.save()
+    assert own.get_by_id(content.id).listed == ["other"]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_many_rows_go_to_the_schema_of_the_model(Content, user, database):
+    database.execute_sql("CREATE SCHEMA other")
+    database.execute_sql(
+        "CREATE TABLE other.ai_generated_content (LIKE ai_generated_content INCLUDING ALL)"
+    )
+    own = subclass(Content)
+    own._meta.schema = "other"
+    own.create_many([{"user": user, "type": "lesson", "request_payload": {}}])
+    assert (own.select().count(), Content.select().count()) == (1, 0)
+
+
+def test_an_expression_among_many_rows_is_refused(Content, user, database):
+    class Shouted(peewee.TextField):
+        def db_value(self, value):
+            return value if value is None else peewee.fn.UPPER(value)
+
+    database.execute_sql("ALTER TABLE ai_generated_content ADD COLUMN shouted TEXT")
+    own = subclass(Content, shouted=Shouted(null=True))
+    row = {"user": user, "type": "lesson", "request_payload": {}}
+    with pytest.raises(aicontent.ValidationError, match=r"row 2: shouted: .* use create\(\)"):
+        own.create_many([row, row | {"shouted": "loud"}])
+    assert own.select().count() == 0

@@ -13,6 +13,7 @@ import aicontent
 from aicontent import AIGeneratedContent
 from aicontent.catalog import Catalog
 from aicontent.check import expected
+from aicontent.history import available
 from aicontent.migrate import TABLE
 from helpers import PYTHON, plain
 
@@ -152,3 +153,14 @@ def test_what_the_migrations_make_is_what_the_model_says(database):
     (key,) = database.get_foreign_keys(TABLE)
     assert (key.column, key.dest_table, key.dest_column) == ("userId", "users", "id")
     assert AIGeneratedContent.user.on_delete == key.on_delete == "CASCADE"
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_the_indexes_that_are_built_before_the_migration(database):
+    aicontent.rollback(database, steps=len(available()) - 3)
+    text = (ROOT / "docs/operations.md").read_text("utf-8")
+    statements = re.findall(r"CREATE INDEX CONCURRENTLY[^;]+;", text)
+    for statement in statements:
+        database.execute_sql(statement)
+    aicontent.migrate(database)
+    assert (len(statements), aicontent.check(database)) == (2, [])

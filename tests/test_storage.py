@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
 import peewee
 import pytest
 
 import aicontent
+from aicontent.storage import storage_of
 from helpers import run_here, run_python
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 BIG = {"title": "En la cafetería", "sections": [{"body": "¿Me trae la cuenta? " * 20}] * 50}
 SMALL = {"title": "no"}
@@ -64,6 +72,10 @@ def test_every_way_in_compresses(compressing, Content, user):
     Content.update(generated_data=BIG).where(Content.generated_data.is_null()).execute()
     Content.request(user, "lesson", BIG)
     Content.claim().complete(BIG)
+    stored_one = Content.get_by_id("plain")
+    stored_one.validation_results = BIG
+    Content.bulk_update([stored_one], ["validation_results"])
+    assert Content.get_by_id("plain").validation_results == BIG
     Content.get_or_generate(user, "lesson", {"n": 1}, lambda content: BIG)
     assert [kind for kind, _ in stored(compressing)].count("blob") >= 5
     for content in Content.select():
@@ -77,6 +89,7 @@ LOOKS = {
     "not_whole": lambda field: field != BIG,
     "in": lambda field: field.in_([BIG]),
     "not_in": lambda field: field.not_in([BIG]),
+    "among": lambda field: field << [BIG],
     "contains": lambda field: field.contains(SMALL),
     "has_key": lambda field: field.has_key("title"),
     "length": lambda field: field.length() == 2,
@@ -95,13 +108,13 @@ def test_a_query_into_what_may_be_compressed_is_refused(compressing, Content, st
         Content.update(generated_data=path.set("x")).execute()
     assert Content.select().where(Content.topics == ["x"]).count() == 0
     assert Content.select().where(Content.generated_data.is_null()).count() == 0
-    aicontent.configure(compressing)  # back to none
+    aicontent.configure(compressing, compress_over=None)
     assert Content.update(generated_data=SMALL).execute() == 1
     assert Content.select().where(Content.generated_data["title"] == "no").count() == 1
 
 
 @on_sqlite
-@pytest.mark.parametrize("name", ["path", "whole", "not_whole", "text"])
+@pytest.mark.parametrize("name", ["path", "whole", "not_whole", "in", "among", "not_in", "text"])
 def test_a_process_that_does_not_compress_reads_and_gets_no_wrong_answer(
     url, store, database, name
 ):
@@ -165,6 +178,102 @@ except aicontent.AIContentError as error:
         assert "pip install 'aicontent[compress]'" in ran.stdout, ran.stderr
 
 
+CLAIM = """
+import sys
+import aicontent
+model = aicontent.for_database(aicontent.connect(sys.argv[1]))
+sys.modules.update(dict.fromkeys(("backports.zstd", "compression.zstd")))
+for _ in range(4):
+    try:
+        model.claim()
+    except aicontent.AIContentError as error:
+        print(error)
+"""
+
+
+@on_sqlite
+def test_a_worker_without_zstd_uses_up_no_attempts(compressing, Content, url, user):
+    Content.request(user, "lesson", BIG)
+    ran = run_python(CLAIM, url)
+    assert ran.stdout.count("need zstd") == 4, ran.stderr
+    claimed = Content.claim()
+    assert (claimed.attempts, claimed.request_payload) == (1, BIG)
+
+
+def test_settings_that_are_not_named_stay(database):
+    aicontent.configure(database, compress_over=100)
+    aicontent.configure(database, max_document_bytes=50)
+    assert vars(storage_of(database)) == {"compress_over": 100, "max_document_bytes": 50}
+    with pytest.raises(aicontent.ValidationError, match="compress: is no setting; there"):
+        aicontent.configure(database, compress=True)
+    proxy = peewee.DatabaseProxy()
+    for nothing in (proxy, "sqlite:///x.db", None):
+        with pytest.raises(aicontent.UnsupportedDatabaseError):
+            aicontent.configure(nothing, compress_over=1)
+    proxy.initialize(database)
+    aicontent.configure(proxy, compress_over=None)
+    assert storage_of(database).compress_over is None
+
+
+def test_a_query_by_an_alias_looks_into_documents_too(database, Content, store, kind):
+    content = store(metadata={"k": 1}, generated_data=SMALL)
+    other = Content.alias()
+    query = Content.select().join(other, on=(Content.id == other.id))
+    for condition in (
+        other.metadata["k"] == 1,
+        other.metadata.has_key("k"),
+        other.generated_data == SMALL,
+        other.generated_data.in_([SMALL]),
+    ):
+        assert [each.id for each in query.where(condition)] == [content.id]
+    if kind == "sqlite":
+        aicontent.configure(database, compress_over=500)
+        with pytest.raises(aicontent.AIContentError, match="may be compressed"):
+            query.where(other.generated_data == BIG).count()
+
+
+@on_sqlite
+def test_compressing_before_the_table_admits_it(compressing, store):
+    aicontent.rollback(compressing)
+    with pytest.raises(aicontent.MigrationError, match="takes no compressed documents yet"):
+        store(generated_data=BIG)
+    lines = [b'{"id":"x","userId":1,"type":"lesson","requestPayload":{"t":"%s"}}' % (b"x" * 600)]
+    with pytest.raises(aicontent.MigrationError, match="run `aicontent migrate`"):
+        aicontent.import_lines(compressing, lines)
+
+
+DEFENSIVE = """
+import sqlite3, sys
+import peewee, aicontent
+database = aicontent.connect(sys.argv[1])
+connection = database.connection()
+connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+database.execute_sql("PRAGMA foreign_keys = 1")
+try:
+    print(len(aicontent.migrate(database)), aicontent.check(database))
+except aicontent.MigrationError as error:
+    print(error)
+print(*database.execute_sql("PRAGMA foreign_key_check").fetchall())
+"""
+
+
+@on_sqlite
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 cannot set this before")
+def test_a_defensive_sqlite_has_the_table_made_anew(url, database, Content, store):
+    content = store()
+    aicontent.rollback(database)
+    database.execute_sql(
+        "CREATE TABLE o (id TEXT REFERENCES ai_generated_content ON DELETE CASCADE)"
+    )
+    database.execute_sql("INSERT INTO o VALUES (?)", (content.id,))
+    assert "but tables reference it (o)" in run_python(DEFENSIVE, url).stdout
+    assert database.execute_sql("SELECT count(*) FROM o").fetchone() == (1,)
+    database.execute_sql("DROP TABLE o")
+    ran = run_python(DEFENSIVE, url)
+    assert ran.stdout == "1 []\n\n", ran.stderr
+    assert Content.get_by_id(content.id) == content
+
+
 @on_sqlite
 def test_what_only_looks_compressed(database, Content, store):
     content = store()
@@ -173,6 +282,10 @@ def test_what_only_looks_compressed(database, Content, store):
         Content.get_by_id(content.id)
     with pytest.raises(aicontent.AIContentError, match=f"content {content.id} cannot be read"):
         list(aicontent.export_lines(database))
+    none = zstd.compress(b"no JSON")
+    database.execute_sql('UPDATE ai_generated_content SET "generatedData" = ?', (none,))
+    with pytest.raises(aicontent.CorruptDocumentError, match="is no JSON"):
+        Content.get_by_id(content.id)
     for value in ("x'00'", "x'28b52ffe'", "'{'"):
         with pytest.raises(peewee.IntegrityError):
             database.execute_sql(f'UPDATE ai_generated_content SET "generatedData" = {value}')
