@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
@@ -57,31 +55,6 @@ def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peew
         # Peewee and libpq know the scheme by its lower case alone.
         return _postgresql("postgresql" + url[url.index("://") :], parts, timeout)
     raise DatabaseURLError(f"unknown scheme in the database URL: use {_FORMS}")
-
-
-@contextmanager
-def connected(database: peewee.Database) -> Iterator[None]:
-    """Have a connection, and leave it open only if it was (connection_context would close it)."""
-    opened = database.connect(reuse_if_open=True)
-    try:
-        yield
-    finally:
-        if opened:
-            database.close()
-
-
-@contextmanager
-def settings_lent(database: peewee.Database, **pragmas: int) -> Iterator[None]:
-    """Have a SQLite connection with these settings, and give it its own back."""
-    lent: Any = database
-    before = {name: lent.pragma(name) for name in pragmas}
-    try:
-        for name, value in pragmas.items():
-            lent.pragma(name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            lent.pragma(name, value)
 
 
 def redact(url: str) -> str:

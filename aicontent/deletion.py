@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import peewee
 
 from .among import among, parameter
-from .connection import settings_lent
 from .integrity import database_code
+from .lending import settings_lent
 
 if TYPE_CHECKING:
     from .model import AIGeneratedContent

@@ -13,11 +13,11 @@ from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-d
 
 from .among import among, parameter
 from .binding import for_database
-from .connection import connected
 from .document_field import DocumentField
 from .encoding import canonical
 from .errors import AIContentError
 from .fields import FractionField, UTCDateTimeField
+from .lending import connected
 from .storage import decompressed
 
 _BATCH = 200

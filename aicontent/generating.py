@@ -11,10 +11,10 @@ from typing import Any
 import peewee
 
 from .claims import ClaimableModel
-from .connection import connected
 from .documents import kind_of
 from .enums import ContentStatus
 from .errors import LeaseLostError, ValidationError
+from .lending import connected
 
 Costs = Mapping[str, Any]
 Generate = Callable[[Any], dict[str, Any] | tuple[dict[str, Any], Costs]]

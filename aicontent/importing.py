@@ -11,7 +11,6 @@ import peewee
 from .among import among, parameter
 from .binding import for_database, resolved
 from .catalog import Catalog
-from .connection import connected, settings_lent
 from .document_field import DocumentField
 from .documents import kind_of
 from .errors import (
@@ -23,8 +22,9 @@ from .errors import (
 )
 from .insertion import Insertion, Row
 from .integrity import constraints_explained, database_code
+from .lending import connected, settings_lent
 from .lines import Batch, Refused, batches, by_column
-from .migrate import TABLE
+from .migrating import TABLE
 
 OnConflict = Literal["error", "skip", "replace"]
 

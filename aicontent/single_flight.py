@@ -14,7 +14,6 @@ import peewee
 
 from .claims import LEASE, ClaimableModel
 from .compiled import slot
-from .connection import connected
 from .documents import kind_of
 from .durations import Duration, seconds_of
 from .enums import ContentStatus
@@ -27,6 +26,7 @@ from .errors import (
 )
 from .generating import Generate, ended_by_errors, generate_and_store, is_lost
 from .integrity import in_transaction
+from .lending import connected
 from .reasons import LEASE_RAN_OUT, noted_reason
 from .rescue import MAX_ATTEMPTS, attempts_of
 from .usage import Narrow

@@ -51,7 +51,7 @@ _QUICK: dict[str, Any] = {
     "sizes": (1_000, 3_000),
     "rounds": 2,
     "calls": 10,
-    "rows": 2_000,
+    "rows": 3_000,
     "stored": 100,
     "due": 100,
     "imported": 500,
@@ -139,27 +139,28 @@ def _measure(
     parts: tuple[str, ...],
     text: Path | None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number in scale["sizes"] if "hot" in parts else ():
+    for number in scale["sizes"]:
+        of_indexes = "indexes" in parts and number == scale["rows"]
+        if not ("hot" in parts or of_indexes):
+            continue
         with _databases(kind, server, folder, 1) as (url,):
             _fill(url, number, groups=1, due=0)
-            hot = benchmark_hot.measure(url, SIZE, scale["rounds"], scale["calls"])
-        click.echo(f"{kind}: the hot paths, {number:,} rows of {SIZE:,} characters")
-        click.echo("\n".join(benchmark_hot.table(hot)))
-        yield "hot", {"rows": number, "microseconds": hot}
+            click.echo(f"{kind}: {number:,} rows of {SIZE:,} characters, µs a call")
+            if "hot" in parts:
+                hot = benchmark_hot.measure(url, SIZE, scale["rounds"], scale["calls"])
+                click.echo("\n".join(benchmark_hot.table(hot)))
+                yield "hot", {"rows": number, "microseconds": hot}
+            if of_indexes:
+                click.echo(benchmark_indexes.HEADING)
+                for index in benchmark_indexes.measure(url, SIZE, 5, scale["calls"]):
+                    click.echo(benchmark_indexes.line(index))
+                    yield "indexes", index
     if "storage" in parts:
         click.echo(f"{kind}: stored documents\n{benchmark_storage.HEADING}")
         with _databases(kind, server, folder, 1) as (url,):
             for stored in benchmark_storage.measure(url, scale["stored"], text):
                 click.echo(benchmark_storage.line(stored))
                 yield "storage", stored
-    if "indexes" in parts:
-        click.echo(f"{kind}: the indexes of {scale['rows']:,} rows, and µs a call")
-        click.echo(benchmark_indexes.HEADING)
-        with _databases(kind, server, folder, 1) as (url,):
-            _fill(url, scale["rows"], groups=1, due=0)
-            for index in benchmark_indexes.measure(url, SIZE, scale["rounds"], scale["calls"]):
-                click.echo(benchmark_indexes.line(index))
-                yield "indexes", index
     others = [part for part in ("transfer", "cleanup", "claims") if part in parts]
     if not others:
         return

@@ -144,9 +144,10 @@ def questions(database: peewee.Database, chance: random.Random) -> list[Question
     asked: list[Question] = []
     while len(asked) < ASKED:
         near = id_at(chance, START + MADE_IN * chance.random())
-        served = (model.id > near) & (model.status == "completed") & (model.user != USERS)
-        for row in model.select(model.user, model.type, model.level).where(served).limit(1):
-            asked.append((row.user_id, row.type.value, chance.choice((row.level, None))))
+        some = model.select(model.user, model.type, model.level, model.status)
+        for row in some.where(model.id > near).order_by(model.id).limit(1):
+            if row.status == "completed" and row.user_id != USERS:
+                asked.append((row.user_id, row.type.value, chance.choice((row.level, None))))
     return asked
 
 
@@ -173,7 +174,7 @@ def new_rows(chance: random.Random, size: int) -> Iterator[Values]:
 def table(found: Medians) -> Iterator[str]:
     """Return lines that show what was measured, with the ratios."""
     names = [name for name in found["reuse"] if name != "aicontent"]
-    yield f"  {'µs a call':<20}{'aicontent':>11}" + "".join(f"{name:>26}" for name in names)
+    yield f"  {'':<20}{'aicontent':>11}" + "".join(f"{name:>26}" for name in names)
     for operation in OPERATIONS:
         took = found[operation]
         ours = took["aicontent"]

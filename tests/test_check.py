@@ -14,8 +14,8 @@ import pytest
 
 import aicontent
 from aicontent.catalog import Catalog
-from aicontent.check import expected
-from aicontent.migrate import TABLE
+from aicontent.checking import expected
+from aicontent.migrating import TABLE
 
 PROGRAM = Path(sys.executable).parent / "aicontent"
 SOURCE = Path(__file__).parent.parent / "aicontent"

@@ -12,9 +12,9 @@ import pytest
 import aicontent
 from aicontent import AIGeneratedContent
 from aicontent.catalog import Catalog
-from aicontent.check import expected
+from aicontent.checking import expected
 from aicontent.history import available
-from aicontent.migrate import TABLE
+from aicontent.migrating import TABLE
 from helpers import PYTHON, plain
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ from peewee_migrate import Router as HostRouter
 
 import aicontent
 from aicontent.history import MIGRATIONS, applied, available
-from aicontent.migrate import TABLE
+from aicontent.migrating import TABLE
 from helpers import plain, run_python, run_together
 
 NAMES = available()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import aicontent
-from aicontent.stats import Group
+from aicontent.summary import Group
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

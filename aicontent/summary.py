@@ -13,9 +13,9 @@ from typing import Any
 import peewee
 
 from .binding import for_database, resolved
-from .connection import connected
 from .enums import ContentStatus
-from .migrate import TABLE
+from .lending import connected
+from .migrating import TABLE
 
 LARGEST = 5
 """How many of the largest documents are named."""

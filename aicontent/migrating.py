@@ -11,7 +11,6 @@ import peewee
 
 from .binding import supported
 from .catalog import Catalog
-from .connection import connected
 from .errors import (
     AIContentError,
     DatabaseUnavailableError,
@@ -20,6 +19,7 @@ from .errors import (
     UsersTableError,
 )
 from .integrity import database_code
+from .lending import connected
 
 if TYPE_CHECKING:
     from .router import Router

@@ -11,10 +11,10 @@ import peewee
 
 from .binding import for_database, foreign_keys_on, resolved
 from .catalog import Catalog
-from .connection import connected
 from .fields import to_utc
 from .history import applied, available
-from .migrate import TABLE
+from .lending import connected
+from .migrating import TABLE
 
 CLOCK_SKEW = timedelta(seconds=5)
 """How far two clocks may differ. Whether content has expired is judged by the client's, when it

@@ -9,8 +9,8 @@ import peewee
 
 from .binding import resolved
 from .catalog import OURS
-from .connection import connected
-from .migrate import TABLE
+from .lending import connected
+from .migrating import TABLE
 
 
 @dataclass(frozen=True)

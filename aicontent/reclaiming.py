@@ -9,9 +9,9 @@ from typing import Any
 import peewee
 
 from .binding import resolved
-from .connection import connected
 from .errors import DatabaseUnavailableError, UnsupportedDatabaseError
 from .integrity import database_code
+from .lending import connected
 
 _INCREMENTAL = 2
 _PAGES = 1000
