@@ -11,10 +11,12 @@ import peewee
 
 from .binding import for_database, foreign_keys_on, resolved
 from .catalog import Catalog
+from .errors import AIContentError
 from .fields import to_utc
 from .history import applied, available
 from .lending import connected
 from .migrating import TABLE
+from .storage import zstd
 
 CLOCK_SKEW = timedelta(seconds=5)
 """How far two clocks may differ. Whether content has expired is judged by the client's, when it
@@ -52,6 +54,7 @@ def check(
         # A model is bound to what is sound alone.
         if not problems:
             problems += _overdue(database, moment)
+            problems += _unreadable(database)
         return [*problems, *clock]
 
 
@@ -100,6 +103,24 @@ def _overdue(database: peewee.Database, now: datetime) -> list[str]:
     ]
 
 
+def _unreadable(database: peewee.Database) -> list[str]:
+    """Tell of documents that were compressed, where nothing is there to read them by; the newest
+    rows are looked at."""
+    if not isinstance(database, peewee.SqliteDatabase):
+        return []
+    columns = ("requestPayload", "generatedData", "validationResults")
+    kinds = " OR ".join(f"typeof(\"{column}\") = 'blob'" for column in columns)
+    newest = f'SELECT * FROM {TABLE} ORDER BY "createdAt" DESC LIMIT 100'  # noqa: S608
+    sql = f"SELECT 1 FROM ({newest}) AS newest WHERE {kinds} LIMIT 1"  # noqa: S608 - constants
+    if database.execute_sql(sql).fetchone() is None:
+        return []
+    try:
+        zstd()
+    except AIContentError as error:
+        return [str(error)]
+    return []
+
+
 def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     catalog = Catalog(database)
     done = applied(database)
@@ -143,7 +164,8 @@ def _damage(expected: dict[str, str], found: dict[str, str]) -> list[str]:
     return [
         f"{name} is missing: add it again as the migration does"
         if name not in found
-        else f"{name} is not what the migrations make: it is {found[name]}, not {definition}"
+        else f"{name} is not what the migrations make, so drop it and add it again: it is "
+        f"{found[name]}, not {definition}"
         for name, definition in expected.items()
         if found.get(name) != definition
     ]

@@ -14,7 +14,10 @@ import peewee
 from .errors import DatabaseUnavailableError, DatabaseURLError
 from .storage import configure
 
-_FORMS = "sqlite:///file.db, sqlite:////absolute/file.db or postgresql://user:password@host/name"
+_FORMS = (
+    "sqlite:///file.db, sqlite:////absolute/file.db, postgresql://user:password@host/name, or "
+    "postgresql+psycopg://… for psycopg 3"
+)
 _PREPARING = "postgresql+psycopg"
 """The scheme for psycopg 3 by which SQLAlchemy's users know it."""
 _SQLITE_OPTION = re.compile(r"compress_over=\d{1,9}", re.ASCII)
@@ -93,7 +96,8 @@ def _sqlite_name(parts: SplitResult) -> str:
         )
     if parts.fragment or (parts.query and not _SQLITE_OPTION.fullmatch(parts.query)):
         raise DatabaseURLError(
-            "a SQLite URL takes one option, compress_over=CHARACTERS: write ? in a file name as %3F"
+            "a SQLite URL takes one option, compress_over=CHARACTERS, a number of one to nine "
+            "digits: for others there is aicontent.configure; write ? in a file name as %3F"
         )
     return unquote(parts.path[1:])
 
@@ -215,6 +219,6 @@ def _check_postgresql(parts: SplitResult) -> None:
 def _malformed() -> DatabaseURLError:
     return DatabaseURLError(
         "malformed PostgreSQL URL: use postgresql://user:password@host:port/name, after which ? "
-        "may bring libpq's options; in the user and the password write reserved characters in "
-        "percent form (@ is %40, : is %3A, / is %2F, ? is %3F, # is %23, % is %25)"
+        "may bring libpq's options and no others; in the user and the password write reserved "
+        "characters in percent form (@ is %40, : is %3A, / is %2F, ? is %3F, # is %23, % is %25)"
     )

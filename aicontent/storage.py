@@ -41,14 +41,14 @@ class Storage:
             self._check(len(text.encode()), field)
         if not compressible or self.compress_over is None or len(text) <= self.compress_over:
             return text
-        small: bytes = _zstd().compress(text.encode(), _LEVEL)
+        small: bytes = zstd().compress(text.encode(), _LEVEL)
         return small
 
     def _check(self, size: int, field: str) -> None:
         if size > self.max_document_bytes:
             rule = (
                 f"must be at most {self.max_document_bytes:,} bytes as JSON "
-                "(aicontent.configure can allow more)"
+                "(aicontent.configure, or --max-document-bytes of an import, allows more)"
             )
             raise ValidationError(field, rule, f"{size:,} bytes")
 
@@ -96,7 +96,7 @@ def configure(database: peewee.Database, **settings: Unpack[Settings]) -> None:
         if not (name == "compress_over" and value is None):
             _check_number(name, value)
     if settings.get("compress_over") is not None and isinstance(database, peewee.SqliteDatabase):
-        _zstd()
+        zstd()
     storage = storage_of(database)
     for name, value in settings.items():
         setattr(storage, name, value)
@@ -113,16 +113,21 @@ def decompressed(data: bytes) -> str:
     Raises:
         AIContentError: zstd is not installed. CorruptDocumentError: the data is none of its.
     """
-    zstd = _zstd()
+    module = zstd()
     try:
-        text: str = zstd.decompress(data).decode()
-    except (zstd.ZstdError, UnicodeDecodeError) as error:
+        text: str = module.decompress(data).decode()
+    except (module.ZstdError, UnicodeDecodeError) as error:
         raise CorruptDocumentError(f"a compressed document cannot be read: {error}") from error
     return text
 
 
 @cache
-def _zstd() -> Any:
+def zstd() -> Any:
+    """Return the module that compresses.
+
+    Raises:
+        AIContentError: it is not installed.
+    """
     for name in _MODULES:
         try:
             return import_module(name)

@@ -54,13 +54,14 @@ def migrate(url: str, create_users: bool) -> None:
 )
 @click.confirmation_option(
     "--yes",
-    prompt="This deletes what the rolled back migrations store, content included. Go on?",
+    prompt="This deletes what the migrations store: the first one all content. Go on?",
     help="Do not ask.",
 )
 def rollback(url: str, steps: int) -> None:
     """Take back the latest migrations.
 
-    The content goes with its table.
+    What they store goes with them: the table and its content with the first, what claims know with
+    the one that added it; indexes hold nothing of their own.
     """
     names = aicontent.rollback(open_database(url), steps)
     for name in names:

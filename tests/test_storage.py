@@ -191,11 +191,20 @@ for _ in range(4):
 """
 
 
+CHECK = """
+import sys
+sys.modules.update(dict.fromkeys(("backports.zstd", "compression.zstd")))
+import aicontent
+print(aicontent.check(aicontent.connect(sys.argv[1])))
+"""
+
+
 @on_sqlite
 def test_a_worker_without_zstd_uses_up_no_attempts(compressing, Content, url, user):
     Content.request(user, "lesson", BIG)
     ran = run_python(CLAIM, url)
     assert ran.stdout.count("need zstd") == 4, ran.stderr
+    assert "need zstd" in run_python(CHECK, url).stdout
     claimed = Content.claim()
     assert (claimed.attempts, claimed.request_payload) == (1, BIG)
 
@@ -332,9 +341,7 @@ def test_a_document_that_is_too_large(database, Content, store, user):
     lines = list(aicontent.export_lines(database))
     aicontent.configure(database, max_document_bytes=100)
     too_large = {"text": "é" * 60}  # in bytes, not in characters
-    rule = (
-        r"must be at most 100 bytes as JSON \(aicontent.configure can allow more\); got 131 bytes"
-    )
+    rule = r"must be at most 100 bytes as JSON \(aicontent.configure.*\); got 131 bytes"
     row = {"user": user, "type": "lesson", "request_payload": {}}
     content.metadata = too_large
     for write in (
@@ -349,7 +356,8 @@ def test_a_document_that_is_too_large(database, Content, store, user):
     line = lines[0].replace(b"no", b"no" * 60)
     aicontent.import_lines(database, [line], on_conflict="replace", refused=refused.append)
     assert [each.reason.split(";")[0] for each in refused] == [
-        "generatedData: must be at most 100 bytes as JSON (aicontent.configure can allow more)"
+        "generatedData: must be at most 100 bytes as JSON (aicontent.configure, or "
+        "--max-document-bytes of an import, allows more)"
     ]
     assert Content.select().count() == 1
     assert Content.get_by_id(content.id).generated_data == SMALL
