@@ -140,6 +140,14 @@ def _bound(
 
 
 def _insert(database: peewee.Database, insertion: Insertion, batch: list[Row], before: int) -> None:
+    if insertion.goes_by_row:
+        # No savepoint, for which SQLite would copy each page that changes.
+        try:
+            insertion.execute(batch)
+        except peewee.IntegrityError:
+            with _numbered(before + insertion.at + 1), constraints_explained(database):
+                raise
+        return
     try:
         with database.atomic():
             insertion.execute(batch)

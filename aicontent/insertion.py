@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import reduce
 from operator import or_
@@ -36,10 +36,14 @@ class Insertion:
         replace: overwrite the row of an id that is stored, unless it is the same already.
     """
 
+    at = 0
+    """Where it goes by row: the row it came to, from 0."""
+
     def __init__(self, model: type[ValidatedModel], *, replace: bool = False) -> None:
         self._model = model
         self._database = model._database()
         self._replaces = replace
+        self.goes_by_row = not replace and isinstance(self._database, peewee.SqliteDatabase)
         fields = model._meta.sorted_fields
         self._columns = [field.column_name for field in fields]
         self._parameters = [(f.name, getattr(f, "parameter", f.db_value)) for f in fields]
@@ -87,11 +91,15 @@ class Insertion:
 
     def _each(self, rows: Sequence[Row]) -> bool:
         """Insert the rows by one prepared statement on SQLite, which parses no long SQL then."""
-        if not isinstance(self._database, peewee.SqliteDatabase):
+        if not self.goes_by_row:
             return False
         with driver_errors:
-            self._database.cursor().executemany(self._head + self._row, rows)
+            self._database.cursor().executemany(self._head + self._row, self._counted(rows))
         return True
+
+    def _counted(self, rows: Sequence[Row]) -> Iterator[Row]:
+        for self.at, row in enumerate(rows):
+            yield row
 
     def _copy(self, rows: Sequence[Row]) -> bool:
         """Insert the rows by COPY, 1.5 times as fast, and tell whether it could be."""
