@@ -59,7 +59,7 @@ def _ways(database: Any) -> Iterator[str]:
         yield "as text"
         aicontent.configure(database, compress_over=1000)
         yield "zstd"
-        aicontent.configure(database)
+        aicontent.configure(database, compress_over=None)
         return
     sql = "SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'"
     (known,) = database.execute_sql(sql).fetchone() or (["pglz"],)
