@@ -1,7 +1,7 @@
 """Let large documents take less room.
 
-PostgreSQL compresses them by itself: from here on by lz4, where the server has it, which is several
-times faster than its default; what is stored already stays as it is. On SQLite the checks admit a
+PostgreSQL compresses them by itself: from here on by lz4, where the server has it, which takes less
+time than its default; what is stored already stays as it is. On SQLite the checks admit a
 document compressed by zstd, which a program has to ask for.
 """
 

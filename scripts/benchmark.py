@@ -39,6 +39,7 @@ _FULL: dict[str, Any] = {
     "sizes": (10_000, 100_000, 1_000_000, 5_000_000),
     "rounds": 15,
     "calls": 100,
+    "of_one": 10_000,
     "rows": 1_000_000,
     "stored": 5_000,
     "due": 100_000,
@@ -51,6 +52,7 @@ _QUICK: dict[str, Any] = {
     "sizes": (1_000, 3_000),
     "rounds": 2,
     "calls": 10,
+    "of_one": 1_000,
     "rows": 3_000,
     "stored": 100,
     "due": 100,
@@ -147,8 +149,10 @@ def _measure(
             _fill(url, number, groups=1, due=0)
             click.echo(f"{kind}: {number:,} rows of {SIZE:,} characters, µs a call")
             if "hot" in parts:
-                hot = benchmark_hot.measure(url, SIZE, scale["rounds"], scale["calls"])
-                click.echo("\n".join(benchmark_hot.table(hot)))
+                hot = benchmark_hot.measure(
+                    url, SIZE, scale["rounds"], scale["calls"], scale["of_one"]
+                )
+                click.echo("\n".join(benchmark_hot.table(hot, scale["of_one"])))
                 yield "hot", {"rows": number, "microseconds": hot}
             if of_indexes:
                 click.echo(benchmark_indexes.HEADING)

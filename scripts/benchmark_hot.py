@@ -25,8 +25,6 @@ ASKED = 1000
 """Different questions: of those who are served today, not of all whom the table knows."""
 MANY = 500
 """Rows of one create_many."""
-OF_ONE = 10_000
-"""Rows of one type that the one user has who has many."""
 MADE_HERE = f"DELETE FROM {TABLE} WHERE id > '{id_at(random.Random(1), START + MADE_IN)}'"  # noqa: S311
 
 Medians = dict[str, dict[str, float]]
@@ -39,7 +37,7 @@ Turn = Callable[[Rival, str], float]
 """Lets a rival do an operation some times, and returns the seconds of one."""
 
 
-def measure(url: str, size: int, rounds: int, calls: int) -> Medians:
+def measure(url: str, size: int, rounds: int, calls: int, of_one: int) -> Medians:
     """Measure all operations on a table that benchmark_data has filled.
 
     Args:
@@ -47,6 +45,7 @@ def measure(url: str, size: int, rounds: int, calls: int) -> Medians:
         size: characters of a new row's document.
         rounds: how often each rival has its turn; the order moves on by one each time.
         calls: calls of a turn.
+        of_one: rows of one type that the one user has who has many.
     """
     database = aicontent.connect(url)
     with ExitStack() as stack:
@@ -62,7 +61,7 @@ def measure(url: str, size: int, rounds: int, calls: int) -> Medians:
             found[operation] = _medians(everyone, operation, turn, rounds)
             database.execute_sql(MADE_HERE)
         found["reuse by one user of many rows"] = _of_one(
-            database, everyone[0], asked, made, rounds, calls
+            database, everyone[0], asked, made, rounds, calls, of_one
         )
         database.execute_sql(MADE_HERE)
     return found
@@ -129,10 +128,11 @@ def _of_one(
     made: Sequence[Values],
     rounds: int,
     calls: int,
+    of_one: int,
 ) -> dict[str, float]:
     """Measure reuse() for a user who has many rows of one type, and for the others, in turns."""
     user, kind = USERS, ContentType.LESSON.value
-    for _ in range(OF_ONE // MANY):
+    for _ in range(of_one // MANY):
         ours.create_many([{**values, "user": user, "type": kind} for values in made])
     if database.for_update:
         database.execute_sql(f"ANALYZE {TABLE}")  # as PostgreSQL does by itself a minute later
@@ -181,7 +181,7 @@ def new_rows(chance: random.Random, size: int) -> Iterator[Values]:
         }
 
 
-def table(found: Medians) -> Iterator[str]:
+def table(found: Medians, of_one: int) -> Iterator[str]:
     """Return lines that show what was measured, with the ratios."""
     names = [name for name in found["reuse"] if name != "aicontent"]
     yield f"  {'':<20}{'aicontent':>11}" + "".join(f"{name:>26}" for name in names)
@@ -192,6 +192,6 @@ def table(found: Medians) -> Iterator[str]:
         yield f"  {operation:<20}{ours:>11,.0f}" + "".join(f"{each:>26}" for each in others)
     took = found["reuse by one user of many rows"]
     yield (
-        f"  reuse() for a user with {OF_ONE:,} rows of the type: {took['the one']:,.0f} µs, "
+        f"  reuse() for a user with {of_one:,} rows of the type: {took['the one']:,.0f} µs, "
         f"{took['the one'] / took['others']:.2f} x what others take"
     )
