@@ -188,8 +188,7 @@ class ClaimableModel(RescuableModel):
         database = cls._database()
         # Whoever cannot read a document, for it is compressed, is not to use up its attempts.
         with database.atomic() if not database.for_update else nullcontext():
-            rows = cls._statement(("claim", key), values, make).rows(values)
-        return next(iter(cls._loaded(rows)), None)
+            return cls._first(("claim", key), values, make)
 
     @classmethod
     def _as_claimed(cls, seconds: float) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-d
 
 from .errors import ValidationError
 from .fields import clock
+from .statements import to_driver
 from .validation import SCHEMA
 from .writing import SET_BY_DATABASE, ValidatedModel
 
@@ -46,7 +47,7 @@ class Insertion:
         self.goes_by_row = not replace and isinstance(self._database, peewee.SqliteDatabase)
         fields = model._meta.sorted_fields
         self._columns = [field.column_name for field in fields]
-        self._parameters = [(f.name, getattr(f, "parameter", f.db_value)) for f in fields]
+        self._parameters = [(f.name, to_driver(f)) for f in fields]
         self._table = _quoted(model)
         self._copies = not replace and _may_copy(self._database, self._table)
         self._of_host = [

@@ -16,6 +16,7 @@ from .errors import ValidationError
 from .fields import UTCDateTimeField, to_utc
 from .insertion import BATCH, Row
 from .model import AIGeneratedContent
+from .statements import to_driver
 from .validation import validate_row
 
 _BATCH_BYTES = 1_000_000
@@ -137,8 +138,7 @@ class _Reader:
             return lambda value: decoded_text(value, field.name)
         if isinstance(field, UTCDateTimeField):
             return lambda value: self._time(field.column_name, value)
-        parameter: Callable[[Any], Any] = getattr(field, "parameter", field.db_value)
-        return parameter
+        return to_driver(field)
 
     def _time(self, column: str, value: object) -> str:
         moment = to_utc(time_of(column, value), column)

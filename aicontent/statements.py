@@ -28,11 +28,7 @@ def given_by(values: Mapping[str, Any]) -> dict[str, Any]:
 class CompiledModel(peewee.Model):
     """The base of the model: its database, and the statements made for it."""
 
-    is_new: bool
     _statements: ClassVar[Statements]
-    _as_read: dict[str, str | None]
-    __rel__: dict[str, Any]
-    _dirty: set[str]  # Peewee's, which its stubs leave out
 
     @classmethod
     def _database(cls) -> peewee.Database:
@@ -70,7 +66,7 @@ class CompiledModel(peewee.Model):
         return {
             name: value
             if isinstance(value, (Computed, peewee.Node))
-            else _to_driver(fields[name])(value)
+            else to_driver(fields[name])(value)
             for name, value in values.items()
         }
 
@@ -126,6 +122,7 @@ class CompiledModel(peewee.Model):
         return statement
 
 
-def _to_driver(field: Any) -> Callable[[Any], Any]:
+def to_driver(field: Any) -> Callable[[Any], Any]:
+    """Return what makes a field's value ready for the driver, without a node if it knows how."""
     ready: Callable[[Any], Any] = getattr(field, "parameter", field.db_value)
     return ready

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import peewee
@@ -55,7 +55,7 @@ class UsedModel(BulkModel):
             query = narrow(cls, cls.select(), cls._moment_of(given))
             return query.limit(1), cls._meta.sorted_fields
 
-        return next(iter(cls._loaded(cls._statement(("find", key), given, make).rows(given))), None)
+        return cls._first(("find", key), given, make)
 
     @classmethod
     def _taken(cls, key: Hashable, narrow: Narrow, given: dict[str, Any]) -> Self | None:
@@ -72,7 +72,17 @@ class UsedModel(BulkModel):
             query: Any = cls.update(changes | cls._touched()).where(cls.id == first)
             return query.returning(cls), cls._meta.sorted_fields
 
-        return next(iter(cls._loaded(cls._statement(("take", key), given, make).rows(given))), None)
+        return cls._first(("take", key), given, make)
+
+    @classmethod
+    def _first(
+        cls,
+        key: Hashable,
+        given: Mapping[str, Any],
+        make: Callable[[], tuple[Any, Sequence[Any]]],
+    ) -> Self | None:
+        """Execute a statement, as `_statement` has it, and return its first row, if any."""
+        return next(iter(cls._loaded(cls._statement(key, given, make).rows(given))), None)
 
     # Pieces of statements
 
