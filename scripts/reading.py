@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import IO
 
 import click
@@ -26,6 +27,44 @@ _AHEAD = 8
 _LENGTH = 8
 
 
+class Ahead:
+    """What another thread has read ahead of the main one, some pieces at most.
+
+    An exception that a signal raises leaves it whole, and is no other exception. queue.Queue
+    can keep its lock then, or raise RuntimeError instead: its Condition is written in Python.
+    """
+
+    def __init__(self, read: Callable[[], bytes], most: int = _AHEAD) -> None:
+        self._read = read
+        self._pieces: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._room: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        for _ in range(most):
+            self._room.put(True)
+        self._thread = threading.Thread(target=self._fill, daemon=True)
+        self._thread.start()
+
+    def get(self) -> bytes:
+        """Return the next piece; the empty one is the last."""
+        while True:
+            # A signal just before the wait does not end it, hence the timeout.
+            with suppress(queue.Empty):
+                data = self._pieces.get(timeout=1)
+                self._room.put(True)
+                return data
+
+    def close(self) -> None:
+        """Read no more: what is read from must be at its end, or end by itself."""
+        self._room.put(False)
+        self._thread.join()
+
+    def _fill(self) -> None:
+        while self._room.get():
+            data = self._read()
+            self._pieces.put(data)
+            if not data:
+                return
+
+
 def batches_of(file: IO[bytes], kind: str) -> Iterator[Batch]:
     """Read the batches of a file of lines, which has a file descriptor.
 
@@ -36,29 +75,22 @@ def batches_of(file: IO[bytes], kind: str) -> Iterator[Batch]:
     command = [sys.executable, "-P", "-m", __name__, kind]
     with subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE) as process:  # noqa: S603
         assert process.stdout is not None  # noqa: S101 - for mypy
-        waiting: queue.Queue[bytes] = queue.Queue(_AHEAD)
-        collector = threading.Thread(target=_collect, args=(process.stdout, waiting), daemon=True)
-        collector.start()
+        ahead = Ahead(partial(_piece, process.stdout))
         try:
-            while data := waiting.get():
+            while data := ahead.get():
                 rows, refused, size = marshal.loads(data)  # noqa: S302 - our own
                 yield Batch(rows, [Refused(*each) for each in refused], size)
             if process.wait():
                 raise click.ClickException("the reader of the lines ended early")
         finally:
             process.terminate()
-            while collector.is_alive():  # it may wait for room when storing has failed
-                with suppress(queue.Empty):
-                    waiting.get(timeout=0.05)
+            ahead.close()
 
 
-def _collect(pipe: IO[bytes], waiting: queue.Queue[bytes]) -> None:
-    while length := int.from_bytes(pipe.read(_LENGTH), "big"):
-        data = pipe.read(length)
-        if len(data) < length:
-            break
-        waiting.put(data)
-    waiting.put(b"")
+def _piece(pipe: IO[bytes]) -> bytes:
+    length = int.from_bytes(pipe.read(_LENGTH), "big")
+    data = pipe.read(length)
+    return data if len(data) == length else b""
 
 
 def main(kind: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 import aicontent
 from aicontent import ContentStatus, ContentType
+from aicontent.scripts.reading import Ahead
 from helpers import run_here
 
 PROGRAM = Path(sys.executable).parent / "aicontent"
@@ -353,6 +355,39 @@ def test_an_import_that_was_killed_goes_on(Content, url, number):
         == f"imported {3000 - before:,} new, replaced 0, skipped {before:,}, refused 0\n"
     )
     assert Content.select().count() == 3000
+
+
+def test_a_signal_while_waiting_for_lines_is_all_that_is_raised():
+    """It came as RuntimeError, or the wait for the reader's end never ended."""
+
+    class Stopped(BaseException):
+        pass
+
+    def stop(*_):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise Stopped
+
+    def wait_until_signalled():
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 6e-5), 0.01)
+        while True:
+            ahead.get()
+
+    reads, writes = os.pipe()
+    ahead = Ahead(lambda: os.read(reads, 1))
+    chance = random.Random(1)
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for _ in range(1000):
+            with pytest.raises(Stopped):
+                wait_until_signalled()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    os.write(writes, b"x")
+    assert ahead.get() == b"x"
+    os.close(writes)
+    assert ahead.get() == b""
+    ahead.close()
+    os.close(reads)
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
