@@ -40,12 +40,35 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.cleanup()
 
 
+_CATALOG = """
+    SELECT (SELECT string_agg(name, ',') FROM aicontent_migratehistory),
+        (SELECT sum(reltuples) FROM pg_class WHERE relname IN ('users', 'ai_generated_content')),
+        (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()),
+        (SELECT count(*) FROM pg_db_role_setting), {}
+""".format(
+    ", ".join(
+        f"(SELECT (count(*), sum(hashtext(xmin::text)))::text FROM pg_{catalog})"
+        for catalog in (
+            *("class", "attribute", "constraint", "trigger", "proc", "namespace", "extension"),
+            *("default_acl", "statistic"),
+        )
+    )
+)
+"""What any change but to rows changes: of the schema, rights, settings, and statistics."""
+
+
 class Server:
-    """Makes and drops databases on a PostgreSQL server."""
+    """Makes and drops databases on a PostgreSQL server, and lends migrated ones.
+
+    To make a database takes longer than most tests. One that comes back as it was lent, but for
+    the rows of the two tables, is emptied and lent again.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._admin = peewee.PostgresqlDatabase(url)
+        self._spare: list[str] = []
+        self._catalogs: dict[str, object] = {}
 
     def url_of(self, name: str) -> str:
         return urlsplit(self.url)._replace(path=f"/{name}", scheme=SCHEME).geturl()
@@ -58,8 +81,42 @@ class Server:
     def drop(self, name: str) -> None:
         self._admin.execute_sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
+    def lend(self, template: str) -> str:
+        if self._spare:
+            return self._spare.pop()
+        name = self.create(template)
+        self._catalogs[name] = self._catalog(name)
+        return name
+
+    def take_back(self, name: str) -> None:
+        lent = self._catalogs.pop(name, None)
+        if lent is not None and self._emptied(name, lent):
+            self._spare.append(name)
+        else:
+            self.drop(name)
+
     def close(self) -> None:
+        for name in self._spare:
+            self.drop(name)
         self._admin.close()
+
+    def _catalog(self, name: str) -> object:
+        with self._connected(name) as database:
+            return database.execute_sql(_CATALOG).fetchone()
+
+    def _emptied(self, name: str, lent: object) -> bool:
+        try:
+            with self._connected(name) as database:
+                if database.execute_sql(_CATALOG).fetchone() != lent:
+                    return False
+                database.execute_sql("TRUNCATE users, ai_generated_content RESTART IDENTITY")
+                self._catalogs[name] = database.execute_sql(_CATALOG).fetchone()
+        except peewee.DatabaseError:  # what a test did to it: the table is gone, say
+            return False
+        return True
+
+    def _connected(self, name: str) -> peewee.Database:
+        return peewee.PostgresqlDatabase(urlsplit(self.url)._replace(path=f"/{name}").geturl())
 
 
 @pytest.fixture(scope="session")
@@ -105,15 +162,15 @@ def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callabl
                 shutil.copy(request.getfixturevalue("sqlite_template"), path)
             return f"sqlite:///{path}"
         server = request.getfixturevalue("server")
-        template = request.getfixturevalue("postgres_template") if migrated else "template0"
-        names.append(server.create(template))
+        if migrated:
+            names.append(server.lend(request.getfixturevalue("postgres_template")))
+        else:
+            names.append(server.create())
         return str(server.url_of(names[-1]))
 
     yield make
-    if names:
-        server = request.getfixturevalue("server")
-        for name in names:
-            server.drop(name)
+    for name in names:
+        request.getfixturevalue("server").take_back(name)
 
 
 @pytest.fixture
