@@ -49,8 +49,8 @@ _FULL: dict[str, Any] = {
     "seconds": 5.0,
 }
 _QUICK: dict[str, Any] = {
-    "sizes": (1_000, 3_000),
-    "rounds": 2,
+    "sizes": (3_000,),
+    "rounds": 1,
     "calls": 10,
     "of_one": 1_000,
     "rows": 3_000,
