@@ -32,9 +32,6 @@ from .benchmark_data import fill, rows
 
 BACKENDS = ("sqlite", "postgresql")
 PARTS = ("hot", "storage", "indexes", "transfer", "cleanup", "claims")
-SIZE = 4_000
-"""Characters of a document: a drill."""
-
 _FULL: dict[str, Any] = {
     "sizes": (10_000, 100_000, 1_000_000, 5_000_000),
     "rounds": 15,
@@ -83,6 +80,13 @@ _QUICK: dict[str, Any] = {
     "the other parts are measured at the largest, or 1,000,000.",
 )
 @click.option(
+    "--characters",
+    type=click.IntRange(min=1_000),
+    default=4_000,
+    show_default=True,
+    help="Of each document.",
+)
+@click.option(
     "--text",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="JSON lines of real text, for the part storage.",
@@ -107,6 +111,7 @@ def main(
     parts: tuple[str, ...],
     only: str | None,
     sizes: tuple[int, ...],
+    characters: int,
     text: Path | None,
     postgresql: str | None,
     output: Path | None,
@@ -114,7 +119,7 @@ def main(
 ) -> None:
     """Measure the hot paths, storage, export and import, cleanup and claims, on SQLite and on
     PostgreSQL, beside the alternatives: three hours and 60 GB of disk, or --quick."""
-    scale = dict(_QUICK if quick else _FULL)
+    scale = (_QUICK if quick else _FULL) | {"characters": characters}
     if sizes:
         most = max(sizes)
         scale |= {"sizes": sizes, "rows": most, "due": min(scale["due"], most // 10)}
@@ -141,22 +146,23 @@ def _measure(
     parts: tuple[str, ...],
     text: Path | None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
+    size = scale["characters"]
     for number in scale["sizes"]:
         of_indexes = "indexes" in parts and number == scale["rows"]
         if not ("hot" in parts or of_indexes):
             continue
         with _databases(kind, server, folder, 1) as (url,):
-            _fill(url, number, groups=1, due=0)
-            click.echo(f"{kind}: {number:,} rows of {SIZE:,} characters, µs a call")
+            _fill(url, number, size, groups=1, due=0)
+            click.echo(f"{kind}: {number:,} rows of {size:,} characters, µs a call")
             if "hot" in parts:
                 hot = benchmark_hot.measure(
-                    url, SIZE, scale["rounds"], scale["calls"], scale["of_one"]
+                    url, size, scale["rounds"], scale["calls"], scale["of_one"]
                 )
                 click.echo("\n".join(benchmark_hot.table(hot, scale["of_one"])))
                 yield "hot", {"rows": number, "microseconds": hot}
             if of_indexes:
                 click.echo(benchmark_indexes.HEADING)
-                for index in benchmark_indexes.measure(url, SIZE, 5, scale["calls"]):
+                for index in benchmark_indexes.measure(url, size, 5, scale["calls"]):
                     click.echo(benchmark_indexes.line(index))
                     yield "indexes", index
     if "storage" in parts:
@@ -170,12 +176,12 @@ def _measure(
         return
     with _databases(kind, server, folder, 5) as (full, *empty):
         number, due = scale["rows"], scale["due"]
-        click.echo(f"{kind}: {number:,} rows of {SIZE:,} characters, {due:,} to delete")
+        click.echo(f"{kind}: {number:,} rows of {size:,} characters, {due:,} to delete")
         click.echo(f"  {'':<26}{'ours':>16}{'alternative':>16}  ratio")
-        _fill(full, number, groups=benchmark_cleanup.GROUPS, due=due)
+        _fill(full, number, size, groups=benchmark_cleanup.GROUPS, due=due)
         lines = {
             "transfer": benchmark_transfer.measure(
-                full, (empty[0], empty[1]), scale["imported"], SIZE, folder
+                full, (empty[0], empty[1]), scale["imported"], size, folder
             ),
             "cleanup": benchmark_cleanup.measure(full, quiet=min(5.0, number / 1000)),
             "claims": benchmark_claims.measure(
@@ -188,9 +194,9 @@ def _measure(
                 yield part, {"what": what, "ours": ours, "alternative": other, "ratio": ratio}
 
 
-def _fill(url: str, number: int, *, groups: int, due: int) -> None:
+def _fill(url: str, number: int, size: int, *, groups: int, due: int) -> None:
     database = aicontent.connect(url)
-    fill(database, rows(number, SIZE, groups, due))
+    fill(database, rows(number, size, groups, due))
     database.close()
 
 

@@ -58,7 +58,7 @@ def measure(url: str, size: int, rounds: int, calls: int, of_one: int) -> Median
         found = {}
         for operation in OPERATIONS:
             turn = writes if operation.startswith("create") else reads
-            found[operation] = _medians(everyone, operation, turn, rounds)
+            found[operation] = _medians(database, everyone, operation, turn, rounds)
             database.execute_sql(MADE_HERE)
         found["reuse by one user of many rows"] = _of_one(
             database, everyone[0], asked, made, rounds, calls, of_one
@@ -82,7 +82,7 @@ def _rivals(database: Any, url: str, stack: ExitStack) -> list[Rival]:
 
 
 def _medians(
-    everyone: Sequence[Rival], operation: str, turn: Turn, rounds: int
+    database: Any, everyone: Sequence[Rival], operation: str, turn: Turn, rounds: int
 ) -> dict[str, float]:
     took: dict[str, list[float]] = {rival.name: [] for rival in everyone}
     order = random.Random(7)  # noqa: S311
@@ -90,10 +90,17 @@ def _medians(
         # Shuffled, for it matters who went before: what another connection has written ends
         # SQLite's page cache, and the same rows once more find their index pages in it.
         for rival in order.sample(everyone, len(everyone)):
+            _settle(database)
             seconds = turn(rival, operation)
             if number >= 0:  # the first two warm up
                 took[rival.name].append(seconds)
     return {name: statistics.median(each) * 1e6 for name, each in took.items()}
+
+
+def _settle(database: Any) -> None:
+    """Let each turn start with SQLite's log empty: none pays for what another has written."""
+    if not database.for_update:
+        database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _reads(chance: random.Random, asked: Sequence[Question], calls: int) -> Turn:
@@ -110,7 +117,6 @@ def _reads(chance: random.Random, asked: Sequence[Question], calls: int) -> Turn
 
 def _writes(made: Sequence[Values], calls: int) -> Turn:
     def turn(rival: Rival, operation: str) -> float:
-        # As many that each turn has its share of SQLite's checkpoints.
         now = made if operation == "create_many" else made[: 4 * calls]
         began = time.perf_counter()
         if operation == "create_many":
@@ -144,6 +150,7 @@ def _of_one(
     took: dict[str, list[float]] = {"others": [], "the one": []}
     for number in range(-2, 2 * rounds):
         for name, turn in (("others", others), ("the one", mine)):
+            _settle(database)
             seconds = turn(ours, "reuse")
             if number >= 0:
                 took[name].append(seconds)
