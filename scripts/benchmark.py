@@ -159,7 +159,7 @@ def _measure(
                     url, size, scale["rounds"], scale["calls"], scale["of_one"]
                 )
                 click.echo("\n".join(benchmark_hot.table(hot, scale["of_one"])))
-                yield "hot", {"rows": number, "microseconds": hot}
+                yield "hot", {"rows": number, "characters": size, "microseconds": hot}
             if of_indexes:
                 click.echo(benchmark_indexes.HEADING)
                 for index in benchmark_indexes.measure(url, size, 5, scale["calls"]):
