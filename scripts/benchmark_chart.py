@@ -8,7 +8,7 @@ from typing import Any
 
 _WIDTH, _HEIGHT = 400, 300
 """Of one panel, in pixels, without its margins."""
-_LEFT, _TOP, _BETWEEN, _BOTTOM = 60, 60, 90, 50
+_LEFT, _TOP, _BETWEEN, _BOTTOM = 60, 60, 150, 50
 _COLORS = {
     "aicontent": "#0b6e4f",
     "aicontent, prepared": "#3fbf8f",
