@@ -341,7 +341,10 @@ def test_a_document_that_is_too_large(database, Content, store, user):
     lines = list(aicontent.export_lines(database))
     aicontent.configure(database, max_document_bytes=100)
     too_large = {"text": "é" * 60}  # in bytes, not in characters
-    rule = r"must be at most 100 bytes as JSON \(aicontent.configure.*\); got 131 bytes"
+    rule = (
+        r"must be at most 100 bytes as JSON \(aicontent.configure, or --max-document-bytes of an "
+        r"import, allows more\); got 131 bytes"
+    )
     row = {"user": user, "type": "lesson", "request_payload": {}}
     content.metadata = too_large
     for write in (
