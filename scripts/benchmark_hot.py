@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -58,7 +59,8 @@ def measure(url: str, size: int, rounds: int, calls: int, of_one: int) -> Median
         found = {}
         for operation in OPERATIONS:
             turn = writes if operation.startswith("create") else reads
-            found[operation] = _medians(database, everyone, operation, turn, rounds)
+            turns = {rival.name: partial(turn, rival, operation) for rival in everyone}
+            found[operation] = _medians(database, turns, rounds)
             database.execute_sql(MADE_HERE)
         found["reuse by one user of many rows"] = _of_one(
             database, everyone[0], asked, made, rounds, calls, of_one
@@ -82,18 +84,19 @@ def _rivals(database: Any, url: str, stack: ExitStack) -> list[Rival]:
 
 
 def _medians(
-    database: Any, everyone: Sequence[Rival], operation: str, turn: Turn, rounds: int
+    database: Any, turns: Mapping[str, Callable[[], float]], rounds: int
 ) -> dict[str, float]:
-    took: dict[str, list[float]] = {rival.name: [] for rival in everyone}
+    """Return the microseconds of each, by its name, as medians of what its turns returned."""
+    took: dict[str, list[float]] = {name: [] for name in turns}
     order = random.Random(7)  # noqa: S311
     for number in range(-2, rounds):
         # Shuffled, for it matters who went before: what another connection has written ends
         # SQLite's page cache, and the same rows once more find their index pages in it.
-        for rival in order.sample(everyone, len(everyone)):
+        for name in order.sample(list(turns), len(turns)):
             _settle(database)
-            seconds = turn(rival, operation)
+            seconds = turns[name]()
             if number >= 0:  # the first two warm up
-                took[rival.name].append(seconds)
+                took[name].append(seconds)
     return {name: statistics.median(each) * 1e6 for name, each in took.items()}
 
 
@@ -147,14 +150,8 @@ def _of_one(
     chance = random.Random(6)  # noqa: S311
     mine = _reads(chance, [(user, kind, level) for level in (None, *LEVELS)], calls)
     others = _reads(chance, asked, calls)
-    took: dict[str, list[float]] = {"others": [], "the one": []}
-    for number in range(-2, 2 * rounds):
-        for name, turn in (("others", others), ("the one", mine)):
-            _settle(database)
-            seconds = turn(ours, "reuse")
-            if number >= 0:
-                took[name].append(seconds)
-    return {name: statistics.median(each) * 1e6 for name, each in took.items()}
+    turns = {"others": partial(others, ours, "reuse"), "the one": partial(mine, ours, "reuse")}
+    return _medians(database, turns, 2 * rounds)
 
 
 def questions(database: peewee.Database, chance: random.Random) -> list[Question]:

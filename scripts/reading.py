@@ -34,11 +34,11 @@ class Ahead:
     can keep its lock then, or raise RuntimeError instead: its Condition is written in Python.
     """
 
-    def __init__(self, read: Callable[[], bytes], most: int = _AHEAD) -> None:
+    def __init__(self, read: Callable[[], bytes]) -> None:
         self._read = read
         self._pieces: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._room: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        for _ in range(most):
+        for _ in range(_AHEAD):
             self._room.put(True)
         self._thread = threading.Thread(target=self._fill, daemon=True)
         self._thread.start()
