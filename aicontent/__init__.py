@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .binding import bind, for_database
-from .cleanup import CleanupReport
 from .enums import ContentStatus, ContentType
 from .errors import (
     AIContentError,
@@ -26,39 +25,40 @@ from .errors import (
     UsersTableError,
     ValidationError,
 )
-from .fingerprint import fingerprint
+from .fields.compression import configure
+from .generation.fingerprint import fingerprint
+from .generation.rescue import RescueReport
+from .maintenance.cleanup import CleanupReport
 from .model import AIGeneratedContent, User
-from .rescue import RescueReport
-from .storage import configure
 
 if TYPE_CHECKING:
-    from .checking import check
     from .connection import connect
-    from .exporting import export_lines
-    from .importing import ImportReport, import_lines
-    from .indexes import IndexUsage, index_usage
-    from .lines import Refused
-    from .migrating import migrate, rollback
-    from .reclaiming import ReclaimReport, reclaim
-    from .summary import Stats, stats
+    from .maintenance.health import check
+    from .maintenance.index_usage import IndexUsage, index_usage
+    from .maintenance.reclaim import ReclaimReport, reclaim
+    from .maintenance.stats import Stats, stats
+    from .schema.migrate import migrate, rollback
+    from .transfer.exporter import export_lines
+    from .transfer.importer import ImportReport, import_lines
+    from .transfer.json_lines import Refused
 else:
     # What serving content does not need is loaded when it is first asked for: an import costs a
     # third less.
     _LATER = {
-        "ImportReport": "importing",
-        "IndexUsage": "indexes",
-        "ReclaimReport": "reclaiming",
-        "Refused": "lines",
-        "Stats": "summary",
-        "check": "checking",
+        "ImportReport": "transfer.importer",
+        "IndexUsage": "maintenance.index_usage",
+        "ReclaimReport": "maintenance.reclaim",
+        "Refused": "transfer.json_lines",
+        "Stats": "maintenance.stats",
+        "check": "maintenance.health",
         "connect": "connection",
-        "export_lines": "exporting",
-        "import_lines": "importing",
-        "index_usage": "indexes",
-        "migrate": "migrating",
-        "reclaim": "reclaiming",
-        "rollback": "migrating",
-        "stats": "summary",
+        "export_lines": "transfer.exporter",
+        "import_lines": "transfer.importer",
+        "index_usage": "maintenance.index_usage",
+        "migrate": "schema.migrate",
+        "reclaim": "maintenance.reclaim",
+        "rollback": "schema.migrate",
+        "stats": "maintenance.stats",
     }
 
     def __getattr__(name: str) -> Any:

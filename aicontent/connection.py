@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 import peewee
 
 from .errors import DatabaseUnavailableError, DatabaseURLError
-from .storage import configure
+from .fields.compression import configure
 
 _FORMS = (
     "sqlite:///file.db, sqlite:////absolute/file.db, postgresql://user:password@host/name, or "

@@ -9,13 +9,13 @@ from typing import Any, Self
 
 import peewee
 
-from .cleanup import BATCH_SIZE, FAILED_AFTER, Budget, CleanupReport, cleanup
-from .compiled import Computed, slot
-from .document_field import DocumentField
+from .database.compiled import Computed, slot
 from .enums import ContentStatus, ContentType
-from .fields import EnumColumn, FractionField, TextColumn, UTCDateTimeField, to_utc
-from .single_flight import SingleFlightModel
-from .usage import Narrow, one_more
+from .fields.document import DocumentField
+from .fields.scalars import EnumColumn, FractionField, TextColumn, UTCDateTimeField, to_utc
+from .generation.single_flight import SingleFlightModel
+from .maintenance.cleanup import BATCH_SIZE, FAILED_AFTER, Budget, CleanupReport, cleanup
+from .records.lookup import Narrow, one_more
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7

@@ -15,9 +15,9 @@ import peewee
 
 import aicontent
 from aicontent import CleanupReport, RescueReport
-from aicontent.cleanup import BATCH_SIZE
-from aicontent.rescue import MAX_ATTEMPTS
-from aicontent.validation import MAX_INTEGER
+from aicontent.generation.rescue import MAX_ATTEMPTS
+from aicontent.maintenance.cleanup import BATCH_SIZE
+from aicontent.records.validation import MAX_INTEGER
 
 from .options import Command, database_option, open_database, wait_option
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from aicontent import AIGeneratedContent, ValidationError
-from aicontent.bulk import values_of
-from aicontent.fields import UTCDateTimeField
-from aicontent.insertion import BATCH
-from aicontent.lines import Refused, field_of, objects, time_of
+from aicontent.fields.scalars import UTCDateTimeField
+from aicontent.records.bulk import values_of
+from aicontent.records.insertion import BATCH
+from aicontent.transfer.json_lines import Refused, field_of, objects, time_of
 
 
 def load(

@@ -12,7 +12,7 @@ import peewee
 
 import aicontent
 from aicontent import AIContentError, ContentType
-from aicontent.migrating import TABLE
+from aicontent.schema.migrate import TABLE
 
 
 def _give_up_output() -> None:

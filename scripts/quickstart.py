@@ -12,7 +12,7 @@ import peewee
 
 import aicontent
 from aicontent import AIContentError, AIGeneratedContent, ContentStatus, User
-from aicontent.catalog import Catalog
+from aicontent.database.catalog import Catalog
 
 from .content_file import load
 

@@ -19,7 +19,7 @@ from typing import IO
 
 import click
 
-from aicontent.lines import Batch, Refused, batches
+from aicontent.transfer.json_lines import Batch, Refused, batches
 
 _AHEAD = 8
 """Batches, of a megabyte, that may wait: those of a moment in which the disk is busy."""

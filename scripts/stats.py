@@ -12,7 +12,7 @@ import click
 
 import aicontent
 from aicontent import ContentStatus
-from aicontent.summary import Group, Stats, added
+from aicontent.maintenance.stats import Group, Stats, added
 
 from .options import Command, database_option, open_database, shown
 

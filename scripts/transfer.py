@@ -16,9 +16,9 @@ import peewee
 
 import aicontent
 from aicontent import ContentStatus, ImportReport
-from aicontent.exporting import selected
-from aicontent.importing import OnConflict, store_batches
-from aicontent.lines import Refused, batches
+from aicontent.transfer.exporter import selected
+from aicontent.transfer.importer import OnConflict, store_batches
+from aicontent.transfer.json_lines import Refused, batches
 
 from .options import Command, database_option, open_database, shown, type_option, wait_option
 from .reading import batches_of

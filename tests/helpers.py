@@ -7,9 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from click.testing import CliRunner
+
+ROOT = Path(__file__).parents[1]
+"""The checkout: for the docs and what is not installed."""
 
 # -P keeps the checkout, if that is the current directory, from hiding what is installed.
 PYTHON = (sys.executable, "-P")

@@ -1,0 +1,1 @@
+"""Column types, and what a JSON document may hold."""

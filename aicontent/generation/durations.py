@@ -1,0 +1,36 @@
+"""Durations as callers give them: in seconds, or as a timedelta."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from ..errors import ValidationError
+from ..fields.policy import kind_of
+
+Duration = float | timedelta
+"""Seconds, or a timedelta."""
+
+LONGEST = timedelta(days=36_525)
+"""A hundred years: beyond any use, and within the years that both databases have."""
+
+
+def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> float:
+    """Return a duration in seconds.
+
+    Args:
+        duration: seconds, or a timedelta.
+        field: the argument's name, for the message.
+        may_be_zero: whether no time at all is a duration here.
+
+    Raises:
+        ValidationError: it is neither, is negative, or is longer than a hundred years.
+    """
+    value = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    least = "0 or more" if may_be_zero else "more than 0"
+    rule = f"must be a timedelta or a number of seconds, {least}, at most a hundred years"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValidationError(field, rule, kind_of(value))
+    enough = value >= 0 if may_be_zero else value > 0
+    if not (enough and value <= LONGEST.total_seconds()):  # nor is NaN
+        raise ValidationError(field, rule, kind_of(value))
+    return float(value)

@@ -1,0 +1,1 @@
+"""Cleanup, and looking after the table."""

@@ -1,0 +1,1 @@
+"""Migrations, and the definitions they add up to."""

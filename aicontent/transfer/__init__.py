@@ -1,0 +1,1 @@
+"""Content as JSON lines, out and in."""

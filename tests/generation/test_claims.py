@@ -1,0 +1,673 @@
+"""The contract of requests, claims, leases and what ends them."""
+
+from __future__ import annotations
+
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import peewee
+import pytest
+
+import aicontent
+from aicontent import ContentStatus
+from aicontent.schema.history import available
+from helpers import ROOT, run_python, someone_waits_for_a_lock
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+DOCS = ROOT / "docs"
+
+
+@pytest.fixture
+def ask(Content, user):
+    """Request a lesson; of another number it is another one."""
+
+    def ask(number=0, **values):
+        return Content.request(user, "lesson", {"number": number}, **values)
+
+    return ask
+
+
+def stale(content, Content):
+    """Let the lease of a claimed row run out."""
+    Content.update(lease_expires_at=NOW - HOUR).where(Content.id == content.id).execute()
+
+
+def stored(content):
+    return type(content).get_by_id(content.id)
+
+
+# Requests
+
+
+def test_a_request_is_a_pending_row(ask, user):
+    content = ask(level="A2", topics=["food"], variant="v1", metadata={"from": "app"})
+    for row in (content, stored(content)):
+        assert row.status is ContentStatus.PENDING
+        assert (row.user_id, row.type, row.level, row.attempts) == (user, "lesson", "A2", 0)
+        assert row.request_payload == {"number": 0}
+        assert row.topics == ["food"]
+        assert row.metadata == {"from": "app", "variant": "v1"}
+        assert row.fingerprint == aicontent.fingerprint("lesson", {"number": 0}, "A2", "v1")
+        assert row.lease_expires_at is None
+
+
+def test_one_row_is_in_flight_for_a_request(ask, Content):
+    first = ask()
+    assert ask() == first
+    claimed = Content.claim()
+    assert ask() == claimed == first
+    assert ask().status is ContentStatus.GENERATING
+    claimed.complete({})
+    assert ask() != first
+
+
+def test_another_request_is_another_row(ask, Content, user):
+    other = Content.user.rel_model.create()
+    rows = [
+        ask(),
+        ask(1),
+        ask(level="A1"),
+        ask(variant="v2"),
+        Content.request(user, "vocabulary_drill", {"number": 0}),
+        Content.request(other, "lesson", {"number": 0}),
+    ]
+    assert len({row.id for row in rows}) == len(rows)
+
+
+def test_requests_at_once_are_one_row(Content, user, database):
+    together = threading.Barrier(16)
+
+    def ask(_):
+        with database.connection_context():
+            together.wait()
+            return Content.request(user, "lesson", {"n": 1}).id
+
+    with ThreadPoolExecutor(16) as pool:
+        assert len(set(pool.map(ask, range(16)))) == 1
+    assert Content.select().count() == 1
+
+
+def test_a_request_in_a_transaction_leaves_it_open(ask, Content, database):
+    with database.atomic():
+        first = ask()
+        assert ask() == first
+        with pytest.raises(aicontent.UnknownUserError):
+            Content.request(999, "lesson", {})
+        assert ask(1) != first
+    assert Content.select().count() == 2
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite has one writer
+def test_a_request_waits_for_the_same_one_that_is_not_committed(ask, Content, database):
+    def ask_again():
+        with database.connection_context():
+            return ask().id
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.atomic():
+            first = ask()
+            waiting = pool.submit(ask_again)
+            while not someone_waits_for_a_lock(database):
+                assert not waiting.done()
+        assert waiting.result(timeout=30) == first.id
+
+
+WHAT_A_REQUEST_CANNOT_SAY = [
+    ({"status": "completed"}, "status"),
+    ({"fingerprint": "x"}, "fingerprint"),
+    ({"lease_expires_at": NOW}, "lease_expires_at"),
+    ({"level": "intermediate"}, "level"),
+    ({"metadata": []}, "metadata"),
+    ({"metadata": [], "variant": 1}, "metadata"),
+    ({"variant": object()}, "variant"),
+    ({"colour": "red"}, "colour"),
+    ({"level": "\ud800"}, "level"),
+]
+
+
+def test_what_a_request_cannot_say(ask, Content):
+    for values, field in WHAT_A_REQUEST_CANNOT_SAY:
+        with pytest.raises(aicontent.ValidationError) as caught:
+            ask(**values)
+        assert caught.value.field == field
+        assert Content.select().count() == 0
+
+
+def test_what_is_no_fingerprint(Content, user):
+    """It would never be found."""
+    row = {"user": user, "type": "lesson", "request_payload": {}}
+    for wrong in ("x", "F" * 64, "0" * 63, "0" * 65, "text " * 13):
+        with pytest.raises(aicontent.ValidationError, match="fingerprint: must be 64 hexadecimal"):
+            Content.create(**row, fingerprint=wrong)
+
+
+def test_a_second_row_in_flight_is_refused(ask, Content, user):
+    content = ask()
+    row = {"user": user, "type": "lesson", "request_payload": {}}
+    with pytest.raises(aicontent.DuplicateRequestError, match="in flight already"):
+        Content.create(**row, fingerprint=content.fingerprint)
+    with pytest.raises(aicontent.DuplicateRequestError) as caught:
+        Content.create_many([row, row | {"fingerprint": content.fingerprint}])
+    assert caught.value.row == 2
+    Content.create(**row, fingerprint=content.fingerprint, status="completed")
+    assert Content.select().count() == 2
+
+
+# Claims
+
+
+def test_a_claim(ask, Content):
+    content = ask()
+    before = datetime.now(UTC)
+    claimed = Content.claim(lease=60)
+    after = datetime.now(UTC)
+    assert claimed == content
+    for row in (claimed, stored(content)):
+        assert row.status is ContentStatus.GENERATING
+        assert row.attempts == 1
+        # SQLite's clock counts milliseconds.
+        lease = row.lease_expires_at - timedelta(seconds=60)
+        assert before - timedelta(milliseconds=1) <= lease <= after
+    assert claimed.updated_at == stored(content).updated_at
+    assert not claimed.is_dirty()
+    assert Content.claim() is None
+
+
+def test_the_oldest_first(Content, user):
+    row = {"user": user, "type": "lesson", "request_payload": {}}
+    for name, hours in (("c", 2), ("b", 1), ("d", 3), ("a", 1)):
+        Content.create(**row, id=name, created_at=NOW + hours * HOUR)
+    Content.create(**row, id="0", status="completed", created_at=NOW)
+    assert [Content.claim().id for _ in range(4)] == ["a", "b", "c", "d"]
+    assert Content.claim() is None
+
+
+def test_a_claim_of_types(Content, user):
+    for kind in ("lesson", "vocabulary_drill", "cultural_content"):
+        Content.request(user, kind, {})
+    assert Content.claim("cultural_content").type == "cultural_content"
+    assert Content.claim("cultural_content") is None
+    assert Content.claim(["cultural_content", "vocabulary_drill"]).type == "vocabulary_drill"
+    assert Content.claim({"lesson"}, lease=HOUR).type == "lesson"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"types": []}, "types"),
+        ({"types": "quiz"}, "type"),
+        ({"types": ["lesson", None]}, "type"),
+        ({"types": 7}, "types"),
+        ({"lease": 0}, "lease"),
+        ({"lease": -HOUR}, "lease"),
+        ({"lease": float("nan")}, "lease"),
+        ({"lease": float("inf")}, "lease"),
+        ({"lease": "60"}, "lease"),
+        ({"lease": True}, "lease"),
+        ({"lease": 1e10}, "lease"),
+        ({"lease": 10**400}, "lease"),
+    ],
+)
+def test_what_cannot_be_claimed(ask, Content, arguments, field):
+    ask()
+    with pytest.raises(aicontent.ValidationError) as caught:
+        Content.claim(**arguments)
+    assert caught.value.field == field
+    assert Content.claim(lease=timedelta(days=36_525)) is not None
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite locks no rows
+def test_a_claim_passes_over_locked_rows(ask, Content, database):
+    first, second = ask(0), ask(1)
+
+    def claim():
+        with database.connection_context():
+            return Content.claim()
+
+    with ThreadPoolExecutor(1) as pool, database.atomic():
+        list(Content.select().where(Content.id == first.id).for_update())
+        assert pool.submit(claim).result(timeout=30) == second
+        assert pool.submit(claim).result(timeout=30) is None
+    assert Content.claim() == first
+
+
+def test_a_claim_that_is_rolled_back_is_none(ask, Content, database):
+    content = ask()
+    with database.atomic() as transaction:
+        assert Content.claim() == content
+        transaction.rollback()
+    assert Content.claim().attempts == 1
+
+
+# How a claim ends
+
+
+def test_complete(ask, Content):
+    ask(metadata={"kept": 1, "changed": 1})
+    content = Content.claim()
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
+    content.complete(
+        {"title": "¡Hola!"},
+        expires_in=HOUR,
+        validation_results={"valid": True},
+        validation_score=0.9,
+        token_usage=812,
+        model_used="example-1",
+        generation_time_ms=4120,
+        estimated_completion_time=15,
+        topics=["food"],
+        focus_areas=[],
+        metadata={"changed": 2},
+    )
+    for row in (content, stored(content)):
+        assert row.status is ContentStatus.COMPLETED
+        assert row.generated_data == {"title": "¡Hola!"}
+        assert before <= row.expires_at - HOUR <= datetime.now(UTC)
+        assert row.validation_results == {"valid": True}
+        assert (row.validation_score, row.token_usage, row.model_used) == (0.9, 812, "example-1")
+        assert (row.generation_time_ms, row.estimated_completion_time) == (4120, 15)
+        assert (row.topics, row.focus_areas) == (["food"], [])
+        assert row.metadata == {"kept": 1, "changed": 2}
+        assert row.lease_expires_at is None
+        assert row.is_reusable()
+    assert not content.is_dirty()
+    assert Content.reuse(content.user_id, "lesson") == content
+
+
+def test_complete_leaves_what_it_is_not_told(ask, Content):
+    expires = datetime.now(UTC) + HOUR
+    ask(expires_at=expires, topics=["food"])
+    content = Content.claim()
+    content.level = "B1"
+    content.complete({}, topics=None)
+    assert stored(content).expires_at == expires
+    assert stored(content).topics == ["food"]
+    assert stored(content).level is None
+    assert content.is_dirty()  # a change of the caller's own is the caller's to save
+    content.save()
+    assert stored(content).level == "B1"
+
+
+WHAT_IS_NOT_VALID_DOES_NOT_COUNT_AS_COMPLETED = [
+    (None, {}, "generated_data"),
+    ([], {}, "generated_data"),
+    ("text", {}, "generated_data"),
+    ({"n": float("nan")}, {}, "generated_data.n"),
+    ({"n": "\0"}, {}, "generated_data.n"),
+    ({}, {"validation_score": 1.5}, "validation_score"),
+    ({}, {"token_usage": -1}, "token_usage"),
+    ({}, {"metadata": []}, "metadata"),
+    ({}, {"expires_in": 0}, "expires_in"),
+    ({}, {"expires_in": "1h"}, "expires_in"),
+    ({}, {"tokens": 1}, "tokens"),
+    ({}, {"status": "failed"}, "status"),
+    ({}, {"generated_data": {}}, "generated_data"),
+    ({}, {"self": 1}, "self"),
+]
+
+
+def test_what_is_not_valid_does_not_count_as_completed(ask, Content):
+    for document, outcome, field in WHAT_IS_NOT_VALID_DOES_NOT_COUNT_AS_COMPLETED:
+        ask()
+        content = Content.claim()
+        with pytest.raises(aicontent.ValidationError) as caught:
+            content.complete(document, **outcome)
+        assert caught.value.field == field
+        assert content.status is ContentStatus.GENERATING
+        assert stored(content) == content
+        assert stored(content).generated_data is None
+        content.complete({})  # it is still this worker's
+        Content.delete().execute()
+
+
+def test_fail(ask, Content):
+    ask(metadata={"kept": 1})
+    content = Content.claim()
+    content.fail("the model said no: api_key=hunter2")
+    for row in (content, stored(content)):
+        assert row.status is ContentStatus.FAILED
+        failure = {"reason": "the model said no: api_key=[…]", "attempt": 1}
+        assert row.metadata == {"kept": 1, "lastFailure": failure}
+        assert row.lease_expires_at is None
+    assert not content.is_dirty()
+    assert ask() != content
+
+
+def test_fail_and_retry_until_the_attempts_are_used_up(ask, Content):
+    content = ask()
+    for attempt in (1, 2, 3):
+        claimed = Content.claim()
+        assert (claimed, claimed.attempts) == (content, attempt)
+        claimed.fail(RuntimeError("secret"), retry=True)
+        assert stored(content).status == ("pending" if attempt < 3 else "failed")
+        assert stored(content).metadata == {
+            "lastFailure": {"reason": "RuntimeError", "attempt": attempt}
+        }
+    assert Content.claim() is None
+
+
+def test_fail_asks_for_sense(ask, Content):
+    ask()
+    content = Content.claim()
+    for wrong in (
+        {"reason": None},
+        {"reason": "x", "max_attempts": 0},
+        {"reason": "x", "max_attempts": "3", "retry": False},
+        {"reason": "x", "retry": "no"},
+    ):
+        with pytest.raises(aicontent.ValidationError):
+            content.fail(**{"retry": True, **wrong})
+    assert stored(content).status is ContentStatus.GENERATING
+
+
+def test_extend_lease(ask, Content):
+    ask()
+    content = Content.claim(lease=1)
+    first = content.lease_expires_at
+    content.extend_lease(HOUR)
+    assert stored(content).lease_expires_at == content.lease_expires_at
+    assert content.lease_expires_at > first + HOUR / 2
+    with pytest.raises(aicontent.ValidationError, match="lease"):
+        content.extend_lease(0)
+
+
+END = {
+    "complete": lambda content: content.complete({"late": True}),
+    "fail": lambda content: content.fail("late"),
+    "retry": lambda content: content.fail("late", retry=True),
+    "extend": lambda content: content.extend_lease(),
+}
+
+
+def row_of(Content, content):
+    rows = Content.select().where(Content.id == content.id).dicts()
+    return list(rows)
+
+
+@pytest.mark.parametrize("end", END)
+@pytest.mark.parametrize("meanwhile", ["rescued", "claimed", "completed", "failed", "deleted"])
+def test_one_who_lost_the_lease_changes_nothing_and_is_told(ask, Content, end, meanwhile):
+    ask()
+    late = Content.claim()
+    stale(late, Content)
+    assert Content.rescue_stale().requeued == 1
+    if meanwhile != "rescued":
+        other = Content.claim()
+        if meanwhile == "completed":
+            other.complete({"good": True})
+        elif meanwhile == "failed":
+            other.fail("no")
+        elif meanwhile == "deleted":
+            other.delete_instance()
+    before = row_of(Content, late)
+    with pytest.raises(aicontent.LeaseLostError) as caught:
+        END[end](late)
+    assert row_of(Content, late) == before
+    assert (caught.value.id, caught.value.attempt) == (late.id, 1)
+    now = {
+        "rescued": "it is pending now, at attempt 1",
+        "claimed": "it is generating now, at attempt 2",
+        "completed": "it is completed now, at attempt 2",
+        "failed": "it is failed now, at attempt 2",
+        "deleted": "it was deleted",
+    }
+    assert now[meanwhile] in str(caught.value)
+    assert "call claim() first" not in str(caught.value)
+    assert late.status is ContentStatus.GENERATING
+    assert late.generated_data is None
+
+
+@pytest.mark.parametrize("end", END)
+def test_a_lease_that_ran_out_is_held_until_someone_takes_it(ask, Content, end):
+    ask()
+    content = Content.claim()
+    stale(content, Content)
+    END[end](content)
+
+
+@pytest.mark.parametrize("end", END)
+def test_what_was_not_claimed_cannot_be_ended(ask, Content, user, end):
+    for content in (ask(), Content(user=user, type="lesson", request_payload={})):
+        with pytest.raises(aicontent.LeaseLostError, match="call claim.. first"):
+            END[end](content)
+
+
+# Rescue
+
+
+def test_rescue(ask, Content):
+    rows = [ask(number) for number in range(4)]
+    held, once, thrice, unleased = (Content.claim() for _ in rows)
+    for content in (once, thrice):
+        stale(content, Content)
+    Content.update(attempts=3).where(Content.id == thrice.id).execute()
+    # A program that knows only the specification has no leases.
+    Content.update(lease_expires_at=None).where(Content.id == unleased.id).execute()
+
+    assert Content.rescue_stale(dry_run=True) == aicontent.RescueReport(1, 1)
+    assert stored(once).status is ContentStatus.GENERATING
+    assert Content.rescue_stale() == aicontent.RescueReport(requeued=1, failed=1)
+    assert Content.rescue_stale() == aicontent.RescueReport()
+
+    assert stored(once).status is ContentStatus.PENDING
+    assert stored(thrice).status is ContentStatus.FAILED
+    for content, attempt in ((once, 1), (thrice, 3)):
+        row = stored(content)
+        assert row.metadata == {"lastFailure": {"reason": "the lease ran out", "attempt": attempt}}
+        assert row.lease_expires_at is None
+    for content in (held, unleased):
+        assert stored(content).status is ContentStatus.GENERATING
+    again = Content.claim()
+    assert (again, again.attempts) == (once, 2)
+
+
+def test_rescue_judges_by_the_moment_it_is_given(ask, Content):
+    ask()
+    lease = Content.claim().lease_expires_at
+    assert Content.rescue_stale(now=lease).requeued == 0
+    assert Content.rescue_stale(max_attempts=1, now=lease + timedelta(milliseconds=1)).failed == 1
+
+
+RESCUE_ASKS_FOR_SENSE = [
+    {"max_attempts": 0},
+    {"max_attempts": 2**70},
+    {"max_attempts": True},
+    {"max_attempts": 1.5},
+    {"now": 7},
+]
+
+
+def test_rescue_asks_for_sense(Content):
+    for wrong in RESCUE_ASKS_FOR_SENSE:
+        with pytest.raises(aicontent.ValidationError, match=next(iter(wrong))):
+            Content.rescue_stale(**wrong)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite has one writer
+def test_rescue_does_not_wait_for_who_is_just_completing(ask, Content, database):
+    ask()
+    content = Content.claim()
+    stale(content, Content)
+
+    def rescue():
+        with database.connection_context():
+            return Content.rescue_stale()
+
+    with ThreadPoolExecutor(1) as pool, database.atomic():
+        content.complete({"in": "time"})
+        assert pool.submit(rescue).result(timeout=30) == aicontent.RescueReport()
+    assert stored(content).generated_data == {"in": "time"}
+
+
+@pytest.mark.parametrize("metadata", ["null", "[1]", '"text"', "7"])
+def test_metadata_of_another_kind_gives_way(ask, Content, database, metadata):
+    """Another program may have put there what the database allows and the model does not."""
+    content = ask()
+    Content.claim()
+    database.execute_sql(f"UPDATE ai_generated_content SET metadata = '{metadata}'")
+    content = stored(content)
+    content.fail("no")
+    assert stored(content).metadata == {"lastFailure": {"reason": "no", "attempt": 1}}
+
+
+def test_one_that_another_program_took_is_that_programs(ask, Content, database):
+    """It knows no attempts and no leases, so the number of the attempt stays what it was."""
+    ask()
+    late = Content.claim()
+    stale(late, Content)
+    Content.rescue_stale()
+    database.execute_sql("UPDATE ai_generated_content SET status = 'generating'")
+    with pytest.raises(aicontent.LeaseLostError):
+        late.complete({"late": True})
+    assert Content.rescue_stale() == aicontent.RescueReport()
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_row_that_can_neither_be_seen_nor_entered(ask, database):
+    database.execute_sql(
+        "CREATE FUNCTION no_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+    )
+    database.execute_sql(
+        "CREATE TRIGGER suppress BEFORE INSERT ON ai_generated_content "
+        "FOR EACH ROW EXECUTE FUNCTION no_row()"
+    )
+    with pytest.raises(aicontent.AIContentError, match="no trigger"):
+        ask()
+
+
+def test_a_rollback_frees_what_is_claimed(ask, Content, database):
+    ask()
+    Content.claim()
+    aicontent.rollback(database, steps=len(available()) - 2)
+    status = database.execute_sql("SELECT status FROM ai_generated_content").fetchone()
+    assert status == ("pending",)
+
+
+def test_rescuers_at_once_free_each_row_once(ask, Content, database):
+    rows = [ask(number) for number in range(40)]
+    for _ in rows:
+        stale(Content.claim(), Content)
+    together = threading.Barrier(8)
+
+    def rescue(_):
+        with database.connection_context():
+            together.wait()
+            return Content.rescue_stale().requeued
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(rescue, range(8))) == len(rows)
+    assert {row.status for row in Content.select()} == {ContentStatus.PENDING}
+
+
+# What a worker's clock says does not matter
+
+
+AN_HOUR_OFF = """
+import sys, datetime
+offset = datetime.timedelta(hours=float(sys.argv[2]))
+class Off(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.datetime.fromtimestamp(super().now(tz).timestamp(), tz) + offset
+real = datetime.datetime
+import time
+wall = time.time
+time.time = lambda: wall() + offset.total_seconds()
+datetime.datetime = Off
+import aicontent
+database = aicontent.connect(sys.argv[1])
+content = aicontent.for_database(database)
+claimed = content.claim(lease=600)
+print(claimed.lease_expires_at.isoformat())
+print(content.rescue_stale().requeued)
+other = content.claim(lease=600)
+other.complete({"n": 1}, expires_in=600)
+print(content.get_by_id(other.id).expires_at.isoformat())
+ran = []
+for _ in range(3):
+    made = lambda claimed: ran.append(1) or {}
+    content.get_or_generate(other.user_id, "lesson", {"clock": 1}, made, expires_in=600)
+print(len(ran))
+"""
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_worker_whose_clock_is_an_hour_off(ask, Content, url, hours):
+    mine, _, _ = ask(0), ask(1), ask(2)
+    held = Content.claim(lease=600)
+    ran = run_python(AN_HOUR_OFF, url, str(hours))
+    assert ran.returncode == 0, ran.stderr
+    lease, rescued, expires, generated = ran.stdout.split()
+    assert generated == "1"
+    now = datetime.now(UTC)
+    for moment in (lease, expires):
+        assert abs(datetime.fromisoformat(moment) - now - timedelta(seconds=600)) < HOUR / 60
+    assert rescued == "0"
+    assert stored(mine) == held
+    held.complete({})
+
+
+# The diagram
+
+
+def test_the_diagram_shows_what_can_happen(ask, Content, kind):
+    """Each operation is tried on a row of each status; what changes is what is drawn."""
+    text = (DOCS / "claims.md").read_text("utf-8")
+    (diagram,) = re.findall(r"^```mermaid\nstateDiagram-v2\n(.*?)^```", text, re.M | re.S)
+    drawn = {
+        (before, operation, after)
+        for before, after, operations in re.findall(r"(\S+) --> (\S+) : (.*)", diagram)
+        for operation in operations.split(", ")
+    }
+    operations = {
+        "request()": lambda content: ask(),
+        "claim()": lambda content: Content.claim(),
+        "complete()": lambda content: content.complete({}),
+        "fail()": lambda content: content.fail("no"),
+        "fail(retry=True)": lambda content: content.fail("no", retry=True),
+        "rescue_stale()": lambda content: Content.rescue_stale(),
+        "cleanup()": lambda content: Content.cleanup(),
+    }
+    happened = set()
+    ended = datetime.now(UTC) - HOUR
+    for name, operation in operations.items():
+        for status in ContentStatus:
+            for attempts in (1, 3):
+                Content.delete().execute()
+                content = ask()
+                Content.update(
+                    status=status,
+                    attempts=attempts,
+                    lease_expires_at=ended,
+                    expires_at=ended if name == "cleanup()" else None,
+                ).execute()
+                content = stored(content)
+                with suppress(aicontent.LeaseLostError):
+                    operation(content)
+                found = Content.get_or_none(Content.id == content.id)
+                after = found.status.value if found else "[*]"
+                if after != status:
+                    happened.add((status.value, name, after))
+                if Content.select().where(Content.id != content.id).exists():
+                    happened.add(("[*]", name, "pending"))
+    assert drawn == happened
+
+
+def test_a_writer_that_knows_only_the_specification(Content, user, database):
+    """It leaves out the columns for claims; its rows are claimed like others."""
+    for number in (1, 2):
+        database.execute_sql(
+            'INSERT INTO ai_generated_content ("id", "userId", "type", "requestPayload") '
+            f"VALUES ('{number}', {user}, 'lesson', '{{}}')"
+        )
+    assert Content.claim().id == "1"
+    content = Content.claim()
+    database.execute_sql("UPDATE ai_generated_content SET status = 'completed' WHERE id = '2'")
+    with pytest.raises(aicontent.LeaseLostError):
+        content.fail("late")
+    with pytest.raises(peewee.IntegrityError):
+        database.execute_sql("UPDATE ai_generated_content SET attempts = -1")

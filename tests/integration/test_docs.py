@@ -1,0 +1,165 @@
+"""The documents: their code runs, and they say what is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import peewee
+import pytest
+
+import aicontent
+from aicontent import AIGeneratedContent
+from aicontent.database.catalog import Catalog
+from aicontent.maintenance.health import expected
+from aicontent.schema.history import available
+from aicontent.schema.migrate import TABLE
+from helpers import PYTHON, ROOT, plain
+
+COLUMNS = [field.column_name for field in AIGeneratedContent._meta.sorted_fields]
+
+
+def code_of(document: str) -> list[str]:
+    """The Python blocks of a document."""
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text("utf-8"), re.M | re.S)
+
+
+def run_script(code: str, directory: Path, *args: str) -> str:
+    path = directory / "script.py"
+    path.write_text(code, "utf-8")
+    ran = subprocess.run(
+        [*PYTHON, path, *args], cwd=directory, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_the_readmes_code(tmp_path, empty_url):
+    code = "\n".join(code_of("README.md"))
+    assert code.count("sqlite:///content.db") == 1
+    out = run_script(code.replace("sqlite:///content.db", empty_url), tmp_path)
+    assert out == "0 0\nlevel: must have at most 10 characters; got str of 12 characters\n"
+
+
+def test_the_code_of_claims(tmp_path, empty_url):
+    code = "\n".join(code_of("docs/claims.md"))
+    run_script(code.replace("sqlite:///content.db", empty_url), tmp_path)
+
+
+def test_the_readme_names_the_two_commands():
+    text = (ROOT / "README.md").read_text("utf-8")
+    commands = re.findall(r"^    (python3 -m venv .*)$", text, re.M)
+    assert commands == [
+        "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/aicontent quickstart",
+        "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/tox",
+    ]
+    assert commands[1] in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+FLASK_CLIENT = """
+client = app.test_client()
+def call(method, path):
+    response = getattr(client, method)(path)
+    return response.status_code, response.get_json()
+"""
+
+FASTAPI_CLIENT = """
+from fastapi.testclient import TestClient
+client = TestClient(app)
+def call(method, path):
+    response = getattr(client, method)(path)
+    return response.status_code, response.json()
+"""
+
+VISIT = """
+from concurrent.futures import ThreadPoolExecutor
+status, user = call("post", "/users")
+assert status == 201, status
+path = f"/users/{user['id']}/content/lesson?level=A2"
+status, first = call("get", path)
+assert (status, first["uses"]) == (200, 0), first
+status, again = call("get", path)
+assert (again["id"], again["data"], again["uses"]) == (first["id"], first["data"], 1), again
+with ThreadPoolExecutor(8) as pool:
+    uses = [body["uses"] for _, body in pool.map(lambda _: call("get", path), range(24))]
+assert sorted(uses) == list(range(2, 26)), uses
+status, body = call("get", f"/users/{user['id']}/content/quiz")
+assert status == 422 and body["error"].startswith("type: must be one of"), body
+assert call("get", "/users/999/content/lesson") == (404, {"error": "no such user"})
+assert call("get", f"/users/{10**30}/content/lesson")[0] == 422
+assert db.is_closed()
+print("served")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "client"), [(0, FLASK_CLIENT), (1, FASTAPI_CLIENT)], ids=["flask", "fastapi"]
+)
+def test_the_services_of_embedding(tmp_path, empty_url, monkeypatch, number, client):
+    monkeypatch.setenv("AICONTENT_DATABASE_URL", empty_url)
+    service = code_of("docs/embedding.md")[number]
+    assert run_script(service + client + VISIT, tmp_path) == "served\n"
+    if empty_url.startswith("postgresql"):
+        assert open_connections(empty_url) == 0
+
+
+def open_connections(url: str) -> int:
+    database = peewee.PostgresqlDatabase(plain(url))
+    sql = (
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    (count,) = database.execute_sql(sql).fetchone()
+    database.close()
+    return int(count)
+
+
+def test_a_database_of_your_own(tmp_path):
+    run_script(code_of("docs/embedding.md")[2], tmp_path)
+
+
+def test_the_diagram_names_every_column():
+    diagram = (ROOT / "docs/database_schema.mermaid").read_text("utf-8")
+    body = re.search(rf"{TABLE} {{\n(.*?)\n    }}", diagram, re.S)
+    assert body is not None
+    assert [line.split()[1] for line in body[1].splitlines()] == COLUMNS
+    assert f"users ||--o{{ {TABLE}" in diagram
+
+
+def test_the_schema_document_names_everything(database):
+    text = (ROOT / "docs/schema.md").read_text("utf-8")
+    made = [name.split()[1] for name in expected(database) if name.startswith(("index", "trig"))]
+    for name in [*COLUMNS, *made[-12:], *aicontent.ContentType, *aicontent.ContentStatus]:
+        assert name in text, name
+
+
+def test_what_the_migrations_make_is_what_the_model_says(database):
+    catalog = Catalog(database)
+    table = catalog.relation(TABLE)
+    assert list(table.columns) == COLUMNS
+    sqlite = isinstance(database, peewee.SqliteDatabase)
+    nullable = {column.name: column.null for column in database.get_columns(TABLE)}
+    for field in AIGeneratedContent._meta.sorted_fields:
+        assert nullable[field.column_name] is field.null, field
+        kind = table.columns[field.column_name].lower()
+        if isinstance(field, peewee.CharField):
+            assert f"({field.max_length})" in kind
+        elif isinstance(field, peewee.JSONField):
+            assert kind == ("text" if sqlite else "jsonb")
+        elif isinstance(field, peewee.DateTimeField):
+            assert kind == ("text" if sqlite else "timestamp with time zone")
+    (key,) = database.get_foreign_keys(TABLE)
+    assert (key.column, key.dest_table, key.dest_column) == ("userId", "users", "id")
+    assert AIGeneratedContent.user.on_delete == key.on_delete == "CASCADE"
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_the_indexes_that_are_built_before_the_migration(database):
+    aicontent.rollback(database, steps=len(available()) - 3)
+    text = (ROOT / "docs/operations.md").read_text("utf-8")
+    statements = re.findall(r"CREATE INDEX CONCURRENTLY[^;]+;", text)
+    for statement in statements:
+        database.execute_sql(statement)
+    aicontent.migrate(database)
+    assert (len(statements), aicontent.check(database)) == (2, [])

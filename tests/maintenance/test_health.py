@@ -1,0 +1,197 @@
+"""What check() sees: the files it compares with are true, and damage is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import peewee
+import pytest
+
+import aicontent
+from aicontent.database.catalog import Catalog
+from aicontent.maintenance.health import expected
+from aicontent.schema.migrate import TABLE
+from helpers import ROOT
+
+PROGRAM = Path(sys.executable).parent / "aicontent"
+SOURCE = ROOT / "aicontent" / "schema"
+
+
+def test_the_files_say_what_the_migrations_make(database, kind):
+    """AICONTENT_WRITE_SCHEMA=1 writes them anew."""
+    made = dict(sorted(Catalog(database).definitions(TABLE).items()))
+    if os.environ.get("AICONTENT_WRITE_SCHEMA"):
+        path = SOURCE / f"{kind}.json"
+        path.write_text(json.dumps(made, indent=2) + "\n", "utf-8")
+    assert expected(database) == made
+    assert aicontent.check(database) == []
+
+
+ON = f' ON "{TABLE}"'
+ALTER = f'ALTER TABLE "{TABLE}"'
+FUNCTION = "ai_generated_content_set_updated_at"
+TRIGGER = "update_ai_generated_content_updated_at"
+
+DAMAGE = {
+    "DROP INDEX idx_ai_content_status": "index idx_ai_content_status is missing",
+    f"DROP INDEX idx_ai_content_status ;; CREATE INDEX idx_ai_content_status{ON} (level)": (
+        "index idx_ai_content_status is not what the migrations make"
+    ),
+}
+SQLITE_DAMAGE = DAMAGE | {
+    f"DROP TRIGGER {TRIGGER}": f"trigger {TRIGGER} is missing",
+}
+POSTGRESQL_DAMAGE = DAMAGE | {
+    f"DROP TRIGGER {TRIGGER}{ON}": f"trigger {TRIGGER} is missing",
+    f"{ALTER} DISABLE TRIGGER {TRIGGER}": f"trigger {TRIGGER} is not",
+    f"{ALTER} ENABLE REPLICA TRIGGER {TRIGGER}": f"trigger {TRIGGER} is not",
+    f"CREATE OR REPLACE FUNCTION {FUNCTION}() RETURNS trigger LANGUAGE plpgsql AS "
+    "'BEGIN RETURN NEW; END'": f"trigger {TRIGGER} is not",
+    f'{ALTER} DROP COLUMN "topics"': "column topics is missing",
+    f'{ALTER} ALTER COLUMN "topics" TYPE json': "column topics is not",
+    f'{ALTER} ALTER COLUMN "expiresAt" TYPE timestamp': "column expiresAt is not",
+    f'{ALTER} ALTER COLUMN "type" DROP NOT NULL': "column type is not",
+    f'{ALTER} ALTER COLUMN "status" DROP DEFAULT': "column status is not",
+    f"{ALTER} DROP CONSTRAINT {TABLE}_pkey": f"constraint {TABLE}_pkey is missing",
+    f"{ALTER} DROP CONSTRAINT {TABLE}_status_check": f"constraint {TABLE}_status_check is missing",
+    f"{ALTER} DROP CONSTRAINT {TABLE}_status_check, "
+    f"ADD CONSTRAINT {TABLE}_status_check CHECK (true)": f"constraint {TABLE}_status_check is not",
+    f"{ALTER} DROP CONSTRAINT {TABLE}_userid_foreign, ADD CONSTRAINT {TABLE}_userid_foreign "
+    'FOREIGN KEY ("userId") REFERENCES users (id)': f"constraint {TABLE}_userid_foreign is not",
+}
+CASES = [("sqlite", *case) for case in SQLITE_DAMAGE.items()]
+CASES += [("postgresql", *case) for case in POSTGRESQL_DAMAGE.items()]
+
+
+@pytest.mark.parametrize(("kind", "damage", "problem"), CASES, indirect=["kind"])
+def test_damage_is_found(database, damage, problem):
+    for statement in damage.split(" ;; "):
+        database.execute_sql(statement)
+    assert problem in " / ".join(aicontent.check(database))
+
+
+def test_what_the_host_adds_is_no_damage(database):
+    database.execute_sql(f"CREATE INDEX mine{ON} (level)")
+    database.execute_sql(f"{ALTER} ADD COLUMN mine text")
+    assert aicontent.check(database) == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_rows_whose_user_is_gone(database, store, user):
+    store()
+    store()
+    database.foreign_keys = 0
+    database.execute_sql("DELETE FROM users")
+    (problem,) = aicontent.check(database)
+    assert problem.startswith("2 rows belong to users that are gone")
+
+
+def test_foreign_keys_off():
+    database = peewee.SqliteDatabase(":memory:")
+    assert aicontent.check(database)[0].startswith("foreign keys are off")
+
+
+def test_a_view_in_the_place_of_the_table(empty):
+    aicontent.migrate(empty, create_users=True)
+    empty.execute_sql(f"DROP TABLE {TABLE}")
+    empty.execute_sql(f"CREATE VIEW {TABLE} AS SELECT 1 AS id")
+    assert "dropped behind the migrations" in aicontent.check(empty)[0]
+
+
+def test_a_table_that_was_dropped_has_a_way_out(empty):
+    aicontent.migrate(empty, create_users=True)
+    empty.execute_sql(f"DROP TABLE {TABLE}")
+    assert "dropped behind the migrations" in aicontent.check(empty)[0]
+    aicontent.rollback(empty, 99)
+    aicontent.migrate(empty)
+    assert aicontent.check(empty) == []
+
+
+def test_a_proxy(database):
+    proxy = peewee.DatabaseProxy()
+    proxy.initialize(database)
+    assert aicontent.check(proxy) == []
+
+
+def test_what_cannot_be_checked():
+    with pytest.raises(aicontent.UnsupportedDatabaseError, match="got MySQLDatabase"):
+        aicontent.check(peewee.MySQLDatabase("x"))
+
+
+def test_leases_that_should_have_been_freed_a_day_ago(Content, user, database):
+    Content.request(user, "lesson", {})
+    Content.claim()
+    now = datetime.now(UTC)
+    Content.update(lease_expires_at=now - timedelta(hours=23)).execute()
+    assert aicontent.check(database) == []
+    Content.update(lease_expires_at=now - timedelta(hours=25)).execute()
+    (problem,) = aicontent.check(database)
+    assert problem.startswith("1 rows whose lease ran out could have been freed over a day ago")
+
+
+def test_rows_that_should_have_gone_a_day_ago(store, database, Content):
+    """A cleanup that does not run is told by what it has not done."""
+    now = datetime.now(UTC)
+    day = timedelta(days=1)
+    store(expires_at=now - day / 2)
+    store(status="failed", created_at=now - 1.5 * day)
+    assert aicontent.check(database) == []
+    store(expires_at=now - 1.1 * day)
+    store(status="failed", created_at=now - 2.1 * day)
+    (problem,) = aicontent.check(database)
+    assert problem.startswith("2 rows could have gone over a day ago: see that the cleanup runs")
+    Content.cleanup()
+    assert aicontent.check(database) == []
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("hours", "text"), [(1, "3,600 s behind"), (-1, "3,600 s ahead of"), (0, "")]
+)
+def test_a_clock_that_is_off(database, hours, text):
+    found = aicontent.check(database, now=datetime.now(UTC) + timedelta(hours=hours))
+    assert [text in problem for problem in found] == [True] * bool(text)
+
+
+def test_an_index_that_was_dropped_on_purpose(database):
+    database.execute_sql("DROP INDEX idx_ai_content_usage")
+    assert len(aicontent.check(database)) == 1
+    assert aicontent.check(database, dropped=["idx_ai_content_usage"]) == []
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_which_indexes_served(database, store, Content):
+    content = store()
+    database.execute_sql("SET enable_seqscan = off")
+    for _ in range(3):
+        Content.get_by_id(content.id)
+    database.execute_sql("SELECT pg_stat_force_next_flush()")
+    database.close()
+    usage = aicontent.index_usage(database)
+    found = {index.name: index for index in usage.indexes}
+    assert {name for name in found if name.startswith("idx")} == {
+        name.removeprefix("index ") for name in expected(database) if name.startswith("index idx")
+    }
+    assert found[f"{TABLE}_pkey"].scans >= 3
+    assert not found[f"{TABLE}_pkey"].idle
+    assert found["idx_ai_content_type_level"].idle
+    assert found["idx_ai_content_type_level"].size > 0
+    assert usage.writes == 1
+    url = database.database
+    ran = subprocess.run([PROGRAM, "check", "--database", url], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    lines = ran.stdout.splitlines()
+    assert lines[0] == "sound"
+    assert any(line.startswith("idx_ai_content_type_level") and "never" in line for line in lines)
+    assert "kept up by 1 writes so far" in ran.stdout
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_sqlite_counts_no_scans(database):
+    assert aicontent.index_usage(database) is None

@@ -1,0 +1,247 @@
+"""The command line, as a person or a timer runs it: in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import peewee
+import pytest
+
+import aicontent
+from aicontent.schema.history import available
+from helpers import run_here
+
+PROGRAM = Path(sys.executable).parent / "aicontent"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run the command in a directory of its own; returns status, output and errors."""
+
+    def run(*args, env=None, stdin=""):
+        environment = {k: v for k, v in os.environ.items() if k != "AICONTENT_DATABASE_URL"}
+        ran = subprocess.run(
+            [PROGRAM, *args],
+            cwd=tmp_path,
+            env=environment | (env or {}),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert "Traceback" not in ran.stderr
+        return ran.returncode, ran.stdout, ran.stderr
+
+    return run
+
+
+def test_migrate_check_rollback(run, empty_url):
+    on = ("--database", empty_url)
+    aicontent.connect(empty_url)  # makes the file
+    status, out, err = run("migrate", *on)
+    assert (status, out) == (1, "")
+    assert "users" in err
+    assert "--create-users" in err
+    status, out, _ = run("check", *on)
+    assert status == 1
+    assert "aicontent migrate" in out
+    migrated = "".join(f"migrated {name}\n" for name in available())
+    assert run("migrate", "--create-users", *on)[:2] == (0, migrated)
+    assert run("migrate", *on)[:2] == (0, "up to date\n")
+    status, out, _ = run("check", *on)
+    assert (status, out.splitlines()[0]) == (0, "sound")
+    status, out, err = run("rollback", *on)  # nobody there to confirm
+    assert status == 1
+    assert "Aborted" in err
+    assert run("check", *on)[0] == 0
+    rolled_back = "".join(f"rolled back {name}\n" for name in available()[::-1])
+    assert run("rollback", "--yes", "--steps", "99", *on)[:2] == (0, rolled_back)
+    assert run("rollback", *on, stdin="y\n")[1].endswith("nothing to roll back\n")
+
+
+def test_the_database_comes_from_the_option_the_environment_or_the_default(run, tmp_path):
+    env = {"AICONTENT_DATABASE_URL": "sqlite:///environment.db"}
+    run("migrate", "--create-users", "--database", "sqlite:///option.db", env=env)
+    assert {path.name for path in tmp_path.glob("*.db")} == {"option.db"}
+    run("migrate", "--create-users", env=env)
+    run("migrate", "--create-users")
+    names = {path.name for path in tmp_path.glob("*.db")}
+    assert names == {"option.db", "environment.db", "aicontent.db"}
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "message"),
+    [
+        ("content.db", 2, "not a database URL"),
+        ("mysql://host/db", 2, "unknown scheme"),
+        ("sqlite://content.db", 2, "three slashes"),
+        ("postgresql://ada:pa/ss-s3cret@host/db", 2, "%2F"),
+        ("postgresql://ada:s3cret@127.0.0.1:1/db", 1, "cannot reach postgresql://ada@127.0.0.1"),
+        ("sqlite:////no/such/folder/x.db", 1, "folder"),
+    ],
+)
+def test_bad_urls(url, status, message):
+    for command in ("migrate", "check", "quickstart"):
+        got, out, err = run_here(command, "--database", url)
+        assert (got, out) == (status, "")
+        assert message in " ".join(err.split())
+        assert "s3cret" not in err
+
+
+def test_usage_mistakes(run):
+    assert run("migrat")[0] == 2
+    assert run_here("rollback", "--steps", "0", "--yes")[0] == 2
+    assert run_here("quickstart", "missing.jsonl")[0] == 2
+    assert run_here("quickstart", "--type", "quiz")[0] == 2
+    assert run("quickstart", ".")[0] in (1, 2)
+    assert run_here("quickstart", "--type", "lesson")[0] == 2
+
+
+@pytest.mark.parametrize("command", [["check"], ["migrate"], ["rollback", "--yes"], ["check", "x"]])
+def test_a_file_is_made_only_where_it_is_meant(run, tmp_path, command):
+    status, _, err = run(*command)
+    assert status == (2 if "x" in command else 1)
+    assert "no SQLite database aicontent.db" in err or "x" in command
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written(tmp_path, monkeypatch, unbuffered):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [PROGRAM, "quickstart"], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ran.returncode == 1
+    assert ran.stderr == "Error: [Errno 28] No space left on device\n"
+
+
+def test_output_that_nobody_reads(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        ran = subprocess.run(
+            [PROGRAM, "quickstart"], cwd=tmp_path, stdout=pipe, stderr=subprocess.PIPE, text=True
+        )
+    assert (ran.returncode, ran.stderr) == (1, "")
+
+
+def test_a_locked_database_is_one_line(run, tmp_path):
+    path = tmp_path / "locked.db"
+    holder = peewee.SqliteDatabase(path, pragmas={"journal_mode": "wal"})
+    holder.execute_sql("CREATE TABLE t (x)")
+    with holder.transaction("IMMEDIATE"):
+        status, _, err = run("migrate", "--database", f"sqlite:///{path}")
+    assert status == 1
+    assert err.startswith("Error: another connection holds a lock")
+    holder.close()
+
+
+def test_every_command_and_option_has_help(run):
+    from aicontent.scripts.cli import main
+
+    assert run("--help")[0] == run("-h")[0] == 0
+    assert run("--version")[1].startswith("aicontent, version ")
+    for name, command in main.commands.items():
+        assert command.help, name
+        for parameter in command.params:
+            assert parameter.param_type_name == "argument" or parameter.help, (name, parameter)
+        assert command.help.split("\n")[0] in " ".join(run_here(name, "--help")[1].split())
+
+
+def test_quickstart(run, empty_url):
+    status, out, err = run("quickstart", "--database", empty_url)
+    assert (status, err) == (0, "")
+    lines = [line.split(None, 1) for line in out.splitlines()]
+    told = " ".join(line[0] for line in lines)
+    for step in ("Miss", "Generated", "Hit", "Least", "Expiry", "Cleanup", "Explore"):
+        assert step in told
+    assert "9 pieces" in out
+    assert "1 expired" in out
+    database = aicontent.connect(empty_url)
+    model = aicontent.for_database(database)
+    assert {content.type for content in model.select()} == set(aicontent.ContentType)
+    assert model.select(peewee.fn.SUM(model.usage_count)).scalar() == 3
+    assert aicontent.check(database) == []
+    database.close()
+    again = run("quickstart", "--database", empty_url)[1]
+    assert "user 2 asks" in again
+
+
+def test_quickstart_on_a_file(run, empty_url, tmp_path):
+    good = {"instruction": "Name a fruit.", "input": "", "output": "Apple", "status": "ok"}
+    row = {
+        "type": "lesson",
+        "status": "completed",
+        "requestPayload": {"topic": "tea"},
+        "generatedData": {"title": "Tee"},
+        "expiresAt": "2999-01-01T00:00:00Z",
+        "userId": 99,
+        "id": "theirs",
+    }
+    lines = [
+        json.dumps(good | {"similarity": 0.25}).encode(),
+        b'{"instruction": "broken',
+        b"",
+        json.dumps(row).encode(),
+        b"[1, 2]",
+        b'{"output": "of what?"}',
+        b'{"instruction": "\xff"}',
+        json.dumps(good | {"output": "nul \0"}).encode(),
+        json.dumps(row | {"colour": "red"}).encode(),
+        json.dumps(row | {"expiresAt": "soon"}).encode(),
+        json.dumps(row | {"expiresAt": "2999-01-01T00:00:00"}).encode(),
+        json.dumps(row | {"level": "x" * 11}).encode(),
+        b'{"instruction": ' + b"[" * 100_000,
+        b'{"instruction": 1, "input": NaN}',
+        b'{"instruction": ' + b"9" * 5000 + b"}",
+        json.dumps(good | {"status": "too short", "similarity": "?"}).encode(),
+    ]
+    path = tmp_path / "content.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    status, out, err = run("quickstart", str(path), "--database", empty_url)
+    assert (status, err) == (0, "")
+    assert "3 pieces" in out
+    refused = dict(line.split(":", 1) for line in out.splitlines() if line.strip()[:5] == "line ")
+    reasons = {int(key.split()[1]): reason for key, reason in refused.items()}
+    assert sorted(reasons) == [2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+    expected = {
+        2: "not JSON",
+        5: "must be one JSON object a line; got list of 2 items",
+        6: "requestPayload or instruction",
+        7: "not UTF-8 at byte",
+        8: "generated_data.output: must not contain NUL",
+        9: "colour: is no column",
+        13: "nested too deeply",
+        15: "an integer is too long",
+        10: "expiresAt: must be an ISO 8601 time",
+        11: "expires_at: must be an aware datetime",
+        12: "level: must have at most 10",
+        14: "request_payload.input: must be a finite number",
+    }
+    for line, reason in expected.items():
+        assert reason in reasons[line]
+    database = aicontent.connect(empty_url)
+    model = aicontent.for_database(database)
+    stored = {
+        content.type: content for content in model.select().where(model.status == "completed")
+    }
+    exercise, lesson = stored["personalized_exercise"], stored["lesson"]
+    assert exercise.validation_score == 0.75
+    assert exercise.request_payload == {"instruction": "Name a fruit.", "input": ""}
+    assert lesson.user_id == 1
+    assert lesson.expires_at.year == 2999
+    database.close()
+
+
+def test_quickstart_leaves_an_applications_database_alone(run, empty):
+    empty.execute_sql("CREATE TABLE users (id integer PRIMARY KEY, email text NOT NULL)")
+    url = f"sqlite:///{empty.database}" if "://" not in empty.database else empty.database
+    status, _, err = run("quickstart", "--database", url)
+    assert status == 1
+    assert "an application's" in err
+    assert not empty.table_exists("ai_generated_content")
