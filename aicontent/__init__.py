@@ -29,7 +29,8 @@ from .fields.compression import configure
 from .generation.fingerprint import fingerprint
 from .generation.rescue import RescueReport
 from .maintenance.cleanup import CleanupReport
-from .model import AIGeneratedContent, User
+from .model import AIGeneratedContent
+from .table import User
 
 if TYPE_CHECKING:
     from .connection import connect
@@ -42,9 +43,8 @@ if TYPE_CHECKING:
     from .transfer.importer import ImportReport, import_lines
     from .transfer.json_lines import Refused
 else:
-    # What serving content does not need is loaded when it is first asked for: an import costs a
-    # third less.
-    _LATER = {
+    # Serving content does not need these, so they are imported at first use.
+    _LAZY = {
         "ImportReport": "transfer.importer",
         "IndexUsage": "maintenance.index_usage",
         "ReclaimReport": "maintenance.reclaim",
@@ -62,13 +62,13 @@ else:
     }
 
     def __getattr__(name: str) -> Any:
-        if name not in _LATER:
+        if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = found = getattr(import_module(f".{_LATER[name]}", __name__), name)
-        return found
+        globals()[name] = value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_LATER})
+        return sorted({*globals(), *_LAZY})
 
 
 __all__ = [

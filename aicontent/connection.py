@@ -1,4 +1,4 @@
-"""Opening a database from a URL, for those who have none yet."""
+"""Open a database from a URL, and show a URL without its password."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ _FORMS = (
     "postgresql+psycopg://… for psycopg 3"
 )
 _PREPARING = "postgresql+psycopg"
-"""The scheme for psycopg 3 by which SQLAlchemy's users know it."""
+"""The scheme for psycopg 3, the same as SQLAlchemy's."""
 _SQLITE_OPTION = re.compile(r"compress_over=\d{1,9}", re.ASCII)
 _RETRY_SECONDS = 0.02
 _SHOWN_OPTIONS = ("host", "hostaddr", "port", "dbname", "user", "sslmode")
 
 
 def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peewee.Database:
-    """Open the database that a URL names, and look that it answers.
+    """Open the database of a URL, and check that it answers.
 
     SQLite gets write-ahead logging, `synchronous=NORMAL`, enforced foreign keys, and
-    transactions that take the write lock at their start. A PostgreSQL URL goes to libpq as it
-    is, with all of libpq's options.
+    transactions that take the write lock at their start. A PostgreSQL URL is passed to libpq
+    unchanged, with all of libpq's options.
 
     Args:
-        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:`, each with
-            `?compress_over=CHARACTERS` if large documents are to be compressed, or
-            `postgresql://user:password@host:port/name`; `postgresql+psycopg://…` for psycopg 3,
-            which prepares statements on the server: faster, and for a connection that is a
-            session of its own, not behind PgBouncer in transaction mode.
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:///:memory:`, each with
+            `?compress_over=CHARACTERS` to compress large documents; or
+            `postgresql://user:password@host:port/name`; or `postgresql+psycopg://…` for psycopg
+            3, which prepares statements on the server. That is faster, but does not work behind
+            PgBouncer in transaction mode.
         timeout: seconds to wait for a SQLite lock that another connection holds; for
             PostgreSQL, seconds to wait for the connection unless the URL says.
-        must_exist: refuse a SQLite file that is not there, instead of creating it.
+        must_exist: refuse a SQLite file that does not exist, instead of creating it.
 
     Returns:
-        The database, with no connection open: Peewee opens one per thread at its first use.
-        Only `:memory:` comes with the calling thread's connection open, because its content is
-        gone when that is closed; other threads have databases of their own there.
+        The database, with no connection open: Peewee opens one per thread at its first use. Only
+        `:memory:` has the calling thread's connection open, because closing it deletes the
+        content; other threads have separate databases there.
 
     Raises:
         DatabaseURLError: the URL cannot be understood.
@@ -61,7 +61,7 @@ def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peew
 
 
 def redact(url: str) -> str:
-    """Return a URL that can be shown: of its user part the name, of its options the harmless."""
+    """Return a URL that can be shown: without the password and without unknown options."""
     try:
         parts = _split(url)
         if parts.scheme == "sqlite":
@@ -79,7 +79,7 @@ def redact(url: str) -> str:
 def _split(url: str) -> SplitResult:
     if not isinstance(url, str) or "://" not in url:
         raise DatabaseURLError(f"not a database URL: use {_FORMS}")
-    # Python's parser drops what libpq does not: the two would read different URLs.
+    # Python's parser drops such characters and libpq does not, so they would read different URLs.
     if url != url.strip() or not unquote(url).isprintable():
         raise DatabaseURLError(f"white space or control characters in the URL: use {_FORMS}")
     try:
@@ -97,7 +97,7 @@ def _sqlite_name(parts: SplitResult) -> str:
     if parts.fragment or (parts.query and not _SQLITE_OPTION.fullmatch(parts.query)):
         raise DatabaseURLError(
             "a SQLite URL takes one option, compress_over=CHARACTERS, a number of one to nine "
-            "digits: for others there is aicontent.configure; write ? in a file name as %3F"
+            "digits (aicontent.configure sets others); write ? in a file name as %3F"
         )
     return unquote(parts.path[1:])
 
@@ -107,18 +107,18 @@ def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Data
     in_memory = name == ":memory:"
     if must_exist and not in_memory and not Path(name).exists():
         raise DatabaseUnavailableError(
-            f"there is no SQLite database {name}: see that the path is right; "
-            "`aicontent migrate --create-users` makes a new one"
+            f"there is no SQLite database {name}: check the path; "
+            "`aicontent migrate --create-users` creates a new one"
         )
     database = peewee.SqliteDatabase(
         name,
         # NORMAL is safe under WAL: a power cut may lose the last commits, never the file. A log of
-        # 16 MB, not 4: marking what is used writes some pages again and again, which reach the
-        # file once a log; that halves its time among a million rows.
+        # 16 MB instead of 4 halves the time of reuse() among a million rows: it writes the same
+        # pages again and again, and each reaches the file once per log.
         pragmas={"foreign_keys": 1, "synchronous": 1, "wal_autocheckpoint": 4000},
         timeout=timeout,
-        # A transaction that reads first and writes later fails at once under WAL when another
-        # has written in between; one that takes the lock at its start waits instead.
+        # Under WAL a transaction that reads first and writes later fails at once if another
+        # connection has written in between. One that takes the lock at its start waits instead.
         lock_type="IMMEDIATE",
     )
     if parts.query:
@@ -134,8 +134,8 @@ def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Data
 
 
 def _write_ahead(database: peewee.SqliteDatabase, timeout: float) -> None:
-    # The mode is kept in the file, so it is set once, not per connection. SQLite's own wait
-    # does not cover this switch, so processes that start together have to try again.
+    # The file stores the mode, so it is set once, not per connection. SQLite's own timeout does
+    # not cover this switch, so processes that start together must retry.
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -160,9 +160,9 @@ def _sqlite_remedy(name: str, error: Exception) -> str:
     elif "locked" in str(error):
         remedy = "another process holds its lock: try again when that has ended"
     elif "unable to open" in str(error):
-        remedy = "it cannot be opened: see that this user may write to it and to its folder"
+        remedy = "it cannot be opened: check that this user may write to it and to its folder"
     elif "not a database" in str(error):
-        remedy = "it is some other kind of file: name another"
+        remedy = "it is not a SQLite database: name another file"
     else:
         remedy = str(error)
     return f"cannot open the SQLite database {name}: {remedy}"
@@ -180,7 +180,7 @@ def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database
             f"{_PREPARING}:// needs psycopg 3: pip install 'psycopg[binary]', or use postgresql://"
         )
     if "connect_timeout" not in dict(parse_qsl(parts.query)):
-        # libpq counts whole seconds and takes 0 for ever.
+        # libpq counts whole seconds, and 0 means to wait for ever.
         database.connect_params["connect_timeout"] = max(1, round(timeout))
     try:
         with database.connection_context():
@@ -192,17 +192,17 @@ def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database
     except peewee.ProgrammingError:
         raise _malformed() from None
     except (peewee.OperationalError, UnicodeError) as error:
-        # libpq tells the host, the port and its reason, never the password; _check_postgresql
-        # has seen to it that no part of the password can pass for one of these.
+        # libpq's message has the host, the port and its reason, never the password.
+        # _check_postgresql has refused URLs in which libpq takes part of a password for a host.
         reason = " ".join(str(error).split())
         raise DatabaseUnavailableError(f"cannot reach {redact(url)}: {reason}") from None
-    found: peewee.Database = database
-    return found
+    opened: peewee.Database = database
+    return opened
 
 
 def _check_postgresql(parts: SplitResult) -> None:
-    # A reserved character in a password shifts what follows it: libpq would take the rest for a
-    # host, a port, a name or an option, and repeat it in its message.
+    # After a reserved character in a password, libpq would take the rest for a host, a port, a
+    # name or an option, and repeat it in its message.
     userinfo, _, hosts = parts.netloc.rpartition("@")
     if "@" in userinfo or "@" in parts.path or parts.fragment:
         raise _malformed()
@@ -218,7 +218,7 @@ def _check_postgresql(parts: SplitResult) -> None:
 
 def _malformed() -> DatabaseURLError:
     return DatabaseURLError(
-        "malformed PostgreSQL URL: use postgresql://user:password@host:port/name, after which ? "
-        "may bring libpq's options and no others; in the user and the password write reserved "
+        "malformed PostgreSQL URL: use postgresql://user:password@host:port/name, optionally "
+        "followed by ? and libpq's options; in the user and the password write reserved "
         "characters in percent form (@ is %40, : is %3A, / is %2F, ? is %3F, # is %23, % is %25)"
     )

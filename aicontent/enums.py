@@ -1,4 +1,4 @@
-"""The two enumerations of the specification."""
+"""The two enumerations of the specification: content types and statuses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class ContentType(StrEnum):
-    """What a piece of content is for."""
+    """The purpose of a piece of content."""
 
     LESSON = "lesson"
     VOCABULARY_DRILL = "vocabulary_drill"
@@ -18,7 +18,7 @@ class ContentType(StrEnum):
 
 
 class ContentStatus(StrEnum):
-    """How far its generation has come."""
+    """The progress of its generation."""
 
     PENDING = "pending"
     GENERATING = "generating"

@@ -1,14 +1,46 @@
-"""Every error this package raises on purpose, under one root."""
+"""Every error that this package raises on purpose, under one root, and the words they share."""
 
 from __future__ import annotations
 
 import peewee
 
+_SHOWN = 40
+"""Characters of each end of a long name that a message repeats."""
+
+
+def kind_of(value: object) -> str:
+    """Describe a value for an error message without repeating it: it may be private or long."""
+    name = type(value).__name__
+    if isinstance(value, str):
+        return f"{name} of {counted(len(value), 'character')}"
+    if isinstance(value, (dict, list, tuple, set)):
+        return f"{name} of {counted(len(value), 'item')}"
+    if isinstance(value, bool) or value is None:
+        return repr(value)
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63):
+        return f"{name} {value!r}"
+    return name
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: "1 row", "2,000 rows"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def shortened(text: str) -> str:
+    """Return a name or a path as a message can repeat it: of a long one, its two ends."""
+    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}…{text[-_SHOWN:]}"
+
+
+def printable(text: str, replacement: str = "?") -> str:
+    """Return text that a terminal can show: control characters cannot command it."""
+    return "".join(c if c.isprintable() else replacement for c in text)
+
 
 class AIContentError(Exception):
-    """The root: catch it to catch whatever this package raises.
+    """The root of this package's errors: catch it to catch all of them.
 
-    `row` is the number (from 1) of the row at fault when many were handed in at once.
+    `row` is the number (from 1) of the row at fault, if the caller passed many rows at once.
     """
 
     row: int | None = None
@@ -22,11 +54,10 @@ class AIContentError(Exception):
 
 
 class ValidationError(AIContentError, ValueError):
-    """A value that the table must not hold; nothing was written.
+    """A value breaks a rule of the table; nothing was written.
 
     `field` is the model's attribute (with the path inside a document), `rule` what the value
-    has to satisfy, `kind` what it was instead: never the value itself, which may be a whole
-    document or private.
+    has to satisfy, `kind` a description of the value that never repeats it.
     """
 
     def __init__(self, field: str, rule: str, kind: str) -> None:
@@ -40,7 +71,7 @@ class ValidationError(AIContentError, ValueError):
 
 
 class UnknownUserError(AIContentError, peewee.IntegrityError):
-    """The row names a user that the users table does not have; nothing was written."""
+    """The row's user is not in the users table; nothing was written."""
 
 
 class DuplicateIdError(AIContentError, peewee.IntegrityError):
@@ -52,9 +83,10 @@ class DuplicateRequestError(AIContentError, peewee.IntegrityError):
 
 
 class LeaseLostError(AIContentError):
-    """Whoever claimed this content has it no longer; nothing was written.
+    """The claim on this content is over, and another worker may hold it; nothing was written.
 
-    `id` is the content's, `attempt` the number of the claim that is over.
+    `id` is the content's id, `attempt` the number of the claim that is over, `why` the state of
+    the row.
     """
 
     def __init__(self, id: str, attempt: int, why: str) -> None:
@@ -68,9 +100,9 @@ class LeaseLostError(AIContentError):
 
 
 class InProgressError(AIContentError):
-    """Someone else is still generating this content, and the time to wait is over.
+    """Another caller is still generating this content, and the time to wait is over.
 
-    `id` is the content's, `waited` the seconds.
+    `id` is the content's id, `waited` the seconds that this caller waited.
     """
 
     def __init__(self, id: str, waited: float) -> None:
@@ -86,9 +118,9 @@ class InProgressError(AIContentError):
 
 
 class GenerationFailedError(AIContentError):
-    """Whoever was generating the content that this caller waited for has failed.
+    """Another caller was generating this content while this one waited, and failed.
 
-    `id` is the content's, `reason` what was noted, without secrets.
+    `id` is the content's id, `reason` the recorded reason, without secrets.
     """
 
     def __init__(self, id: str, reason: str) -> None:
@@ -97,11 +129,11 @@ class GenerationFailedError(AIContentError):
         self.reason = reason
 
     def _message(self) -> str:
-        return f"generating content {self.id} failed: {self.reason}; the next call tries anew"
+        return f"generating content {self.id} failed: {self.reason}; the next call tries again"
 
 
 class OpenTransactionError(AIContentError):
-    """Generating takes long, and would keep the caller's transaction open meanwhile."""
+    """The caller has a transaction open, which would hold its locks while content is generated."""
 
     def _message(self) -> str:
         return (
@@ -111,7 +143,7 @@ class OpenTransactionError(AIContentError):
 
 
 class ContentGoneError(AIContentError):
-    """The row was deleted (cleanup, a cascade) since this instance was loaded."""
+    """The row was deleted (by the cleanup, or with its user) since this instance was loaded."""
 
 
 class NotBoundError(AIContentError):
@@ -119,19 +151,19 @@ class NotBoundError(AIContentError):
 
 
 class UnsupportedDatabaseError(AIContentError):
-    """A database the model cannot work on as it is configured."""
+    """The model cannot work on this database as it is configured."""
 
 
 class DatabaseURLError(AIContentError, ValueError):
-    """A database URL that cannot be understood. The message never repeats a password."""
+    """A database URL cannot be understood. The message never repeats a password."""
 
 
 class DatabaseUnavailableError(AIContentError):
-    """A database that cannot be reached, read, or written at the moment."""
+    """A database cannot be reached, read, or written at the moment."""
 
 
 class MigrationError(AIContentError):
-    """The schema cannot be changed; the database is as it was."""
+    """The schema cannot be changed; the database is unchanged."""
 
 
 class UsersTableError(MigrationError):
@@ -139,8 +171,8 @@ class UsersTableError(MigrationError):
 
 
 class TableConflictError(MigrationError):
-    """A table of our name exists that our migrations did not make."""
+    """A table of our name exists that our migrations did not create."""
 
 
 class CorruptDocumentError(AIContentError, ValueError):
-    """A stored document that was compressed cannot be read."""
+    """A stored compressed document cannot be read."""

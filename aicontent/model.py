@@ -1,120 +1,73 @@
-"""The table as Python sees it: columns, helpers, queries."""
+"""The model: every public operation on content. Each delegates to a function of a folder.
+
+The columns are in `table.py`. Hosts may subclass the model and override its methods.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Hashable
-from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Self, Unpack
 
 import peewee
 
-from .database.compiled import Computed, slot
-from .enums import ContentStatus, ContentType
-from .fields.document import DocumentField
-from .fields.scalars import EnumColumn, FractionField, TextColumn, UTCDateTimeField, to_utc
-from .generation.single_flight import SingleFlightModel
-from .maintenance.cleanup import BATCH_SIZE, FAILED_AFTER, Budget, CleanupReport, cleanup
-from .records.lookup import Narrow, one_more
-
-if sys.version_info >= (3, 14):
-    from uuid import uuid7
-else:
-    from uuid_utils import uuid7
-
-
-def _new_id() -> str:
-    return str(uuid7())
+from .enums import ContentStatus
+from .fields.scalars import moment_of, to_utc
+from .generation import claims, requests, rescue, single_flight
+from .generation.attempt import Generate
+from .generation.claims import LEASE, Outcome
+from .generation.durations import Duration
+from .generation.rescue import MAX_ATTEMPTS, RescueReport
+from .generation.single_flight import WAIT
+from .maintenance import cleanup
+from .maintenance.cleanup import BATCH_SIZE, FAILED_AFTER, Budget, CleanupReport
+from .records import bulk, lookup
+from .records.record import data_with_relations, mark_saved
+from .table import TABLE, ContentTable
 
 
-def _moment(now: datetime | None) -> datetime:
-    return datetime.now(UTC) if now is None else to_utc(now, "now")
+class AIGeneratedContent(ContentTable):
+    """A piece of generated content: the request, the answer, and how it was used.
 
-
-class User(peewee.Model):
-    """The host's users, of whom this package knows the id alone."""
-
-    class Meta:
-        table_name = "users"
-
-
-class AIGeneratedContent(SingleFlightModel):
-    """A piece of generated content: what was asked, what came back, and how it was used.
-
-    Unbound on import: call `aicontent.bind(database)` once, or use
+    It has no database on import: call `aicontent.bind(database)` once, or use
     `aicontent.for_database(database)`.
     """
 
-    id = TextColumn(max_length=36, primary_key=True, default=_new_id)
-    user = peewee.ForeignKeyField(
-        User,
-        column_name="userId",
-        object_id_name="user_id",
-        backref="+",
-        on_delete="CASCADE",
-        index=False,
-    )
-    type = EnumColumn(ContentType)
-    status = EnumColumn(ContentStatus, default=ContentStatus.PENDING)
-
-    request_payload = DocumentField(column_name="requestPayload", compressible=True)
-    generated_data = DocumentField(column_name="generatedData", null=True, compressible=True)
-    validation_results = DocumentField(
-        column_name="validationResults", null=True, compressible=True
-    )
-    metadata = DocumentField(null=True)
-
-    level = TextColumn(max_length=10, null=True)
-    topics = DocumentField(null=True)
-    focus_areas = DocumentField(column_name="focusAreas", null=True)
-
-    estimated_completion_time = peewee.IntegerField(
-        column_name="estimatedCompletionTime", null=True
-    )  # minutes
-    validation_score = FractionField(column_name="validationScore", null=True)  # 0 to 1
-    generation_time_ms = peewee.IntegerField(column_name="generationTimeMs", null=True)
-    token_usage = peewee.IntegerField(column_name="tokenUsage", null=True)
-    model_used = TextColumn(max_length=50, column_name="modelUsed", null=True)
-
-    usage_count = peewee.IntegerField(column_name="usageCount", null=True, default=0)
-    last_accessed_at = UTCDateTimeField(column_name="lastAccessedAt", null=True)
-    expires_at = UTCDateTimeField(column_name="expiresAt", null=True)
-
-    # Set by the database: one clock for all writers.
-    created_at = UTCDateTimeField(column_name="createdAt")
-    updated_at = UTCDateTimeField(column_name="updatedAt")
-
-    # What claims go by: of what was asked, which attempt this is, and until when it is held.
-    fingerprint = TextColumn(max_length=64, null=True)
-    attempts = peewee.IntegerField(default=0)
-    lease_expires_at = UTCDateTimeField(column_name="leaseExpiresAt", null=True)
-
     class Meta:
-        table_name = "ai_generated_content"
+        table_name = TABLE
 
-    # Queries
+    # Find and serve content
+
+    @classmethod
+    def get_by_id(cls, pk: Any) -> Self:
+        """Return the row of this id, as Peewee's `get_by_id` does.
+
+        Raises:
+            DoesNotExist: the model's own: there is no such row.
+            ValidationError: no row can have this id. NotBoundError: the model has no database.
+        """
+        return lookup.get_by_id(cls, pk)
 
     @classmethod
     def find_by_user_and_type(cls, user: Any, type: str) -> peewee.ModelSelect[Self]:
-        """Select a user's content of one type, newest first (ids tell within one moment).
+        """Select a user's content of one type, newest first (by id within one moment).
 
         Args:
             user: the user's id, or the user's model instance.
             type: a ContentType or its text.
 
         Raises:
-            ValidationError: the user or the type cannot be one.
+            ValidationError: the user or the type breaks the rule of its column.
         """
-        newest_first = (cls.created_at.desc(), cls.id.desc())
-        asked = cls._asked_for(user, type)
-        return cls.select().where(*cls._same(cls, asked)).order_by(*newest_first)
+        return lookup.by_user_and_type(cls, user, type)
 
     @classmethod
     def find_reusable_content(
         cls, user: Any, type: str, level: str | None = None, now: datetime | None = None
     ) -> peewee.ModelSelect[Self]:
-        """Select what can be served again: completed, not expired; the least used first, of
-        these the newest.
+        """Select content that can be served again: completed and not expired.
+
+        The least used content comes first, and of equally used content the newest.
 
         Args:
             user: the user's id, or the user's model instance.
@@ -123,31 +76,28 @@ class AIGeneratedContent(SingleFlightModel):
             now: the moment to judge by, aware; the current one by default.
 
         Raises:
-            ValidationError: an argument cannot be what it should be.
+            ValidationError: an argument breaks the rule of its column.
         """
-        query: peewee.ModelSelect[Self] = cls._reusable(
-            cls, cls.select(), cls._same(cls, cls._asked_for(user, type, level)), _moment(now)
-        )
-        return query
+        return lookup.reusable_content(cls, user, type, level, now)
 
     @classmethod
     def first_reusable(
         cls, user: Any, type: str, level: str | None = None, now: datetime | None = None
     ) -> Self | None:
-        """Return the first of `find_reusable_content`, or None. Nothing is marked.
+        """Return the first of `find_reusable_content`, or None, without marking it accessed.
 
         Args and Raises:
             As `find_reusable_content`; NotBoundError without a database.
         """
-        return cls._found(*cls._to_reuse(user, type, level, now))
+        return lookup.first_reusable(cls, user, type, level, now)
 
     @classmethod
     def reuse(
         cls, user: Any, type: str, level: str | None = None, now: datetime | None = None
     ) -> Self | None:
-        """Take the first of `find_reusable_content` and mark it accessed, in one statement.
+        """Return the first of `find_reusable_content` and mark it accessed, in one statement.
 
-        A row that another caller is marking is waited for, never taken for a miss.
+        If another caller is marking the row, this one waits for it instead of missing.
 
         Args and Raises:
             As `find_reusable_content`; NotBoundError without a database.
@@ -155,7 +105,276 @@ class AIGeneratedContent(SingleFlightModel):
         Returns:
             The content, as it is stored now, or None when nothing can be reused.
         """
-        return cls._taken(*cls._to_reuse(user, type, level, now))
+        return lookup.reuse(cls, user, type, level, now)
+
+    def mark_accessed(self, now: datetime | None = None) -> None:
+        """Count one use in one atomic UPDATE, and update this instance from the row.
+
+        On an instance that is not stored yet, it changes the instance alone.
+
+        Args:
+            now: the moment of the use, aware; the current one by default.
+
+        Raises:
+            ContentGoneError: the row was deleted meanwhile. ValidationError: `now` is naive.
+        """
+        lookup.mark_accessed(self, now)
+
+    def is_expired(self, now: datetime | None = None) -> bool:
+        """Tell whether `expires_at` has passed by `now` (aware; the current moment by default)."""
+        expires_at: Any = self.expires_at
+        return expires_at is not None and moment_of(now) > to_utc(expires_at, "expires_at")
+
+    def is_reusable(self, now: datetime | None = None) -> bool:
+        """Tell whether this is completed and has not expired by `now`."""
+        return bool(self.status == ContentStatus.COMPLETED) and not self.is_expired(now)
+
+    # Store many rows
+
+    @classmethod
+    def create_many(cls, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Validate and insert many rows, all of them or none.
+
+        Args:
+            rows: the keyword arguments of `create`, one mapping a row; any iterable. It is read
+                in batches within the transaction, so an iterable that produces rows slowly
+                blocks other writers to SQLite meanwhile.
+
+        Returns:
+            The ids, in the order of the rows.
+
+        Raises:
+            ValidationError, UnknownUserError, DuplicateIdError: with `row`, the number of the
+                row at fault, from 1.
+            NotBoundError: the model has no database.
+        """
+        return bulk.create_many(cls, rows)
+
+    @classmethod
+    def bulk_create(cls, model_list: Iterable[Self], batch_size: int | None = None) -> None:
+        """Insert instances, as Peewee's method does; validated, all of them or none.
+
+        Args:
+            model_list: new instances; their times stay unset until they are loaded again.
+            batch_size: ignored; it is here because Peewee's method has it.
+
+        Raises:
+            As `create_many`.
+        """
+        instances = list(model_list)
+        cls.create_many(data_with_relations(instance) for instance in instances)
+        for instance in instances:
+            mark_saved(instance, instance.__data__, {})
+
+    @classmethod
+    def bulk_update(
+        cls, model_list: Iterable[Self], fields: Iterable[Any], batch_size: int | None = None
+    ) -> int:
+        """Update instances, as Peewee's method does; validated before the first is written.
+
+        Args:
+            model_list: stored instances.
+            fields: fields or their names.
+            batch_size: instances per UPDATE; all of them by default.
+
+        Returns:
+            The number of rows written.
+
+        Raises:
+            ValidationError: with `row`, the number of the instance at fault, from 1.
+        """
+        instances = list(model_list)
+        names = bulk.check_update(cls, instances, fields)
+        written: int = super().bulk_update(  # type: ignore[no-untyped-call]
+            instances, names, batch_size
+        )
+        return written
+
+    # Generate content
+
+    @classmethod
+    def get_or_generate(
+        cls,
+        user: Any,
+        type: str,
+        request_payload: dict[str, Any],
+        generate: Generate,
+        *,
+        level: str | None = None,
+        variant: Any = None,
+        wait: Duration = WAIT,
+        expires_in: Duration | None = None,
+        serve_stale: bool = False,
+        lease: Duration = LEASE,
+        max_attempts: int = MAX_ATTEMPTS,
+    ) -> Self:
+        """Return this user's content for a request: stored content, or what `generate` returns.
+
+        The first caller generates, and all others wait for its content. If it crashes, a waiting
+        caller takes over when the lease has run out. While `generate` runs, and while a caller
+        waits, no transaction is open, and no connection but one that was open before. Call it
+        outside any transaction.
+
+        Args:
+            user: the user's id, or the user's model instance.
+            type: a ContentType or its text.
+            request_payload, level, variant: the request, as `aicontent.fingerprint` takes it.
+            generate: is called with the claimed content, at most once. It returns the document,
+                or a pair: the document and a mapping of its costs, which are arguments of
+                `complete`. `generation_time_ms` is measured if the costs do not have it.
+            wait: how long to wait for another caller, in seconds or as a timedelta; 0 not to wait.
+            expires_in: how long new content can be served; for ever by default.
+            serve_stale: return expired content, where it is still stored, rather than wait for
+                a caller who is generating it again.
+            lease: longer than `generate` takes; it may also call `extend_lease` on its content.
+            max_attempts: how often generating is begun if workers are lost.
+
+        Returns:
+            The completed content. Content that this call did not generate is marked accessed.
+
+        Raises:
+            InProgressError: the wait is over. GenerationFailedError: the caller who was waited
+                for has failed. LeaseLostError: `generate` took longer than its lease, and
+                another worker has the row. Errors of `generate`, unchanged, after the row was
+                marked failed.
+            ValidationError: an argument, or what `generate` returned, breaks a rule.
+            UnknownUserError, OpenTransactionError, NotBoundError: before anything is generated.
+        """
+        return single_flight.get_or_generate(
+            cls,
+            user,
+            type,
+            request_payload,
+            generate,
+            level=level,
+            variant=variant,
+            wait=wait,
+            expires_in=expires_in,
+            serve_stale=serve_stale,
+            lease=lease,
+            max_attempts=max_attempts,
+        )
+
+    @classmethod
+    def request(
+        cls,
+        user: Any,
+        type: str,
+        request_payload: dict[str, Any],
+        *,
+        level: str | None = None,
+        variant: Any = None,
+        **values: Any,
+    ) -> Self:
+        """Return the row in flight for this user's request, or a new pending one.
+
+        There is one row in flight, however many callers ask at once. Completed content is not
+        considered.
+
+        Args:
+            user: the user's id, or the user's model instance.
+            type: a ContentType or its text.
+            request_payload, level, variant: the request, as `aicontent.fingerprint` takes it.
+                The variant is also stored in `metadata["variant"]`, for the worker.
+            values: further attributes of a new row; a row in flight stays as it is.
+
+        Raises:
+            ValidationError, UnknownUserError: nothing was written, and an open transaction stays
+                usable.
+            NotBoundError: the model has no database.
+        """
+        return requests.request(cls, user, type, request_payload, level, variant, values)
+
+    @classmethod
+    def claim(
+        cls, types: Collection[str] | str | None = None, lease: Duration = LEASE
+    ) -> Self | None:
+        """Claim the oldest pending row: it is generating then, with a lease and one attempt more.
+
+        It never waits for a row: on PostgreSQL it passes over rows that others have locked.
+
+        Args:
+            types: only rows of these types; of all types by default.
+            lease: how long the claim holds, in seconds or as a timedelta, by the database's clock.
+
+        Returns:
+            The content, or None when nothing is pending.
+
+        Raises:
+            ValidationError: an argument breaks a rule. NotBoundError: the model has no database.
+        """
+        return claims.claim(cls, types, lease)
+
+    def complete(self, generated_data: dict[str, Any], /, **outcome: Unpack[Outcome]) -> None:
+        """Store the generated document of this claimed row, in one statement.
+
+        Args:
+            generated_data: the document.
+            outcome: further attributes, by the names of `Outcome`. `expires_in` is how long the
+                content can be served, in seconds or as a timedelta, by the database's clock;
+                `metadata` is added to the metadata that the row had when it was claimed. An
+                attribute that is None or missing stays as it is.
+
+        Raises:
+            ValidationError: the row stays claimed. LeaseLostError: the claim is over, and
+                another worker may have stored other content. Nothing was written.
+        """
+        claims.complete(self, generated_data, outcome)
+
+    def fail(
+        self,
+        reason: str | BaseException,
+        retry: bool = False,
+        *,
+        max_attempts: int = MAX_ATTEMPTS,
+    ) -> None:
+        """Give this claimed row up: it is failed then, or pending again.
+
+        Args:
+            reason: the reason, which is stored in `metadata["lastFailure"]`, cut to 500
+                characters and without anything that looks like a secret; of an exception only
+                its class.
+            retry: make the row pending again, unless it used up its attempts.
+            max_attempts: how many attempts it has.
+
+        Raises:
+            LeaseLostError: the claim is over, and nothing was written. ValidationError: an
+                argument breaks a rule.
+        """
+        claims.fail(self, reason, retry, max_attempts)
+
+    def extend_lease(self, lease: Duration = LEASE) -> None:
+        """Hold this claimed row for so long from now, in seconds or as a timedelta.
+
+        Raises:
+            LeaseLostError: the claim is over. ValidationError: `lease` is no such duration.
+        """
+        claims.extend_lease(self, lease)
+
+    @classmethod
+    def rescue_stale(
+        cls,
+        max_attempts: int = MAX_ATTEMPTS,
+        *,
+        now: datetime | None = None,
+        dry_run: bool = False,
+    ) -> RescueReport:
+        """Free the rows whose lease has run out, in one statement.
+
+        They are pending again, or failed if they used up their attempts. A row without a lease
+        belongs to another program, which made it generating.
+
+        Args:
+            max_attempts: how many attempts a row has.
+            now: the moment to judge by, aware; the database's clock by default.
+            dry_run: count, and change nothing.
+
+        Raises:
+            ValidationError: an argument breaks a rule. NotBoundError: the model has no database.
+        """
+        return rescue.rescue_stale(cls, max_attempts, now=now, dry_run=dry_run)
+
+    # Delete content
 
     @classmethod
     def cleanup(
@@ -170,78 +389,32 @@ class AIGeneratedContent(SingleFlightModel):
         progress: Callable[[CleanupReport], object] | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> CleanupReport:
-        """Delete what has expired, whatever its status, and what failed a day ago, in batches
-        with a transaction each. Call it outside any transaction; several may run at once.
+        """Delete expired rows of any status, and rows that failed a day ago.
+
+        It deletes in batches with a transaction each. Call it outside any transaction; several
+        may run at once.
 
         Args:
             now: the moment to judge by, aware; the current one by default.
-            failed_after: the age at which failed content goes; the specification's 24 hours.
-            batch_size: the most rows of one batch; it shrinks where a batch takes long.
-            max_rows, max_seconds: end after so many rows, or when so many seconds are over.
+            failed_after: the age at which failed content is deleted; the specification's 24 hours.
+            batch_size: the most rows of one batch; batches shrink if they take long.
+            max_rows, max_seconds: stop after so many rows, or so many seconds.
             dry_run: count, and delete nothing.
             progress: is called with the report so far after each batch.
-            stop: is asked before each batch whether to end.
+            stop: is asked before each batch whether to stop.
 
         Returns:
-            What went, by reason, and whether anything that could go is left.
+            How many rows were deleted, by reason, and whether any that are due are left.
 
         Raises:
-            ValidationError: an argument is not what it should be.
-            NotBoundError: the model has no database.
+            ValidationError: an argument breaks a rule. NotBoundError: the model has no database.
         """
-        return cleanup(
+        return cleanup.cleanup(
             cls,
-            _moment(now),
+            moment_of(now),
             failed_after=failed_after,
             batch_size=batch_size,
             budget=Budget(max_rows, max_seconds, stop),
             dry_run=dry_run,
             progress=progress,
         )
-
-    # Helpers of an instance
-
-    def is_expired(self, now: datetime | None = None) -> bool:
-        """Tell whether `expires_at` has passed by `now` (aware; the current moment by default)."""
-        if self.expires_at is None:
-            return False
-        return _moment(now) > to_utc(self.expires_at, "expires_at")
-
-    def is_reusable(self, now: datetime | None = None) -> bool:
-        """Tell whether this is completed and has not expired by `now`."""
-        return self.status == ContentStatus.COMPLETED and not self.is_expired(now)
-
-    def mark_accessed(self, now: datetime | None = None) -> None:
-        """Count one use, in one atomic UPDATE, and show on this instance what the row then holds.
-
-        On an instance that is not stored yet it changes the instance alone.
-
-        Raises:
-            ContentGoneError: the row was deleted meanwhile. ValidationError: `now` is naive.
-        """
-        moment = _moment(now)
-        if self.is_new:
-            self.last_accessed_at = moment
-            self.usage_count = (self.usage_count or 0) + 1
-            return
-        counted = Computed("one more", one_more)
-        if not self._update_row({"usage_count": counted, "last_accessed_at": moment}):
-            raise self._gone()
-
-    # Pieces of statements
-
-    @classmethod
-    def _same(cls, table: Any, asked: dict[str, Any]) -> list[Any]:
-        return [getattr(table, name) == value for name, value in asked.items()]
-
-    @classmethod
-    def _to_reuse(
-        cls, user: Any, type: str, level: str | None, now: datetime | None
-    ) -> tuple[Hashable, Narrow, dict[str, Any]]:
-        asked = cls._asked_for(user, type, level)
-
-        def narrow(table: Any, query: Any, moment: Any) -> Any:
-            same = cls._same(table, {name: slot(name) for name in asked})
-            return cls._reusable(table, query, same, moment)
-
-        return "to reuse", narrow, asked | {"now": cls.expires_at.db_value(_moment(now))}

@@ -8,12 +8,13 @@ import click
 
 import aicontent
 from aicontent import IndexUsage
+from aicontent.errors import counted
 
-from .options import Command, database_option, open_database
+from .options import database_option, open_database
 from .stats import bytes_text
 
 
-@click.command(cls=Command)
+@click.command()
 @database_option
 @click.option(
     "--dropped",
@@ -23,10 +24,10 @@ from .stats import bytes_text
 )
 @click.pass_context
 def check(ctx: click.Context, url: str, dropped: tuple[str, ...]) -> None:
-    """Look for what is missing or wrong, and at how indexes are used.
+    """Check for missing or damaged parts, and show how indexes are used.
 
-    The exit status is 1 if anything is wrong. How the indexes are used is PostgreSQL's own count
-    and no more than told.
+    The exit status is 1 if anything is wrong. The use of indexes is PostgreSQL's own count, and
+    does not change the exit status.
     """
     database = open_database(url)
     problems = aicontent.check(database, dropped=dropped)
@@ -47,14 +48,14 @@ def _table(usage: IndexUsage) -> Iterator[str]:
     yield ""
     yield f"{'index':<30}{'size':>10}{'scans':>12}  {since}"
     for index in usage.indexes:
-        note = "  never served" if index.idle else ""
+        note = "  never used" if index.idle else ""
         yield f"{index.name:<30}{bytes_text(index.size):>10}{index.scans:>12,}{note}"
     idle = [index for index in usage.indexes if index.idle]
     if idle and usage.writes:
         size = bytes_text(sum(index.size for index in idle))
         yield (
-            f"{len(idle)} of them never served, take {size}, and are kept up by "
-            f"{usage.writes:,} writes so far."
+            f"{counted(len(idle), 'index', 'indexes')} never used: {size}, "
+            f"updated by {counted(usage.writes, 'write')} so far."
         )
-        yield "If that is long enough to tell, and no replica reads by them, drop them, and"
-        yield "name them by --dropped from then on."
+        yield "If that was counted for long enough, and no replica uses them, drop them, and"
+        yield "name them with --dropped from then on."

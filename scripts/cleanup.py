@@ -11,32 +11,32 @@ from dataclasses import asdict
 from types import FrameType
 
 import click
-import peewee
 
 import aicontent
 from aicontent import CleanupReport, RescueReport
+from aicontent.database.supported import backend_of
 from aicontent.generation.rescue import MAX_ATTEMPTS
 from aicontent.maintenance.cleanup import BATCH_SIZE
 from aicontent.records.validation import MAX_INTEGER
 
-from .options import Command, database_option, open_database, wait_option
+from .options import database_option, open_database, wait_option
 
 LEFT = 3
-"""The exit status of a run that was stopped by its budget or a signal, with rows left."""
+"""The exit status of a run that its budget or a signal stopped, with rows left."""
 
 
-@click.command(cls=Command)
+@click.command()
 @database_option
-@click.option("--dry-run", is_flag=True, help="Count what would go, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Count the rows to delete, and change nothing.")
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
     default=BATCH_SIZE,
     show_default=True,
-    help="The most rows of one transaction; it shrinks where they take long.",
+    help="The most rows of one transaction; batches shrink if they take long.",
 )
-@click.option("--max-rows", type=click.IntRange(min=0), help="End after so many rows.")
-@click.option("--max-seconds", type=click.FloatRange(min=0), help="End after so many seconds.")
+@click.option("--max-rows", type=click.IntRange(min=0), help="Stop after so many rows.")
+@click.option("--max-seconds", type=click.FloatRange(min=0), help="Stop after so many seconds.")
 @click.option(
     "--max-attempts",
     type=click.IntRange(min=1, max=MAX_INTEGER),
@@ -46,7 +46,7 @@ LEFT = 3
 )
 @wait_option
 @click.option(
-    "--reclaim", is_flag=True, help="Give the space back to the file system afterwards; SQLite."
+    "--reclaim", is_flag=True, help="Return the space to the file system afterwards; SQLite."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
@@ -64,16 +64,16 @@ def cleanup(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Delete expired content, and failed content of over a day; free what was left behind.
+    """Delete expired content, and content that failed over a day ago; free stale claims.
 
-    First, rows that are generating and whose lease has run out are made pending again, or
-    failed when they had their attempts.
+    Before it deletes, rows whose lease has run out become pending again, or failed if they used
+    up their attempts.
 
-    SIGTERM and SIGINT end it after the running batch. The exit status is 0 when all is done, 1
+    SIGTERM and SIGINT stop it after the running batch. The exit status is 0 when all is done, 1
     when it failed, 2 for a usage error, and 3 when it was stopped with rows left.
     """
     database = open_database(url, wait=wait)
-    if reclaim and not isinstance(database, peewee.SqliteDatabase):
+    if reclaim and not backend_of(database).can_reclaim:
         raise click.UsageError("--reclaim is for SQLite; PostgreSQL's autovacuum does it by itself")
     model = aicontent.for_database(database)
     with database.connection_context(), _signals() as stopped:
@@ -91,15 +91,15 @@ def cleanup(
                 progress=lambda report: shown.update(report.deleted - shown.pos),
                 stop=stopped,
             )
-        # Told before the space is seen to, which may fail and deletes nothing.
+        # Printed before the space is reclaimed, which may fail and deletes no rows.
         if not (quiet or as_json):
             if rescued != RescueReport():
                 click.echo(_rescue_line(rescued, dry_run=dry_run))
             click.echo(_line(report))
         freed = aicontent.reclaim(database) if reclaim and not dry_run else None
     if as_json:
-        told = asdict(report) | {"deleted": report.deleted, "rescued": asdict(rescued)}
-        click.echo(json.dumps(told | ({"freed": freed.freed} if freed else {})))
+        printed = asdict(report) | {"deleted": report.deleted, "rescued": asdict(rescued)}
+        click.echo(json.dumps(printed | ({"freed": freed.freed} if freed else {})))
     elif freed and not quiet:
         click.echo(f"freed {freed.freed:,} bytes ({freed.way})")
     if report.left and not dry_run:
@@ -133,7 +133,3 @@ def _signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-if __name__ == "__main__":  # python -m aicontent.scripts.cleanup
-    cleanup()

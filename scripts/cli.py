@@ -1,4 +1,4 @@
-"""The `aicontent` command. It parses and prints; what is done is the library's matter."""
+"""The `aicontent` command. It parses and prints; the library does the work."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def main() -> None:
 
 @main.command()
 @database_option
-@click.option("--create-users", is_flag=True, help="Make a minimal users table if there is none.")
+@click.option("--create-users", is_flag=True, help="Create a minimal users table if there is none.")
 def migrate(url: str, create_users: bool) -> None:
     """Bring the schema up to date.
 
-    A SQLite file that is not there is made with --create-users alone: without a users table
+    A SQLite file that does not exist is created only with --create-users: without a users table
     nothing could be stored in it.
     """
     names = aicontent.migrate(open_database(url, must_exist=not create_users), create_users)
@@ -50,7 +50,7 @@ def migrate(url: str, create_users: bool) -> None:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="How many migrations to take back, the latest first.",
+    help="How many migrations to roll back, the latest first.",
 )
 @click.confirmation_option(
     "--yes",
@@ -58,10 +58,10 @@ def migrate(url: str, create_users: bool) -> None:
     help="Do not ask.",
 )
 def rollback(url: str, steps: int) -> None:
-    """Take back the latest migrations.
+    """Roll the latest migrations back.
 
-    What they store goes with them: the table and its content with the first, what claims know with
-    the one that added it; indexes hold nothing of their own.
+    This deletes what they store: the first migration the table and its content, 003 the columns
+    of claims. Migrations that add indexes store nothing.
     """
     names = aicontent.rollback(open_database(url), steps)
     for name in names:
@@ -73,14 +73,14 @@ def rollback(url: str, steps: int) -> None:
 @main.command()
 @click.argument("file", type=click.File("rb"), required=False)
 @database_option
-@type_option("The type of FILE's lines that name none; personalized_exercise by default.")
+@type_option("The type of FILE's lines that have none; personalized_exercise by default.")
 def quickstart(file: IO[bytes] | None, url: str, content_type: str | None) -> None:
     """Show content stored, reused and expired.
 
-    What it stores stays, to be explored. FILE holds content of your own as JSON lines: with the
-    table's column names, or with instruction, input, output, status and similarity. Lines that
-    cannot be stored are named, the others go in. Without FILE the content is a sample of each
-    type.
+    The content stays in the database, for you to explore. FILE holds your own content as JSON
+    lines by the table's column names, as `aicontent import` takes them; the tour's user becomes
+    their owner, and each gets a new id. Lines that cannot be stored are listed, and the others
+    are stored. Without FILE the content is a sample of each type.
     """
     if content_type is not None and file is None:
         raise click.UsageError("--type goes with FILE: the samples have their types")

@@ -1,4 +1,4 @@
-"""What the commands share: errors in one line, the option for the database, opening it."""
+"""Options that the commands share, errors in one line, and opening the database."""
 
 from __future__ import annotations
 
@@ -12,19 +12,11 @@ import peewee
 
 import aicontent
 from aicontent import AIContentError, ContentType
-from aicontent.schema.migrate import TABLE
+from aicontent.table import TABLE
 
 
-def _give_up_output() -> None:
-    # Python would try once more at its end, and fail once more.
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-class _ErrorsExplained(click.Command):
-    """Shows what the library and the database refuse as one line, without a traceback."""
+class Group(click.Group):
+    """The group of all commands: it shows errors as one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -40,19 +32,19 @@ class _ErrorsExplained(click.Command):
             elif TABLE in text and ("no such table" in text or "does not exist" in text):
                 text = f"there is no table {TABLE}: run `aicontent migrate`"
             raise click.ClickException(text) from error
-        except BrokenPipeError:  # whoever read us has enough: click ends in silence
+        except BrokenPipeError:  # the reader of the output has ended: click ends in silence
             raise
         except OSError as error:
-            _give_up_output()
+            _discard_output()
             raise click.ClickException(str(error)) from error
 
 
-class Command(_ErrorsExplained):
-    """A command that can also be run by itself."""
-
-
-class Group(_ErrorsExplained, click.Group):
-    """The group of all commands."""
+def _discard_output() -> None:
+    # Otherwise Python tries to write the rest when it exits, and fails again.
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 database_option = click.option(
@@ -81,13 +73,8 @@ def type_option(help: str) -> Callable[[Any], Any]:
     return click.option("--type", "content_type", type=types, metavar="TYPE", help=help)
 
 
-def shown(text: str) -> str:
-    """Return a text of somebody else's as a terminal may have it, which is not to obey it."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
 def open_database(url: str, *, must_exist: bool = True, wait: float = 5.0) -> peewee.Database:
-    """Open the database, or tell of a usage error; `wait` is for locks, in seconds."""
+    """Open the database, or raise a usage error; `wait` is seconds to wait for a lock."""
     try:
         return aicontent.connect(url, timeout=wait, must_exist=must_exist)
     except aicontent.DatabaseURLError as error:

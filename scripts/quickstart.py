@@ -1,4 +1,4 @@
-"""The guided tour: what the module does, shown on a real database."""
+"""Run the guided tour: store, reuse and expire content on a real database."""
 
 from __future__ import annotations
 
@@ -7,18 +7,30 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
+from typing import Any
 
 import peewee
 
 import aicontent
-from aicontent import AIContentError, AIGeneratedContent, ContentStatus, User
-from aicontent.database.catalog import Catalog
-
-from .content_file import load
+from aicontent import (
+    AIContentError,
+    AIGeneratedContent,
+    ContentStatus,
+    Refused,
+    User,
+    ValidationError,
+)
+from aicontent.database.supported import backend_of
+from aicontent.errors import counted, printable
+from aicontent.fields.scalars import UTCDateTimeField
+from aicontent.records.bulk import values_of
+from aicontent.records.insertion import BATCH
+from aicontent.records.validation import check_values
+from aicontent.transfer.json_lines import by_column, field_of, objects, time_of
 
 _REFUSED_SHOWN = 20
 
-Tell = Callable[[str, str], object]
+Show = Callable[[str, str], object]
 
 
 def run(
@@ -28,82 +40,117 @@ def run(
     content_type: str,
     echo: Callable[[str], object],
 ) -> None:
-    """Play the tour and tell it line by line.
+    """Run the tour, and print it line by line.
 
     Args:
-        database: where to; its users table must be this package's own minimal one, or missing.
-        url: the database's name as it may be shown.
-        file: the lines of a file of content as JSON; the samples when None.
-        content_type: the type of lines that do not name one.
-        echo: takes each line.
+        database: where to store the content; its users table must be this package's own minimal
+            one, or missing.
+        url: the database's URL as it may be shown.
+        file: JSON lines as `import` takes them; the samples when None.
+        content_type: the type of lines that have none.
+        echo: prints a line.
 
     Raises:
         AIContentError: the database belongs to an application, or cannot be used.
     """
 
-    def tell(what: str, text: str) -> None:
-        echo(f"{what:<11}{text}")
+    def show(label: str, text: str) -> None:
+        echo(f"{label:<11}{text}")
 
+    backend = backend_of(database)
     with database.connection_context():
-        users = Catalog(database).relation("users", anywhere=True)
+        users = backend.relation(database, "users", anywhere=True)
         if users is not None and not users.is_minimal:
             raise AIContentError(
-                "the quickstart makes users of its own, and this database has an application's: "
-                "give it a database for itself with --database"
+                "the quickstart creates users, but this database's users belong to an "
+                "application: name another database with --database"
             )
         applied = aicontent.migrate(database, create_users=True)
-        tell("Database", f"{url} ({', '.join(applied) or 'up to date'})")
+        show("Database", f"{url} ({', '.join(applied) or 'up to date'})")
         aicontent.bind(database)
-        _tour(file, content_type, tell)
+        _tour(file, content_type, show)
     if database.database != ":memory:":
-        tell("Explore", _hint(database, url))
+        query = 'SELECT type, level, "usageCount" FROM ai_generated_content'
+        show("Explore", shlex.join(backend.shell_command(database, url, query)))
 
 
-def _tour(file: Iterable[bytes] | None, content_type: str, tell: Tell) -> None:
+def _tour(file: Iterable[bytes] | None, content_type: str, show: Show) -> None:
     user = User.create().id
     first = content_type if file else "lesson"
-    missed = AIGeneratedContent.reuse(user, first)
-    tell("Miss", f"user {user} asks for a {first}: {missed or 'none is stored yet'}")
+    miss = AIGeneratedContent.reuse(user, first)
+    show("Miss", f"user {user} asks for a {first}: {miss or 'none is stored yet'}")
 
     started = time.perf_counter()
     lines = file or files(__package__).joinpath("samples.jsonl").read_bytes().splitlines()
-    stored, refused = load(AIGeneratedContent, lines, user, content_type)
+    stored, refused = _load(lines, user, content_type)
     source = "your file" if file else "samples, in the place of a model's answers"
     seconds = time.perf_counter() - started
-    tell("Generated", f"{_counted(stored, 'piece')} in {seconds:.1f} s ({source})")
+    show("Generated", f"{counted(stored, 'piece')} in {seconds:.1f} s ({source})")
     for kind, status, pieces in _summary(user):
-        tell("", f"{pieces:>6,} {kind}, {status}")
+        show("", f"{pieces:>6,} {kind}, {status}")
     if refused:
-        tell("Refused", f"{_counted(len(refused), 'line')}, the others are stored:")
+        show("Refused", f"{counted(len(refused), 'line')}, the others are stored:")
         for item in refused[:_REFUSED_SHOWN]:
-            tell("", f"line {item.line}: {item.reason}")
+            show("", f"line {item.line}: {printable(item.reason)}")
         if len(refused) > _REFUSED_SHOWN:
-            tell("", f"and {len(refused) - _REFUSED_SHOWN:,} more")
+            show("", f"and {len(refused) - _REFUSED_SHOWN:,} more")
 
     completed = AIGeneratedContent.get_or_none(
         AIGeneratedContent.user == user, AIGeneratedContent.status == ContentStatus.COMPLETED
     )
     if completed is None:
-        tell("Hit", "nothing was completed, so nothing can be reused")
+        show("Hit", "nothing was completed, so nothing can be reused")
         return
-    _reuse(user, first if file is None else completed.type, tell)
-    _expire(user, tell)
+    _reuse(user, first if file is None else completed.type, show)
+    _expire(user, show)
 
 
-def _reuse(user: int, kind: str, tell: Tell) -> None:
+def _load(lines: Iterable[bytes], user: int, content_type: str) -> tuple[int, list[Refused]]:
+    """Store the lines as new content of one user; return how many, and those refused."""
+    stored, refused = 0, []
+    batch: list[dict[str, Any]] = []
+    for number, _, record in objects(lines):
+        if isinstance(record, str):
+            refused.append(Refused(number, record))
+            continue
+        try:
+            row = {"type": content_type} | _attributes(record) | {"user": user}
+            check_values(AIGeneratedContent, values_of(AIGeneratedContent, row))
+        except ValidationError as error:
+            refused.append(Refused(number, str(by_column(error))))
+            continue
+        batch.append(row)
+        if len(batch) == BATCH:
+            stored += len(AIGeneratedContent.create_many(batch))
+            batch.clear()
+    stored += len(AIGeneratedContent.create_many(batch))
+    return stored, refused
+
+
+def _attributes(record: dict[str, Any]) -> dict[str, Any]:
+    row = {}
+    for column, value in record.items():
+        field = field_of(column)
+        is_time = isinstance(field, UTCDateTimeField) and value is not None
+        row[field.name] = time_of(column, value) if is_time else value
+    row.pop("id", None)  # the copy is a row of its own
+    return row
+
+
+def _reuse(user: int, kind: str, show: Show) -> None:
     hit = AIGeneratedContent.reuse(user, kind)
     if hit is None:
-        tell("Hit", f"none: no {kind} is completed and unexpired")
+        show("Hit", f"none: no {kind} is completed and unexpired")
         return
     saved = f", {hit.token_usage:,} tokens saved" if hit.token_usage else ""
-    tell("Hit", f"the same request again: {_headline(hit)} (use {hit.usage_count}{saved})")
+    show("Hit", f"the same request again: {_headline(hit)} (use {hit.usage_count}{saved})")
     for label in ("Least used", ""):
         again = AIGeneratedContent.reuse(user, kind)
         if again is not None:
-            tell(label, f"and again: {_headline(again)} (use {again.usage_count})")
+            show(label, f"and again: {_headline(again)} (use {again.usage_count})")
 
 
-def _expire(user: int, tell: Tell) -> None:
+def _expire(user: int, show: Show) -> None:
     now = datetime.now(UTC)
     later = now + timedelta(hours=2)
     brief = AIGeneratedContent.create(
@@ -115,10 +162,10 @@ def _expire(user: int, tell: Tell) -> None:
         level="today",
         expires_at=now + timedelta(hours=1),
     )
-    found = AIGeneratedContent.find_reusable_content(user, brief.type, "today", later).first()
-    tell("Expiry", f"{_headline(brief)} is good for an hour; in two: {found or 'not served'}")
+    content = AIGeneratedContent.find_reusable_content(user, brief.type, "today", later).first()
+    show("Expiry", f"{_headline(brief)} is good for an hour; in two: {content or 'not served'}")
     report = AIGeneratedContent.cleanup(now=later)
-    tell(
+    show(
         "Cleanup",
         f"in two hours deletes {report.expired} expired, {report.failed} failed "
         "(failed content is kept a day)",
@@ -136,21 +183,8 @@ def _summary(user: int) -> list[tuple[str, str, int]]:
     return list(query.tuples())
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def _headline(content: AIGeneratedContent) -> str:
     data = content.generated_data or {}
     text = data.get("title") or content.request_payload.get("instruction") or content.id
-    # Whatever a model wrote, a terminal must not obey it.
-    text = "".join(c if c.isprintable() else " " for c in str(text))
-    text = " ".join(text.split())
+    text = " ".join(printable(str(text), " ").split())
     return f'"{text}"' if len(text) <= 45 else f'"{text[:44]}…"'
-
-
-def _hint(database: peewee.Database, url: str) -> str:
-    query = 'SELECT type, level, "usageCount" FROM ai_generated_content'
-    if isinstance(database, peewee.SqliteDatabase):
-        return shlex.join(["sqlite3", str(database.database), query])
-    return shlex.join(["psql", url, "-c", query])

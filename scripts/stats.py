@@ -12,51 +12,52 @@ import click
 
 import aicontent
 from aicontent import ContentStatus
+from aicontent.errors import printable
 from aicontent.maintenance.stats import Group, Stats, added
 
-from .options import Command, database_option, open_database, shown
+from .options import database_option, open_database
 
 _BAR = 20
 
 
-@click.command(cls=Command)
+@click.command()
 @database_option
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as one JSON object.")
 def stats(url: str, as_json: bool) -> None:
-    """Show what the table holds, what is due to go, and what reuse has saved."""
+    """Show what the table holds, what is due for deletion, and what reuse has saved."""
     now = datetime.now(UTC)
-    found = aicontent.stats(open_database(url), now)
+    result = aicontent.stats(open_database(url), now)
     if as_json:
-        click.echo(json.dumps(asdict(found), default=datetime.isoformat))
+        click.echo(json.dumps(asdict(result), default=datetime.isoformat))
         return
-    for line in _table(found, now):
+    for line in _table(result, now):
         click.echo(line)
 
 
-def _table(found: Stats, now: datetime) -> Iterator[str]:
-    total = added(found.groups)
+def _table(result: Stats, now: datetime) -> Iterator[str]:
+    total = added(result.groups)
     yield f"{'type':<22}" + "".join(f"{status:>11}" for status in ContentStatus)
-    for each in found.by("type"):
-        rows = {g.status: g.rows for g in found.groups if g.type == each.type}
+    for each in result.by("type"):
+        rows = {g.status: g.rows for g in result.groups if g.type == each.type}
         yield f"{each.type:<22}" + "".join(f"{rows.get(s, 0):>11,}" for s in ContentStatus)
     yield ""
-    yield from _shares("rows by type", found.by("type"), "type", "rows")
-    yield from _shares("rows by status", found.by("status"), "status", "rows")
-    yield from _shares("tokens saved by type", found.by("type"), "type", "tokens_saved")
+    yield from _shares("rows by type", result.by("type"), "type", "rows")
+    yield from _shares("rows by status", result.by("status"), "status", "rows")
+    yield from _shares("tokens saved by type", result.by("type"), "type", "tokens_saved")
     yield f"{'rows':<22}{total.rows:,}, served again {total.uses:,} times"
-    yield f"{'due to go':<22}{found.expired:,} expired, {found.failed:,} failed"
-    if found.stale:
-        yield f"{'left behind':<22}{found.stale:,} generating, whose lease ran out"
-    if found.oldest_pending is not None:
-        age = timedelta(seconds=int((now - found.oldest_pending).total_seconds()))
-        yield f"{'oldest pending':<22}{found.oldest_pending:%Y-%m-%d %H:%M:%S} UTC, {age} ago"
+    yield f"{'due to go':<22}{result.expired:,} expired, {result.failed:,} failed"
+    if result.stale:
+        yield f"{'left behind':<22}{result.stale:,} generating, whose lease ran out"
+    if result.oldest_pending is not None:
+        age = timedelta(seconds=int((now - result.oldest_pending).total_seconds()))
+        yield f"{'oldest pending':<22}{result.oldest_pending:%Y-%m-%d %H:%M:%S} UTC, {age} ago"
     yield f"{'tokens':<22}{total.tokens_spent:,} spent, {total.tokens_saved:,} saved"
     spent, saved = total.seconds_spent, total.seconds_saved
     yield f"{'generation':<22}{_hours(spent)} spent, {_hours(saved)} saved"
-    free = f", {bytes_text(found.free)} of it free" if found.free else ""
-    yield f"{'on disk':<22}{bytes_text(found.size)}{free}"
-    for index, (id, size) in enumerate(found.largest):
-        yield f"{'' if index else 'largest documents':<22}{bytes_text(size):>10}  {shown(id)}"
+    free = f", {bytes_text(result.free)} of it free" if result.free else ""
+    yield f"{'on disk':<22}{bytes_text(result.size)}{free}"
+    for index, (id, size) in enumerate(result.largest):
+        yield f"{'' if index else 'largest documents':<22}{bytes_text(size):>10}  {printable(id)}"
 
 
 def _shares(title: str, groups: list[Group], name: str, number: str) -> Iterator[str]:
@@ -85,7 +86,7 @@ def _hours(seconds: float) -> str:
 
 
 def bytes_text(size: float) -> str:
-    """Return a size as a person reads it."""
+    """Return a size for people."""
     for unit in ("B", "KB", "MB"):
         if size < 1000:
             return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"

@@ -16,18 +16,20 @@ import peewee
 
 import aicontent
 from aicontent import ContentStatus, ImportReport
+from aicontent.database.supported import backend_of
+from aicontent.errors import printable
 from aicontent.transfer.exporter import selected
 from aicontent.transfer.importer import OnConflict, store_batches
 from aicontent.transfer.json_lines import Refused, batches
 
-from .options import Command, database_option, open_database, shown, type_option, wait_option
+from .options import database_option, open_database, type_option, wait_option
 from .reading import batches_of
 
 _SMALL = 2_000_000
-"""Bytes of a file that is read before another process would have started."""
+"""Bytes of a file that is parsed before another process would have started."""
 
 
-@click.command(cls=Command, name="export")
+@click.command(name="export")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @database_option
 @click.option("--user", type=int, help="Only this user's content.")
@@ -42,7 +44,7 @@ def export_command(
 ) -> None:
     """Write content to FILE as JSON lines; to the standard output without one.
 
-    It is the content of one moment. FILE is replaced when all of it is written, and not before.
+    It is the content of one moment. FILE is replaced only after all of it is written.
     """
     database = open_database(url)
     lines = aicontent.export_lines(database, user=user, type=content_type, status=status)
@@ -89,7 +91,7 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
-@click.command(cls=Command, name="import")
+@click.command(name="import")
 @click.argument(
     "name",
     metavar="[FILE]",
@@ -102,21 +104,21 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
     type=click.Choice(["error", "skip", "replace"]),
     default="error",
     show_default=True,
-    help="What becomes of a line whose id is stored already.",
+    help="What to do with a line whose id is stored already.",
 )
 @click.option(
     "--max-document-bytes",
     type=click.IntRange(min=1),
-    help="Take larger documents too; 16,000,000 bytes by default.",
+    help="The most bytes of a document; 16,000,000 by default.",
 )
 @wait_option
 def import_command(
     name: str, url: str, on_conflict: OnConflict, max_document_bytes: int | None, wait: float
 ) -> None:
-    """Store the content that the JSON lines of FILE hold; of the standard input without one.
+    """Store content from the JSON lines of FILE, or of the standard input without one.
 
-    Lines that cannot be stored are named, the others go in, and the exit status is then 1. An
-    import that was interrupted goes on when it is run again with --on-conflict skip.
+    Lines that cannot be stored are listed, and the others are stored; the exit status is then 1.
+    To resume an interrupted import, run it again with --on-conflict skip.
     """
     if name == "-" and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("give a FILE, or lines on the standard input")
@@ -130,13 +132,11 @@ def import_command(
 def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict) -> None:
     size = os.fstat(file.fileno()).st_size  # 0 of a pipe
     hidden = not (sys.stderr.isatty() and size)
-    kind = "sqlite" if isinstance(database, peewee.SqliteDatabase) else "postgresql"
-    if 0 < size < _SMALL:
-        read = batches(file, for_sqlite=kind == "sqlite")
-    else:
-        read = batches_of(file, kind)
+    backend = backend_of(database)
+    is_small = 0 < size < _SMALL
+    parsed = batches(file, backend) if is_small else batches_of(file, backend.name)
     report = ImportReport()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # with its report
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # prints the report
     with click.progressbar(length=size, label="Importing", file=sys.stderr, hidden=hidden) as bar:
 
         def progress(done: ImportReport, length: int) -> None:
@@ -145,13 +145,13 @@ def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict)
             bar.update(length)
 
         try:
-            # Closed at once when storing fails: a reader is not to be waited for.
-            with closing(read):
+            # Closed at once when storing fails, so that the command does not wait for the parser.
+            with closing(parsed):
                 store_batches(
-                    database, read, on_conflict=on_conflict, refused=_tell, progress=progress
+                    database, parsed, on_conflict=on_conflict, refused=_print, progress=progress
                 )
         except BaseException as error:
-            # An interrupted one may have stored a batch that it has not counted yet.
+            # An interrupted import may have stored a batch that it has not counted yet.
             if report != ImportReport() or isinstance(error, (KeyboardInterrupt, SystemExit)):
                 click.echo(f"{_summary(report)}; to go on: --on-conflict skip", err=True)
             raise
@@ -160,8 +160,8 @@ def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict)
         click.get_current_context().exit(1)
 
 
-def _tell(refused: Refused) -> None:
-    click.echo(f"line {refused.line}: {shown(refused.reason)}", err=True)
+def _print(refused: Refused) -> None:
+    click.echo(f"line {refused.line}: {printable(refused.reason)}", err=True)
 
 
 def _summary(report: ImportReport) -> str:

@@ -196,7 +196,7 @@ def test_sqlite_files_that_cannot_be_opened(tmp_path):
     for name, remedy in (
         ("missing/content.db", "folder .*missing does not exist: create it"),
         ("", "it is a folder|three slashes"),
-        ("text.db", "some other kind of file"),
+        ("text.db", "not a SQLite database"),
     ):
         with pytest.raises(
             (aicontent.DatabaseUnavailableError, aicontent.DatabaseURLError), match=remedy

@@ -1,4 +1,4 @@
-"""How documents are stored: how large they may be, and on SQLite from where on compressed."""
+"""The largest size of documents, and their compression on SQLite."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from weakref import WeakKeyDictionary
 
 import peewee
 
-from ..errors import AIContentError, CorruptDocumentError, ValidationError
-from .policy import kind_of, shortened
+from ..database.supported import backend_of, resolved
+from ..errors import AIContentError, CorruptDocumentError, ValidationError, kind_of, shortened
 
 MAX_DOCUMENT_BYTES = 16_000_000
-"""Far more than a model writes, far less than what PostgreSQL (255 MB) and SQLite (1 GB) take."""
+"""Far more than a model writes, and far less than PostgreSQL (255 MB) and SQLite (1 GB) store."""
 
 _LEVEL = 3
-"""zstd's own default: at 4 KB and at 100 KB of text higher ones cost more time than they save
-room."""
+# zstd's own default. At 4 KB and at 100 KB of text, higher levels cost more time than they save
+# space.
 
 _MODULES = "compression.zstd", "backports.zstd"
-"""Python's own, from 3.14 on, and the same for those before."""
+# Python's own module, from 3.14 on, and the same for older versions.
 
 
 @dataclass
 class Storage:
-    """What one database's documents are held to."""
+    """The storage settings of one database."""
 
     compress_over: int | None = None
     max_document_bytes: int = MAX_DOCUMENT_BYTES
 
-    def kept(self, text: str, field: str, *, compressible: bool) -> str | bytes:
-        """Return what is stored of a document's JSON text.
+    def stored(self, text: str, field: str, *, compressible: bool) -> str | bytes:
+        """Return what the database stores for a document's JSON text.
 
         Raises:
             ValidationError: it is too large.
         """
-        if 4 * len(text) > self.max_document_bytes:  # of up to four bytes a character
+        if 4 * len(text) > self.max_document_bytes:  # a character has up to four bytes
             self._check(len(text.encode()), field)
         if not compressible or self.compress_over is None or len(text) <= self.compress_over:
             return text
-        small: bytes = zstd().compress(text.encode(), _LEVEL)
-        return small
+        compressed: bytes = zstd().compress(text.encode(), _LEVEL)
+        return compressed
 
     def _check(self, size: int, field: str) -> None:
         if size > self.max_document_bytes:
@@ -57,45 +57,44 @@ _storages: WeakKeyDictionary[peewee.Database, Storage] = WeakKeyDictionary()
 
 
 def storage_of(database: peewee.Database | None) -> Storage:
-    """Return how a database's documents are stored; its settings may change later."""
+    """Return a database's storage settings, which may change later."""
     return Storage() if database is None else _storages.setdefault(database, Storage())
 
 
 class Settings(TypedDict, total=False):
-    """What `configure` sets."""
+    """The settings of `configure`."""
 
     max_document_bytes: int
     compress_over: int | None
 
 
 def configure(database: peewee.Database, **settings: Unpack[Settings]) -> None:
-    """Set how this database's documents are stored by this process, from now on.
+    """Set how this process stores this database's documents, from now on.
 
     Args:
-        database: what is bound, or will be.
-        settings: those to change, the others stay:
-            `max_document_bytes`: the most bytes of one document as JSON text, 16,000,000 at
-            first; more is refused.
+        database: the database, bound or not.
+        settings: the settings to change; the others stay:
+            `max_document_bytes`: the most bytes of one document as JSON text, by default
+            16,000,000. A larger document is refused.
             `compress_over`: on SQLite, compress `request_payload`, `generated_data` and
-            `validation_results` of more characters than this, which ends JSON queries on them;
-            None, as at first, compresses nothing. Without effect on PostgreSQL, which compresses
-            by itself. What is compressed is read whatever this says.
+            `validation_results` of more characters than this, which ends JSON queries on them.
+            None, the default, compresses nothing. It has no effect on PostgreSQL, which
+            compresses by itself. Compressed documents can be read with every setting.
 
     Raises:
-        ValidationError: there is no such setting, or it is no such number.
-        UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL, or not initialised.
+        ValidationError: there is no such setting, or its value is no such number.
+        UnsupportedDatabaseError: the database is neither SQLite nor PostgreSQL, or not
+            initialised.
         AIContentError: zstd is not installed.
     """
-    from ..binding import resolved  # by way of the model it needs this module
-
     database = resolved(database)
     for name, value in settings.items():
         if name not in Settings.__annotations__:
-            rule = f"is no setting; there are {', '.join(Settings.__annotations__)}"
+            rule = f"is not a setting; the settings are {', '.join(Settings.__annotations__)}"
             raise ValidationError(shortened(name), rule, "an unknown name")
         if not (name == "compress_over" and value is None):
             _check_number(name, value)
-    if settings.get("compress_over") is not None and isinstance(database, peewee.SqliteDatabase):
+    if settings.get("compress_over") is not None and backend_of(database).documents_are_text:
         zstd()
     storage = storage_of(database)
     for name, value in settings.items():
@@ -108,10 +107,10 @@ def _check_number(name: str, value: object) -> None:
 
 
 def decompressed(data: bytes) -> str:
-    """Return the JSON text of a document that was compressed.
+    """Return the JSON text of a compressed document.
 
     Raises:
-        AIContentError: zstd is not installed. CorruptDocumentError: the data is none of its.
+        AIContentError: zstd is not installed. CorruptDocumentError: the data cannot be read.
     """
     module = zstd()
     try:
@@ -140,9 +139,9 @@ def zstd() -> Any:
 
 
 def not_queryable(field: str) -> AIContentError:
-    """Return the error of who queries the JSON of compressed documents."""
+    """Return the error of a query into a document that may be compressed."""
     return AIContentError(
         f"{field} may be compressed in this database (compress_over), so its JSON cannot be "
-        "queried or changed by SQL: ask for rows by other columns and look into it in Python, or "
-        "keep what is asked for in metadata, topics or focus_areas"
+        "queried or changed by SQL: select rows by other columns and read the document in "
+        "Python, or store what you query in metadata, topics or focus_areas"
     )

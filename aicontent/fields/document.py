@@ -1,4 +1,4 @@
-"""The column type of documents: checked, stored, read, and noticed when changed in place."""
+"""The field type of JSON documents: checked, stored, read, and watched for changes in place."""
 
 from __future__ import annotations
 
@@ -8,93 +8,94 @@ from typing import Any
 
 import peewee
 
+from ..database.supported import known_backend
 from ..errors import CorruptDocumentError
 from .compression import Storage, decompressed, not_queryable, storage_of
 from .encoding import encode, snapshot
 from .policy import check_document, checked_text
+from .scalars import RuledField
 
 _decode = json.JSONDecoder().raw_decode
 
 
-def _of_compressed(data: bytes) -> Any:
-    try:
-        return json.loads(decompressed(data))
-    except json.JSONDecodeError as error:
-        raise CorruptDocumentError(f"a compressed document is no JSON: {error}") from error
-
-
 class DocumentAccessor(peewee.FieldAccessor):
-    """Remembers how a stored document looked when it was first read from the instance, so that
-    a change made in place (`content.metadata["k"] = 1`) is noticed and saved."""
+    """Remembers a stored document's text when an instance's attribute is first read.
+
+    A change in place (`content.metadata["k"] = 1`) is then detected and saved.
+    """
 
     def __get__(self, instance: Any, instance_type: Any = None) -> Any:
         if instance is None:
             return self.field
         value = instance.__data__.get(self.name)
         if isinstance(value, (dict, list)) and self.name not in instance._dirty:
-            instance._as_read.setdefault(self.name, snapshot(value))
+            instance.document_texts.setdefault(self.name, snapshot(value))
         return value
 
 
-class DocumentField(peewee.JSONField):
-    """A JSON document: jsonb on PostgreSQL, JSON text on SQLite, where one that is `compressible`
-    may be compressed (see `aicontent.configure`)."""
+class DocumentField(RuledField, peewee.JSONField):
+    """A JSON document: jsonb on PostgreSQL, JSON text on SQLite.
+
+    SQLite's text may be compressed if the field is `compressible` (see `aicontent.configure`).
+    """
 
     accessor_class = DocumentAccessor
 
     def __init__(self, *, compressible: bool = False, **options: Any) -> None:
-        # Of the instance, all of them: a model's alias finds them by way of its field.
-        self._compressible, self._on_sqlite = compressible, False
+        # All of these must belong to the instance: a model's alias copies the field's attributes.
+        self._compressible, self._is_text = compressible, False
         self._storage = Storage()
         self._methods: Any = None
-        self._adapted: tuple[type, ...] = ()
+        self._driver_types: tuple[type, ...] = ()
         super().__init__(dumps=encode, **options)
 
     def _db_hook(self, database: peewee.Database | None) -> None:
-        self._storage, self._on_sqlite = Storage(), False
         super()._db_hook(database)  # type: ignore[misc]
         if database is not None:
             self._helper = _checking(database.json_methods)(database)
         adapter = getattr(database, "_adapter", None)
-        self._adapted = (adapter.json_type, adapter.jsonb_type) if adapter else ()
-        self._on_sqlite = isinstance(database, peewee.SqliteDatabase)
+        self._driver_types = (adapter.json_type, adapter.jsonb_type) if adapter else ()
+        backend = known_backend(database)
+        self._is_text = backend is not None and backend.documents_are_text
         self._storage = storage_of(database)
 
     def db_value(self, value: Any) -> Any:
-        # Peewee hands a value in again that it has made ready for PostgreSQL's driver.
-        if value is None or isinstance(value, (peewee.Node, *self._adapted)):
+        # Peewee passes a value again that it has converted for PostgreSQL's driver.
+        if value is None or isinstance(value, (peewee.Node, *self._driver_types)):
             return super().db_value(value)  # type: ignore[no-untyped-call]
-        kept = self.parameter(value)
-        return kept if isinstance(kept, bytes) else super().db_value(value)  # type: ignore[no-untyped-call]
+        stored = self.parameter(value)
+        return stored if isinstance(stored, bytes) else super().db_value(value)  # type: ignore[no-untyped-call]
 
     def parameter(self, value: Any) -> Any:
-        return None if value is None else self.kept(checked_text(value, self.name))
+        return None if value is None else self.stored(checked_text(value, self.name))
 
-    def kept(self, text: str) -> str | bytes:
-        """Return what is stored of a document's text."""
-        compressible = self._compressible and self._on_sqlite
-        return self._storage.kept(text, self.name, compressible=compressible)
+    def stored(self, text: str) -> str | bytes:
+        """Return what the database stores for a document's text."""
+        compressible = self._compressible and self._is_text
+        return self._storage.stored(text, self.name, compressible=compressible)
 
     def python_value(self, value: Any) -> Any:
         if value is None:
             return None
         if isinstance(value, bytes):
-            return _of_compressed(value)
-        if self._on_sqlite:
+            return _from_compressed(value)
+        if self._is_text:
             try:
-                found, end = _decode(value)
+                document, end = _decode(value)
                 if end == len(value):
-                    return found
+                    return document
             except (TypeError, ValueError):
-                pass  # white space before it, or another kind of value: Peewee knows
+                pass  # white space before it, or another type of value: Peewee reads these
         return super().python_value(value)  # type: ignore[no-untyped-call]
 
+    reader = python_value
+
     def case_value(self, value: Any) -> Any:
-        if self._on_sqlite and not isinstance(value, peewee.Node):
+        if self._is_text and not isinstance(value, peewee.Node):
             return peewee.Value(self.parameter(value), converter=False)
         return super().case_value(value)
 
-    # What Peewee asks for each look into a document.
+    # Peewee asks for `_helper` at each query into a document.
 
     @property
     def _helper(self) -> Any:
@@ -111,32 +112,39 @@ class DocumentField(peewee.JSONField):
         return super()._compare(lhs, eq_op, is_op, rhs, as_text)  # type: ignore[misc]
 
     def in_(self, rhs: Any) -> Any:
-        return self._among(peewee.OP.IN, rhs)
+        return self._is_one_of(peewee.OP.IN, rhs)
 
     def not_in(self, rhs: Any) -> Any:
-        return self._among(peewee.OP.NOT_IN, rhs)
+        return self._is_one_of(peewee.OP.NOT_IN, rhs)
 
     __lshift__ = in_
 
-    def _among(self, operation: str, documents: Any) -> Any:
+    def _is_one_of(self, operation: str, documents: Any) -> Any:
         whole = self._as_json()
         if whole is not self and not isinstance(documents, peewee.Node):
             documents = peewee.EnclosedNodeList([self.to_value(each) for each in documents])
         return peewee.Expression(whole, operation, documents)
 
     def _as_json(self) -> Any:
-        """Return what a whole document is compared by."""
+        """Return the expression that represents the whole document in a comparison."""
         self._check_queryable()
-        # Of what another process has compressed SQLite then says that it is no JSON.
-        return peewee.fn.json(self) if self._compressible and self._on_sqlite else self
+        # SQLite then refuses a document that another process has compressed as malformed JSON.
+        return peewee.fn.json(self) if self._compressible and self._is_text else self
 
     def _check_queryable(self) -> None:
-        if self._compressible and self._on_sqlite and self._storage.compress_over is not None:
+        if self._compressible and self._is_text and self._storage.compress_over is not None:
             raise not_queryable(self.name)
 
 
+def _from_compressed(data: bytes) -> Any:
+    try:
+        return json.loads(decompressed(data))
+    except json.JSONDecodeError as error:
+        raise CorruptDocumentError(f"a compressed document is not JSON: {error}") from error
+
+
 def _checking(methods: Any) -> Any:
-    """The database's JSON methods, with the policy for what an update puts into a document."""
+    """Return the database's JSON methods, which check the values that an UPDATE inserts."""
 
     def checked(method: Callable[..., Any]) -> Callable[..., Any]:
         def check(self: Any, field: Any, *keys_and_value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Writing documents as JSON text that both backends keep exactly."""
+"""Encode documents as JSON text that both backends store exactly."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from decimal import Decimal
 
 
 def snapshot(document: object) -> str | None:
-    """Return its text, which tells whether a document was changed since, or None when what was
-    put in cannot be stored."""
+    """Return a document's text, to detect a later change in place; None if it cannot be stored."""
     try:
         return encode(document)
     except (RecursionError, TypeError, ValueError):
@@ -17,23 +16,25 @@ def snapshot(document: object) -> str | None:
 
 
 def encode(document: object) -> str:
-    """Write a checked document as compact JSON text that both backends keep exactly.
+    """Encode a checked document as compact JSON text that both backends store exactly.
 
-    jsonb keeps 1e+23 as the integer 100000000000000000000000, which is not equal to the float;
-    written out with a fractional part it stays that float. Python writes an exponent with a
-    plus sign only for floats of 1e16 and more, so the slow way is taken only for those (and for
-    the rare text that contains "e+").
+    jsonb stores 1e+23 as the integer 100000000000000000000000, which does not equal the float.
+    Written out with a fractional part it stays that float. Python writes an exponent with a plus
+    sign only for floats of 1e16 and more, so only these (and text that contains "e+") are
+    encoded the slow way.
     """
     text = dumps(document)
     return _encode_slowly(document) if "e+" in text else text
 
 
 def canonical(document: object) -> str:
-    """Write what was read from either backend as the same text: the keys sorted, as jsonb does
-    not keep their order, and no negative zero, as it has none.
+    """Encode a document that was read from either backend as the same text.
+
+    The keys are sorted, because jsonb does not keep their order. Negative zero becomes zero,
+    because jsonb has none.
 
     Raises:
-        ValueError: it holds a number that JSON has not.
+        ValueError: it holds NaN or infinity, which JSON does not have.
     """
     text = _dumps_sorted(document)
     return _encode_slowly(document, sort=True) if "e+" in text or "-0.0" in text else text
@@ -42,7 +43,7 @@ def canonical(document: object) -> str:
 def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
     encoder = json.JSONEncoder(
         ensure_ascii=False,
-        # What is encoded is checked for its depth, or came out of a decoder: it has no cycles.
+        # The document is checked for its depth, or came from a decoder, so it has no cycles.
         check_circular=False,
         allow_nan=False,
         sort_keys=sort_keys,
@@ -51,14 +52,14 @@ def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return encoder.encode
-    # What encode() makes anew at each call, for small documents a third of its time.
+    # encode() builds this at each call, which is a third of its time for small documents.
     quote = json.encoder.encode_basestring
     write = make(None, encoder.default, quote, None, ":", ",", sort_keys, False, False)
     return lambda document: "".join(write(document, 0))
 
 
 dumps = _encoder(sort_keys=False)
-"""What `encode` does for documents without floats of 1e16 and more."""
+"""Encode a document that has no floats of 1e16 and more."""
 _dumps_sorted = _encoder(sort_keys=True)
 
 

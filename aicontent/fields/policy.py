@@ -1,8 +1,6 @@
-"""One policy for JSON documents, whichever database they go to.
+"""The policy for JSON documents: accept only documents that both databases return unchanged.
 
-SQLite stores nearly any text; PostgreSQL's jsonb does not, and keeps numbers as exact
-decimals. What either of them would refuse or change is refused here, before a driver sees it,
-so that every accepted document reads back equal from both.
+SQLite stores nearly any text. PostgreSQL's jsonb does not, and stores numbers as exact decimals.
 """
 
 from __future__ import annotations
@@ -10,49 +8,25 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..errors import ValidationError
+from ..errors import ValidationError, kind_of, shortened
 from .encoding import dumps, encode
 
 MAX_DEPTH = 200
-"""Levels of nesting. Python's own decoder stops near 1,000 less the caller's stack, SQLite's
-JSON functions at 1,000; 200 is far beyond real content and safe under any web framework."""
+"""Levels of nesting. SQLite's JSON functions stop at 1,000, and so does Python's decoder, less the
+caller's stack. Real content needs far less than 200."""
 
 MAX_INT_DIGITS = 4300
 """Digits of an integer: the length at which Python itself refuses to write or read one."""
 
 _INT_LIMIT = 10**MAX_INT_DIGITS
-_SHOWN = 40
-
-
-def kind_of(value: object) -> str:
-    """Describe a value for an error message without repeating it."""
-    name = type(value).__name__
-    if isinstance(value, str):
-        return f"{name} of {_counted(len(value), 'character')}"
-    if isinstance(value, (dict, list, tuple, set)):
-        return f"{name} of {_counted(len(value), 'item')}"
-    if isinstance(value, bool) or value is None:
-        return repr(value)
-    if isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63):
-        return f"{name} {value!r}"
-    return name
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def shortened(text: str) -> str:
-    """Return a name or a path that fits a message: of a long one, its two ends."""
-    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}…{text[-_SHOWN:]}"
 
 
 def check_text(text: str, field: str) -> None:
     """Refuse a string that PostgreSQL cannot hold.
 
     Raises:
-        ValidationError: it has a NUL character (jsonb and text reject U+0000) or a lone
-            surrogate (not encodable as UTF-8).
+        ValidationError: it has a NUL character, which jsonb and text reject, or a lone surrogate,
+            which UTF-8 cannot encode.
     """
     if "\0" in text:
         place = text.index("\0")
@@ -66,7 +40,7 @@ def check_text(text: str, field: str) -> None:
     except UnicodeEncodeError as error:
         raise ValidationError(
             field,
-            "must be valid Unicode: decode it anew or replace lone surrogates",
+            "must be valid Unicode: replace lone surrogates, or decode the source again",
             f"U+{ord(text[error.start]):04X} at character {error.start}",
         ) from None
 
@@ -75,12 +49,11 @@ def check_document(document: object, field: str) -> None:
     """Refuse a document that one of the backends would reject or change.
 
     Args:
-        document: what is to be stored: dicts with string keys, lists, strings, finite numbers,
-            booleans and None.
+        document: dicts with string keys, lists, strings, finite numbers, booleans and None.
         field: the attribute it belongs to, for the message.
 
     Raises:
-        ValidationError: with the path to the place, such as `generated_data.steps[2].text`.
+        ValidationError: with the path to the fault, such as `generated_data.steps[2].text`.
     """
     try:
         _check(document, 0)
@@ -89,8 +62,10 @@ def check_document(document: object, field: str) -> None:
 
 
 def decoded_text(document: object, field: str) -> str:
-    """Check and encode a document that a JSON decoder made: one that holds nothing but JSON's
-    types, so that the text tells what else there is to check, in a third of the time.
+    """Check and encode a document that came from a JSON decoder.
+
+    It holds nothing but JSON's types, so its text shows what else to check, in a third of the
+    time.
 
     Raises:
         ValidationError: as `check_document`.
@@ -99,7 +74,7 @@ def decoded_text(document: object, field: str) -> str:
         text = encode(document)
         text.isascii() or text.encode()
     except (ValueError, RecursionError):
-        check_document(document, field)  # which tells the place
+        check_document(document, field)  # raises with the path
         raise
     # Each level takes two characters.
     deep = len(text) > 2 * MAX_DEPTH and text.count("{") + text.count("[") >= MAX_DEPTH
@@ -118,7 +93,7 @@ def checked_text(document: object, field: str) -> str:
         text = dumps(document)
         if (text.isascii() or _is_unicode(text)) and "\\u0000" not in text:
             return text
-    check_document(document, field)  # which tells the place, if there is one
+    check_document(document, field)  # raises with the path, if there is a fault
     return encode(document)
 
 
@@ -134,8 +109,10 @@ _SHORT = 2**53
 
 
 def _is_plain(value: object, depth: int) -> bool:
-    """Tell whether a document has nothing but JSON's types, not too deep, its numbers of the size
-    that nearly all have: what is left to check then is seen in its text, in half the time."""
+    """Tell whether a document has only JSON's types, bounded depth, and numbers of usual size.
+
+    Its text then shows what else to check, in half the time.
+    """
     kind = type(value)
     if kind is dict:
         items: Any = value.values()  # type: ignore[attr-defined]

@@ -1,87 +1,112 @@
-"""Column types: each holds its Python value to what both databases can keep."""
+"""Field types of single values. Each converts a value to what both databases can store."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 import peewee
 
-from ..database.compiled import Slot
-from ..errors import ValidationError
-from .policy import check_text, kind_of
+from ..database.supported import known_backend
+from ..errors import ValidationError, kind_of
+from .policy import check_text
 
-SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
-"""SQLite's clock in the one text form that times have there. SQLite computes 'now' once per
-statement, so a statement that sets it and the trigger that sets it agree."""
+Rule = Mapping[str, Any]
+"""What a column's values must satisfy, in JSON Schema's terms."""
 
-
-def clock(database: peewee.Database) -> peewee.SQL:
-    """Return the database's clock, as the columns' defaults and the trigger read it."""
-    postgresql = isinstance(database, peewee.PostgresqlDatabase)
-    return peewee.SQL("CURRENT_TIMESTAMP" if postgresql else SQLITE_NOW)
+CHECKED_BY_FIELD: Rule = {}
+"""The rule of times: JSON Schema knows no datetimes, so `UTCDateTimeField` checks them."""
 
 
-def clock_now(database: peewee.Database) -> peewee.SQL:
-    """Return the database's clock as it is at the statement, also where the transaction began
-    long ago."""
-    postgresql = isinstance(database, peewee.PostgresqlDatabase)
-    return peewee.SQL("statement_timestamp()" if postgresql else SQLITE_NOW)
+class RuledField(peewee.Field):
+    """A field that cannot be declared without its validation rule.
 
-
-def clock_after(database: peewee.Database, seconds: str) -> peewee.SQL:
-    """Return the moment so many seconds from now, by that clock; a call of the statement brings
-    them by the name `seconds`."""
-    if isinstance(database, peewee.PostgresqlDatabase):
-        sql = "statement_timestamp() + make_interval(secs => %s)"
-        return peewee.SQL(sql, (Slot(seconds),))
-    later = SQLITE_NOW.replace("'now'", "'now', printf('%+.3f seconds', ?)")
-    return peewee.SQL(later, (Slot(seconds),))
-
-
-def to_utc(moment: datetime, field: str) -> datetime:
-    """Return an aware moment in UTC.
-
-    Raises:
-        ValidationError: it is not a datetime, is naive (its moment would be a guess), or lies
-            outside 0001-01-02 to 9999-12-30 in UTC. For "never" there is None.
+    Args:
+        rule: the rule of the column's values.
+        required: whether a new row must have a value for it.
     """
-    if isinstance(moment, datetime) and moment.tzinfo is UTC and 1 < moment.year < 9999:
-        return moment
-    rule = "must be an aware datetime, such as datetime.now(timezone.utc)"
-    if not isinstance(moment, datetime):
-        raise ValidationError(field, rule, kind_of(moment))
-    if moment.utcoffset() is None:
-        raise ValidationError(field, rule, "a naive one")
-    # A day within Python's years, so that it can be read in the zone of any session.
-    if not _FIRST <= moment <= _LAST:
-        raise ValidationError(field, "must be from 0001-01-02 to 9999-12-30", "one outside")
-    return moment.astimezone(UTC)
+
+    reader: Callable[[Any], Any] | None = None
+    """Converts a driver's value to Python's; None where they are the same."""
+
+    def __init__(self, *args: Any, rule: Rule, required: bool = False, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.rule = rule
+        self.required = required
 
 
-_FIRST = datetime(1, 1, 2, tzinfo=UTC)
-_LAST = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
+def is_ours(field: object) -> bool:
+    """Tell a column of this package's table from one that a host has added."""
+    return isinstance(field, RuledField)
 
 
-class UTCDateTimeField(peewee.FieldDatabaseHook, peewee.DateTimeField):
-    """A moment: timestamptz on PostgreSQL, UTC text of one fixed width on SQLite, where
-    comparing text then compares time. Python gives and gets aware datetimes, in UTC."""
+class _CheckedText(RuledField):
+    """Checks characters in the field, because queries bring text too."""
+
+    def db_value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            check_text(value, self.name)
+        return super().db_value(value)  # type: ignore[no-untyped-call]
+
+
+class ShortTextField(_CheckedText, peewee.CharField):
+    """Text of a limited length."""
+
+
+class EnumField(_CheckedText, peewee.TextField):
+    """One of an enumeration's texts; Python gets the member."""
+
+    def __init__(self, enum: type[StrEnum], **options: Any) -> None:
+        super().__init__(rule={"type": "string", "enum": [m.value for m in enum]}, **options)
+        self._members = {member.value: member for member in enum}
+
+    def python_value(self, value: Any) -> Any:
+        return self._members.get(value, value)
+
+    reader = python_value
+
+
+class CountField(RuledField, peewee.IntegerField):
+    """An integer."""
+
+
+class UserField(RuledField, peewee.ForeignKeyField):
+    """The reference to the host's users table."""
+
+    @property
+    def reader(self) -> Callable[[Any], Any] | None:  # type: ignore[override]
+        """The conversion of the key that is referenced; an integer needs none."""
+        key = type(self.rel_field)
+        is_plain = key.python_value is peewee.Field.python_value and key.adapt in _IDENTITIES
+        return None if is_plain else self.python_value
+
+
+_IDENTITIES = (peewee.Field.adapt, peewee.IntegerField.adapt)
+
+
+class UTCDateTimeField(peewee.FieldDatabaseHook, RuledField, peewee.DateTimeField):
+    """A moment: timestamptz on PostgreSQL, UTC text of one width on SQLite.
+
+    Text of one width compares as times do. Python gets and sets aware datetimes.
+    """
 
     field_type = "TIMESTAMPTZ"
-    _as_text = False
+
+    def __init__(self, **options: Any) -> None:
+        self._convert: Callable[[datetime], Any] = _unchanged
+        super().__init__(rule=CHECKED_BY_FIELD, **options)
 
     def _db_hook(self, database: peewee.Database | None) -> None:
-        self._as_text = isinstance(database, peewee.SqliteDatabase)
+        backend = known_backend(database)
+        self._convert = backend.time_parameter if backend else _unchanged
 
     def db_value(self, value: Any) -> Any:
         if value is None or isinstance(value, peewee.Node):
             return value
-        moment = to_utc(value, self.name)
-        if self._as_text:
-            return moment.replace(tzinfo=None).isoformat(" ", "microseconds")
-        return moment
+        return self._convert(to_utc(value, self.name))
 
     def parameter(self, value: Any) -> Any:
         if isinstance(value, peewee.Node):
@@ -93,47 +118,28 @@ class UTCDateTimeField(peewee.FieldDatabaseHook, peewee.DateTimeField):
             return datetime.fromisoformat(value).replace(tzinfo=UTC)
         return value if value is None else value.astimezone(UTC)
 
-
-class _CheckedText(peewee.Field):
-    """The characters are checked by the field, because queries bring text too."""
-
-    def db_value(self, value: Any) -> Any:
-        if isinstance(value, str):
-            check_text(value, self.name)
-        return super().db_value(value)  # type: ignore[no-untyped-call]
+    reader = python_value
 
 
-class TextColumn(_CheckedText, peewee.CharField):
-    """Text of a limited length, which is a rule of validation and of the database."""
+class FractionField(peewee.FieldDatabaseHook, RuledField, peewee.FloatField):
+    """A finite number of six digits, which four bytes on PostgreSQL return unchanged.
 
-
-class EnumColumn(_CheckedText, peewee.TextField):
-    """One of an enumeration's texts; Python gets the member."""
-
-    def __init__(self, enum: type[StrEnum], **options: Any) -> None:
-        super().__init__(**options)
-        self._members = {member.value: member for member in enum}
-
-    def python_value(self, value: Any) -> Any:
-        return self._members.get(value, value)
-
-
-class FractionField(peewee.FieldDatabaseHook, peewee.FloatField):
-    """A finite number of six digits: what the specification's float, four bytes on PostgreSQL,
-    gives back unchanged. SQLite has eight bytes, and would store NaN as NULL without a word."""
+    SQLite has eight bytes, and would store NaN as NULL without an error.
+    """
 
     field_type = "REAL"
-    _cast = False
+
+    def __init__(self, **options: Any) -> None:
+        self._compared_as: Callable[[float], Any] = _unchanged
+        super().__init__(**options)
 
     def _db_hook(self, database: peewee.Database | None) -> None:
-        self._cast = isinstance(database, peewee.PostgresqlDatabase)
+        backend = known_backend(database)
+        self._compared_as = backend.real_parameter if backend else _unchanged
 
     def db_value(self, value: Any) -> Any:
         value = self.parameter(value)
-        # Compared as eight bytes, 0.9 would not equal the 0.9 that four bytes hold.
-        if self._cast and isinstance(value, float):
-            return peewee.Cast(peewee.Value(value, converter=False), "REAL")
-        return value
+        return self._compared_as(value) if isinstance(value, float) else value
 
     def parameter(self, value: Any) -> Any:
         value = super().db_value(value)  # type: ignore[no-untyped-call]
@@ -146,3 +152,36 @@ class FractionField(peewee.FieldDatabaseHook, peewee.FloatField):
 
 
 _SMALLEST_REAL = 1.175495e-38
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def to_utc(moment: datetime, field: str) -> datetime:
+    """Return an aware moment in UTC.
+
+    Raises:
+        ValidationError: it is not a datetime, is naive (its moment would be a guess), or lies
+            outside 0001-01-02 to 9999-12-30 in UTC. "Never" is None, not a far date.
+    """
+    if isinstance(moment, datetime) and moment.tzinfo is UTC and 1 < moment.year < 9999:
+        return moment
+    rule = "must be an aware datetime, such as datetime.now(timezone.utc)"
+    if not isinstance(moment, datetime):
+        raise ValidationError(field, rule, kind_of(moment))
+    if moment.utcoffset() is None:
+        raise ValidationError(field, rule, "a naive datetime")
+    # A day within Python's years, so that any session's time zone can show it.
+    if not _FIRST <= moment <= _LAST:
+        raise ValidationError(field, "must be from 0001-01-02 to 9999-12-30", "one outside")
+    return moment.astimezone(UTC)
+
+
+_FIRST = datetime(1, 1, 2, tzinfo=UTC)
+_LAST = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
+
+
+def moment_of(now: datetime | None) -> datetime:
+    """Return the moment to judge by: an aware datetime in UTC, or the current one for None."""
+    return datetime.now(UTC) if now is None else to_utc(now, "now")

@@ -1,4 +1,4 @@
-"""From a claim to its end: what was paid for is stored, and an error leaves nothing behind."""
+"""Run one attempt: generate a claimed row's content and store it, or mark the row failed."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 
 import peewee
 
-from ..database.connections import connected
+from ..database.supported import connected, database_of, reconnect
 from ..enums import ContentStatus
-from ..errors import LeaseLostError, ValidationError
-from ..fields.policy import kind_of
-from .claims import ClaimableModel
+from ..errors import LeaseLostError, ValidationError, kind_of
+from ..records.record import mark_saved
 
 Costs = Mapping[str, Any]
 Generate = Callable[[Any], dict[str, Any] | tuple[dict[str, Any], Costs]]
-"""Takes the claimed content; returns the document, alone or with what it cost, by the names of
+"""Takes the claimed content; returns the document, alone or with its costs, which are named as in
 `claims.Outcome`."""
 
 STORE_FOR = 30.0
-"""Seconds for which storing is tried again where the database cannot take it: what was generated
-cost more than that."""
+"""Seconds for which storing is retried while the database cannot take it: the answer cost more."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 
 @contextmanager
-def ended_by_errors(content: ClaimableModel) -> Iterator[None]:
-    """See to it that a claimed row is failed whatever is raised, and does not wait for its lease
-    to end; the error goes on unchanged."""
+def failed_by_errors(content: Any) -> Iterator[None]:
+    """Mark a claimed row failed if anything is raised, so that it does not wait for its lease.
+
+    The error is raised again unchanged.
+    """
     try:
         yield
     except BaseException as error:
@@ -40,7 +40,7 @@ def ended_by_errors(content: ClaimableModel) -> Iterator[None]:
         raise
 
 
-def is_lost(content: ClaimableModel, error: BaseException) -> bool:
+def is_lost(content: Any, error: BaseException) -> bool:
     """Tell whether an error says that the claim on this content is over."""
     return isinstance(error, LeaseLostError) and (
         (error.id, error.attempt) == (content.id, content.attempts)
@@ -48,64 +48,65 @@ def is_lost(content: ClaimableModel, error: BaseException) -> bool:
 
 
 def generate_and_store(
-    content: ClaimableModel, generate: Generate, *, lease: float, good_for: float | None
+    content: Any, generate: Generate, *, lease: float, expires_in: float | None
 ) -> None:
-    """Generate claimed content, and complete it.
+    """Generate a claimed row's content, and complete the row.
 
     Args:
-        content: what was claimed.
-        generate: makes its document.
-        lease: the seconds for which it was claimed.
-        good_for: the seconds after which it expires, if it does.
+        content: the claimed content, whose `complete` a host may override.
+        generate: returns its document.
+        lease: the seconds for which the row was claimed.
+        expires_in: the seconds after which the content expires, if it does.
 
     Raises:
-        ValidationError: what was generated is no document with its costs. LeaseLostError: it
-            took too long. peewee.OperationalError: it could not be stored, though it was tried
-            again and again. And whatever `generate` raises.
+        ValidationError: `generate` returned no document with its costs. LeaseLostError: it took
+            too long. peewee.OperationalError: the content could not be stored, despite retries.
+            And anything that `generate` raises.
     """
-    database = content._database()
+    database = database_of(type(content))
     was_closed = database.is_closed()
     began = time.monotonic()
-    document, costs = _parted(generate(content))
+    document, costs = _document_and_costs(generate(content))
     took = {"generation_time_ms": int((time.monotonic() - began) * 1000)}
     if was_closed and not database.is_closed():
-        database.close()  # which a statement of generate's has opened by itself
+        database.close()  # a statement of generate's has opened it
     until = time.monotonic() + min(STORE_FOR, lease)
-    _store(content, document, {"expires_in": good_for, **took, **costs}, until)
+    _store(content, document, {"expires_in": expires_in, **took, **costs}, until)
 
 
-def _parted(made: Any) -> tuple[Any, Costs]:
-    """Return what was made: the document, and its costs."""
-    if not isinstance(made, tuple):
-        return made, {}
-    if len(made) == 2 and isinstance(made[1], Mapping) and all(isinstance(n, str) for n in made[1]):
-        return made
+def _document_and_costs(answer: Any) -> tuple[Any, Costs]:
+    if not isinstance(answer, tuple):
+        return answer, {}
+    if len(answer) == 2 and isinstance(answer[1], Mapping):
+        document, costs = answer
+        if all(isinstance(name, str) for name in costs):
+            return document, costs
     rule = "must be a dict, or a pair of a dict and a mapping of its costs by their names"
-    raise ValidationError("generated_data", rule, kind_of(made))
+    raise ValidationError("generated_data", rule, kind_of(answer))
 
 
-def _store(content: ClaimableModel, document: Any, outcome: Costs, until: float) -> None:
-    database = content._database()
-    pause, was_tried = _FIRST_PAUSE, False
+def _store(content: Any, document: Any, outcome: Costs, until: float) -> None:
+    database = database_of(type(content))
+    pause, is_retry = _FIRST_PAUSE, False
     while True:
         try:
-            _revive(database)
+            reconnect(database)
             with connected(database):
                 try:
                     content.complete(document, **outcome)
                 except LeaseLostError:
-                    # The answer to a try may be what was lost.
-                    if not (was_tried and _is_stored(content)):
+                    # The previous try may have succeeded although its reply was lost.
+                    if not (is_retry and _is_stored(content)):
                         raise
             return
         except Exception as error:
-            if not _may_pass(error) or time.monotonic() + pause > until:
+            if not _is_temporary(error) or time.monotonic() + pause > until:
                 raise
         time.sleep(pause)
-        pause, was_tried = min(2 * pause, _LONGEST_PAUSE), True
+        pause, is_retry = min(2 * pause, _LONGEST_PAUSE), True
 
 
-def _is_stored(content: ClaimableModel) -> bool:
+def _is_stored(content: Any) -> bool:
     model = type(content)
     stored: Any = model.get_or_none(
         model.id == content.id,
@@ -114,32 +115,25 @@ def _is_stored(content: ClaimableModel) -> bool:
     )
     if stored is not None:
         content.__data__ |= stored.__data__
-        content._saved(content.__data__, {})
+        mark_saved(content, content.__data__, {})
     return stored is not None
 
 
-def _may_pass(error: Exception) -> bool:
-    """Tell whether an error is one of the moment: a lock, a lost connection, a pool in use."""
-    pool: Any = sys.modules.get("playhouse.pool")  # its error is none of Peewee's
+def _is_temporary(error: Exception) -> bool:
+    """Tell whether an error may pass: a lock, a lost connection, a pool whose connections are used.
+
+    The error of Peewee's pool does not derive from Peewee's errors.
+    """
+    pool: Any = sys.modules.get("playhouse.pool")
     exhausted = (pool.MaxConnectionsExceeded,) if pool else ()
     return isinstance(error, (peewee.OperationalError, peewee.InterfaceError, *exhausted))
 
 
-def _revive(database: peewee.Database) -> None:
-    """Open a connection anew that was open, and that the server has closed meanwhile."""
-    if database.is_closed() or database.in_transaction():
-        return
-    connection: Any = database.connection()
-    if getattr(connection, "closed", False):  # sqlite3's has no such attribute
-        database.close()
-        database.connect()
-
-
-def _fail(content: ClaimableModel, error: BaseException) -> None:
-    database = content._database()
+def _fail(content: Any, error: BaseException) -> None:
+    database = database_of(type(content))
     try:
-        _revive(database)
+        reconnect(database)
         with connected(database):
             content.fail(error)
-    except Exception as another:  # noqa: BLE001 - told by the one that is raised
+    except Exception as another:  # noqa: BLE001 - a note of the error that is raised
         error.add_note(f"content {content.id} could not be marked failed: {another}")

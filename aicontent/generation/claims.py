@@ -1,8 +1,7 @@
-"""Who may generate what was asked for, until when, and how that ends.
+"""Claim pending rows under a lease, and end claims: complete, fail, extend.
 
-Whoever claims a row holds it until its lease ends, and writes what came of it by statements that
-are fenced by the number of the attempt: one who has lost the row changes nothing. How a row moves
-on is drawn in docs/claims.md.
+A worker holds a claimed row until its lease ends. Its statements are fenced by the number of the
+attempt, so a worker that has lost the row changes nothing. docs/claims.md shows the states.
 """
 
 from __future__ import annotations
@@ -10,29 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from datetime import timedelta
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, TypedDict, cast
 
 import peewee
 
-from ..database.compiled import Computed, slot
+from ..database.statement import Computed, Slot, slot
+from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
-from ..errors import LeaseLostError, ValidationError
-from ..fields.policy import kind_of, shortened
-from ..fields.scalars import clock_after
+from ..errors import LeaseLostError, ValidationError, kind_of, shortened
+from ..records.lookup import first_row
+from ..records.record import update
+from ..records.validation import validate
+from ..table import C, ContentTable
 from .durations import Duration, seconds_of
 from .failures import reason_of, with_failure
-from .rescue import MAX_ATTEMPTS, RescuableModel, attempts_of
+from .rescue import checked_attempts, unlocked
 
 LEASE = timedelta(minutes=5)
 """How long a claim holds: several times what a model takes for its longest answer."""
 
-# Constants, not parameters: only so are the partial indexes known to serve.
+# Constants, not parameters, so that the planner knows that the partial indexes apply.
 _PENDING = peewee.SQL(f"'{ContentStatus.PENDING}'")
 _GENERATING = peewee.SQL(f"'{ContentStatus.GENERATING}'")
 
 
 class Outcome(TypedDict, total=False):
-    """What may be told of generated content beside its document."""
+    """What may be stored with a generated document."""
 
     expires_in: Duration | None
     validation_results: dict[str, Any] | None
@@ -46,187 +48,147 @@ class Outcome(TypedDict, total=False):
     metadata: dict[str, Any] | None
 
 
-class ClaimableModel(RescuableModel):
-    """Adds to the base of the model how what was asked for becomes content."""
+def claim(model: type[C], types: Collection[str] | str | None, lease: Duration) -> C | None:
+    """Claim the oldest pending row; see `AIGeneratedContent.claim`."""
+    names = {} if types is None else {f"type{i}": t for i, t in enumerate(_types(model, types))}
 
-    # The columns it goes by, which the model has.
-    id: Any
-    type: Any
-    status: Any
-    metadata: Any
-    created_at: Any
-    attempts: Any
-    lease_expires_at: Any
+    def oldest() -> Any:
+        table: Any = model.alias()
+        query = table.select(table.id).where(table.status == _PENDING)
+        if names:
+            query = query.where(table.type.in_([slot(name) for name in names]))
+        query = query.order_by(table.created_at, table.id).limit(1)
+        return backend_of(database_of(model)).skipping_locked(query)
 
-    @classmethod
-    def claim(
-        cls, types: Collection[str] | str | None = None, lease: Duration = LEASE
-    ) -> Self | None:
-        """Take the oldest pending row: it becomes generating, with a lease and one attempt more.
+    return _claim(model, "oldest", oldest, names, seconds_of(lease, "lease"))
 
-        Never waits for a row: on PostgreSQL it passes over those that others have locked.
 
-        Args:
-            types: only rows of these types; of all types by default.
-            lease: how long the claim holds, in seconds or as a timedelta, by the database's clock.
+def claim_row(model: type[C], id: str, lease: float) -> C | None:
+    """Claim one row for `lease` seconds, if it is pending and no other transaction has locked it.
 
-        Returns:
-            The content, or None when nothing is pending.
+    Raises:
+        NotBoundError: the model has no database.
+    """
+    return _claim(model, "row", lambda: unlocked(model, model.id == slot("id")), {"id": id}, lease)
 
-        Raises:
-            ValidationError: an argument is not what it should be. NotBoundError: the model has
-                no database.
-        """
-        wanted = {} if types is None else {f"type{i}": t for i, t in enumerate(cls._types(types))}
 
-        def oldest() -> Any:
-            other: Any = cls.alias()
-            query = other.select(other.id).where(other.status == _PENDING)
-            if wanted:
-                query = query.where(other.type.in_([slot(name) for name in wanted]))
-            return cls._skipping_locked(query.order_by(other.created_at, other.id).limit(1))
+def attributes_of_claim(lease: float) -> dict[str, Any]:
+    """Return the attributes of a new row that is claimed for `lease` seconds as it is inserted."""
+    return {
+        "status": ContentStatus.GENERATING,
+        "attempts": 1,
+        "lease_expires_at": _seconds_from_now("lease", lease),
+    }
 
-        return cls._claimed("oldest", oldest, wanted, seconds_of(lease, "lease"))
 
-    def complete(self, generated_data: dict[str, Any], /, **outcome: Unpack[Outcome]) -> None:
-        """Store what was generated for this claimed row, which is completed then: one statement.
+def complete(content: ContentTable, generated_data: dict[str, Any], outcome: Outcome) -> None:
+    """Store the generated document of a claimed row; see `AIGeneratedContent.complete`."""
+    if not isinstance(generated_data, dict):
+        raise ValidationError("generated_data", "must be a dict", kind_of(generated_data))
+    changes: dict[str, Any] = {n: v for n, v in outcome.items() if v is not None}
+    for name in changes:
+        if name not in Outcome.__annotations__:
+            rule = f"is no outcome; the outcomes are {', '.join(Outcome.__annotations__)}"
+            raise ValidationError(shortened(name), rule, "an unknown name")
+    if "metadata" in changes:
+        validate(type(content), {"metadata": changes["metadata"]}, partial=True)
+        changes["metadata"] = {**(content.metadata or {}), **changes["metadata"]}
+    if "expires_in" in changes:
+        seconds = seconds_of(changes.pop("expires_in"), "expires_in")
+        changes["expires_at"] = _seconds_from_now("expires_in", seconds)
+    _end(content, ContentStatus.COMPLETED, generated_data=generated_data, **changes)
 
-        Args:
-            generated_data: the document.
-            outcome: what else came of it, by the names of `Outcome`. `expires_in` is how long the
-                content is good for, in seconds or as a timedelta, by the database's clock;
-                `metadata` is added to what the row had there when it was claimed. What is None
-                or not given stays as it is.
 
-        Raises:
-            ValidationError: the row stays claimed. LeaseLostError: the claim is over, and
-                another's may have brought other content. Nothing was written.
-        """
-        if not isinstance(generated_data, dict):
-            raise ValidationError("generated_data", "must be a dict", kind_of(generated_data))
-        changes: dict[str, Any] = {n: v for n, v in outcome.items() if v is not None}
-        for name in changes:
-            if name not in Outcome.__annotations__:
-                rule = f"is no outcome; there are {', '.join(Outcome.__annotations__)}"
-                raise ValidationError(shortened(name), rule, "an unknown name")
-        if "metadata" in changes:
-            self._validate({"metadata": changes["metadata"]}, partial=True)
-            changes["metadata"] = {**(self.metadata or {}), **changes["metadata"]}
-        if "expires_in" in changes:
-            seconds = seconds_of(changes.pop("expires_in"), "expires_in")
-            changes["expires_at"] = _after("expires_in", seconds)
-        self._end(ContentStatus.COMPLETED, generated_data=generated_data, **changes)
+def fail(
+    content: ContentTable, reason: str | BaseException, retry: bool, max_attempts: int
+) -> None:
+    """Give a claimed row up; see `AIGeneratedContent.fail`."""
+    if not isinstance(retry, bool):
+        raise ValidationError("retry", "must be True or False", kind_of(retry))
+    has_left = cast(int, content.attempts) < checked_attempts(max_attempts)
+    status = ContentStatus.PENDING if retry and has_left else ContentStatus.FAILED
+    failure = Computed(
+        "failure",
+        lambda model: with_failure(model, slot(":reason")),
+        {":reason": reason_of(reason)},
+    )
+    _end(content, status, metadata=failure)
 
-    def fail(
-        self,
-        reason: str | BaseException,
-        retry: bool = False,
-        *,
-        max_attempts: int = MAX_ATTEMPTS,
-    ) -> None:
-        """Give this claimed row up: it is failed, or pending again.
 
-        Args:
-            reason: why, which goes into `metadata["lastFailure"]`, cut to 500 characters and
-                without what looks like a secret; of an exception its class alone.
-            retry: make it pending again, unless it had its attempts.
-            max_attempts: how many attempts it has.
+def extend_lease(content: ContentTable, lease: Duration) -> None:
+    """Hold a claimed row longer; see `AIGeneratedContent.extend_lease`."""
+    _fenced(content, lease_expires_at=_seconds_from_now("lease", seconds_of(lease, "lease")))
 
-        Raises:
-            LeaseLostError: the claim is over, and nothing was written. ValidationError: an
-                argument is not what it should be.
-        """
-        if not isinstance(retry, bool):
-            raise ValidationError("retry", "must be True or False", kind_of(retry))
-        has_left = self.attempts < attempts_of(max_attempts)
-        status = ContentStatus.PENDING if retry and has_left else ContentStatus.FAILED
-        noted = Computed(
-            "failure",
-            lambda model: with_failure(model, slot(":reason")),
-            {":reason": reason_of(reason)},
-        )
-        self._end(status, metadata=noted)
 
-    def extend_lease(self, lease: Duration = LEASE) -> None:
-        """Hold this claimed row for so long from now, in seconds or as a timedelta.
+def _types(model: type[ContentTable], types: Collection[str] | str) -> list[str]:
+    names = [types] if isinstance(types, str) else types
+    if not (isinstance(names, Collection) and names):
+        raise ValidationError("types", "must name types, or be None for all", kind_of(types))
+    for name in names:
+        validate(model, {"type": name}, partial=True)
+    return [str(name) for name in names]
 
-        Raises:
-            LeaseLostError: the claim is over. ValidationError: the lease cannot be one.
-        """
-        seconds = seconds_of(lease, "lease")
-        self._fenced(lease_expires_at=_after("lease", seconds))
 
-    # Pieces of statements
+def _claim(
+    model: type[C],
+    key: str,
+    select_id: Callable[[], Any],
+    values: Mapping[str, Any],
+    lease: float,
+) -> C | None:
+    """Claim the row whose id a query selects, if it is pending; `values` fill its slots."""
+    database = database_of(model)
+    backend = backend_of(database)
 
-    @classmethod
-    def _types(cls, types: Collection[str] | str) -> list[str]:
-        names = [types] if isinstance(types, str) else types
-        if not (isinstance(names, Collection) and names):
-            raise ValidationError("types", "must name types, or be None for all", kind_of(types))
-        for name in names:
-            cls._validate({"type": name}, partial=True)
-        return [str(name) for name in names]
-
-    @classmethod
-    def _claimed(
-        cls, key: str, id: Callable[[], Any], given: Mapping[str, Any], seconds: float
-    ) -> Self | None:
-        """Claim a row, if it is pending; `id` makes the query for its id, whose slots are filled
-        by what is given."""
-        values = {**given, ":lease": seconds}
-
-        def make() -> tuple[Any, list[Any]]:
-            claim = {
-                "status": ContentStatus.GENERATING,
-                "attempts": cls.attempts + 1,
-                "lease_expires_at": clock_after(cls._database(), ":lease"),
-                **cls._touched(),
-            }
-            query: Any = cls.update(claim).where(cls.id == id(), cls.status == _PENDING)
-            return query.returning(cls), cls._meta.sorted_fields
-
-        database = cls._database()
-        # Whoever cannot read a document, for it is compressed, is not to use up its attempts.
-        with database.atomic() if not database.for_update else nullcontext():
-            return cls._first(("claim", key), values, make)
-
-    @classmethod
-    def _as_claimed(cls, seconds: float) -> dict[str, Any]:
-        return {
+    def build() -> tuple[Any, list[Any]]:
+        changes = {
             "status": ContentStatus.GENERATING,
-            "attempts": 1,
-            "lease_expires_at": _after("lease", seconds),
+            "attempts": model.attempts + 1,
+            "lease_expires_at": backend.clock_after(Slot(":lease")),
+            **backend.columns_of_update(),
         }
+        query: Any = model.update(changes).where(model.id == select_id(), model.status == _PENDING)
+        return query.returning(model), model._meta.sorted_fields
 
-    def _end(self, status: ContentStatus, **changes: Any) -> None:
-        self._fenced(status=status, lease_expires_at=None, **changes)
-
-    def _fenced(self, **changes: Any) -> None:
-        """Write changes to the claimed row, if this attempt at it is still the one."""
-        if not self._update_row(changes, Computed("held", _held, {":attempt": self.attempts})):
-            raise LeaseLostError(self.id, self.attempts, self._whereabouts())
-
-    def _whereabouts(self) -> str:
-        if self.status != ContentStatus.GENERATING:
-            return f"it is {self.status} as this instance has it, so call claim() first"
-        cls = type(self)
-        found: Any = cls.select(cls.status, cls.attempts).where(cls.id == self.id).tuples()
-        for status, attempts in found:
-            return (
-                f"its lease ran out, and it is {status} now, at attempt {attempts}: claim with a "
-                "longer lease, or call extend_lease() on the way"
-            )
-        return "it was deleted"
+    # If the row cannot be decompressed, roll the claim back, so that it does not use up an attempt.
+    with database.atomic() if backend.documents_are_text else nullcontext():
+        return first_row(model, ("claim", key), {**values, ":lease": lease}, build)
 
 
-def _held(model: type[ClaimableModel]) -> Any:
-    # One that a program without leases has made generating is that program's.
+def _end(content: ContentTable, status: ContentStatus, **changes: Any) -> None:
+    _fenced(content, status=status, lease_expires_at=None, **changes)
+
+
+def _fenced(content: ContentTable, **changes: Any) -> None:
+    """Write changes to the claimed row, if this attempt still holds it."""
+    fence = Computed("fence", _is_held, {":attempt": content.attempts})
+    if not update(content, changes, fence):
+        raise LeaseLostError(content.id, content.attempts, _state(content))
+
+
+def _is_held(model: Any) -> Any:
+    # A program without leases may have made the row generating; then the row is that program's.
     has_lease = model.lease_expires_at.is_null(False)
     return (model.status == _GENERATING) & (model.attempts == slot(":attempt")) & has_lease
 
 
-def _after(name: str, seconds: float) -> Computed:
-    """The moment so many seconds from now, by the database's clock."""
-    return Computed(
-        name, lambda model: clock_after(model._database(), f":{name}"), {f":{name}": seconds}
-    )
+def _state(content: ContentTable) -> str:
+    if content.status != ContentStatus.GENERATING:
+        return f"this instance has it as {content.status}, so call claim() first"
+    model = type(content)
+    rows: Any = model.select(model.status, model.attempts).where(model.id == content.id).tuples()
+    for status, attempts in rows:
+        return (
+            f"its lease ran out, and it is {status} now, at attempt {attempts}: claim with a "
+            "longer lease, or call extend_lease() while generating"
+        )
+    return "it was deleted"
+
+
+def _seconds_from_now(name: str, seconds: float) -> Computed:
+    """Return the moment so many seconds from now, by the database's clock."""
+
+    def build(model: Any) -> Any:
+        return backend_of(database_of(model)).clock_after(Slot(f":{name}"))
+
+    return Computed(name, build, {f":{name}": seconds})

@@ -1,17 +1,16 @@
-"""Durations as callers give them: in seconds, or as a timedelta."""
+"""Convert durations, which callers pass as seconds or as a timedelta."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from ..errors import ValidationError
-from ..fields.policy import kind_of
+from ..errors import ValidationError, kind_of
 
 Duration = float | timedelta
 """Seconds, or a timedelta."""
 
 LONGEST = timedelta(days=36_525)
-"""A hundred years: beyond any use, and within the years that both databases have."""
+"""A hundred years: longer than any use, and within the years of both databases."""
 
 
 def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> float:
@@ -20,7 +19,7 @@ def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> 
     Args:
         duration: seconds, or a timedelta.
         field: the argument's name, for the message.
-        may_be_zero: whether no time at all is a duration here.
+        may_be_zero: whether zero is valid here.
 
     Raises:
         ValidationError: it is neither, is negative, or is longer than a hundred years.
@@ -30,7 +29,7 @@ def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> 
     rule = f"must be a timedelta or a number of seconds, {least}, at most a hundred years"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValidationError(field, rule, kind_of(value))
-    enough = value >= 0 if may_be_zero else value > 0
-    if not (enough and value <= LONGEST.total_seconds()):  # nor is NaN
+    is_enough = value >= 0 if may_be_zero else value > 0
+    if not (is_enough and value <= LONGEST.total_seconds()):  # NaN fails here too
         raise ValidationError(field, rule, kind_of(value))
     return float(value)

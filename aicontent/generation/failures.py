@@ -1,4 +1,4 @@
-"""Why generating failed: what is noted of it in `metadata["lastFailure"]`."""
+"""The reason why generating failed, as `metadata["lastFailure"]` records it, without secrets."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import peewee
 
-from ..errors import ValidationError
-from ..fields.policy import kind_of
+from ..database.supported import backend_of, database_of
+from ..errors import ValidationError, kind_of, printable
+from ..table import ContentTable
 
 LEASE_RAN_OUT = "the lease ran out"
 UNKNOWN = "no reason was noted"
@@ -16,29 +17,29 @@ UNKNOWN = "no reason was noted"
 _KEY = "lastFailure"
 _LONGEST = 500
 _READ = 2000
-"""Characters of a text that are looked at: enough for what is kept."""
+# Characters of a text that are read: enough for those that are recorded.
 
 _NAMES = r"[\w-]*(?:key|token|secret|passw(?:or)?d|passphrase|pass|pwd|credentials?|session|sid)"
 _SECRETS = re.compile(
     rf"""
-      (?P<url>://)\S*@                                   # whom a URL is opened by
+      (?P<url>://)\S*@                                   # the user part of a URL
     | (?P<header>(?<![\w-])[\w-]*(?:authorization|cookie)["']?\s*[:=]\s*).*   # a header, to its end
     | (?P<scheme>\b(?:bearer|basic|digest)\s+)\S+
     | (?P<quoted>(?<![\w-]){_NAMES}["']?\s*[:=]\s*)(?:"[^"]*"?|'[^']*'?)     # a quoted value
     | (?P<name>(?<![\w-]){_NAMES}\s*[:=]\s*)[^\s&]+                       # a bare one
     | (?<![\w-])(?:sk|pk|rk|ghp|gho|xox[a-z]|hf|AKIA|AIza)[-_]?[\w*-]{{8,}}  # keys by their prefix
-    | (?<![\w+/=.-])(?=[\w+/=.-]*\d)(?=[\w+/=.-]*[A-Za-z])[\w+/=.-]{{28,}}   # whatever is long
+    | (?<![\w+/=.-])(?=[\w+/=.-]*\d)(?=[\w+/=.-]*[A-Za-z])[\w+/=.-]{{28,}}   # any long token
     """,
     re.VERBOSE | re.IGNORECASE,
 )
 
 
 def reason_of(failure: str | BaseException) -> str:
-    """Return a failure as it may be kept and shown.
+    """Return the reason of a failure as it may be stored and shown.
 
     Args:
-        failure: a text, of which what looks like a secret is left out; or an exception, of
-            which the class alone is told: its message may hold keys, addresses or prompts.
+        failure: a text, from which anything that looks like a secret is removed; or an exception,
+            of which only the class is recorded: its message may hold keys, addresses or prompts.
 
     Raises:
         ValidationError: it is neither.
@@ -49,35 +50,28 @@ def reason_of(failure: str | BaseException) -> str:
         return type(failure).__qualname__
     if not isinstance(failure, str):
         raise ValidationError("reason", "must be a str or an exception", kind_of(failure))
-    text = _SECRETS.sub(_without_secret, failure[:_READ])
-    text = "".join(character if character.isprintable() else " " for character in text)
+    text = printable(_SECRETS.sub(_without_secret, failure[:_READ]), " ")
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def _without_secret(found: re.Match[str]) -> str:
-    kept = next((group for group in found.groups() if group), "")
-    return f"{kept}[…]" + ("@" if found["url"] else "")
+def _without_secret(match: re.Match[str]) -> str:
+    prefix = next((group for group in match.groups() if group), "")
+    return f"{prefix}[…]" + ("@" if match["url"] else "")
 
 
-def with_failure(model: Any, reason: str) -> Any:
-    """Return the expression for a row's metadata with a failure noted in it."""
-    # The names are constants, for a server that prepares statements asks for parameters' types.
-    key, names = peewee.SQL(f"'{_KEY}'"), (peewee.SQL("'reason'"), peewee.SQL("'attempt'"))
-    fn, metadata = peewee.fn, model.metadata
-    said = (names[0], peewee.Cast(reason, "text"), names[1], model.attempts)
-    # What else another program may have put there gives way.
-    if isinstance(model._database(), peewee.PostgresqlDatabase):
-        is_object = fn.jsonb_typeof(metadata) == peewee.SQL("'object'")
-        kept = peewee.Case(None, [(is_object, metadata)], peewee.SQL("'{}'::jsonb"))
-        noted = fn.jsonb_build_object(key, fn.jsonb_build_object(*said))
-        return peewee.Expression(kept, "||", noted)
-    is_object = fn.json_type(metadata) == peewee.SQL("'object'")
-    kept = peewee.Case(None, [(is_object, metadata)], peewee.SQL("'{}'"))
-    return fn.json_set(kept, peewee.SQL(f"'$.{_KEY}'"), fn.json_object(*said))
+def with_failure(model: type[ContentTable], reason: Any) -> Any:
+    """Return the SQL expression for a row's metadata with a failure recorded in it.
+
+    Args:
+        model: the bound model.
+        reason: a text, or a slot for one.
+    """
+    entries = {"reason": peewee.Cast(reason, "text"), "attempt": model.attempts}
+    return backend_of(database_of(model)).with_entry(model.metadata, _KEY, entries)
 
 
-def noted_reason(metadata: Any) -> str:
-    """Return the reason that was noted last."""
+def recorded_reason(metadata: Any) -> str:
+    """Return the reason that was recorded last."""
     failure = metadata.get(_KEY) if isinstance(metadata, dict) else None
     return str(failure.get("reason", UNKNOWN)) if isinstance(failure, dict) else UNKNOWN

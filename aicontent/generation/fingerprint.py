@@ -1,4 +1,4 @@
-"""What was asked, as one short text: the same for the same request, wherever it is computed."""
+"""Compute the fingerprint of a request: equal requests have equal fingerprints, on any system."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from ..fields.policy import check_document, check_text
-from ..records.validation import validate_row
+from ..table import ContentTable
 
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -18,25 +18,23 @@ def fingerprint(
 ) -> str:
     """Return the SHA-256 of a request, in hexadecimal digits.
 
-    It is taken of the canonical JSON of `{"level": …, "request": …, "type": …, "variant": …}` as
-    RFC 8785 writes it: keys sorted by UTF-16 code units, no white space, one form of each number
-    (1.0 is 1). Beyond that document, integers from 2^53 on keep all their digits. The user is
-    no part of it, and belongs to every lookup by it.
+    It is the hash of the canonical JSON of `{"level": …, "request": …, "type": …, "variant": …}`
+    by RFC 8785: keys sorted by UTF-16 code units, no white space, one form of each number (1.0 is
+    1). Unlike that RFC, integers from 2^53 on keep all their digits. The user is not part of the
+    hash, because every lookup is by user and fingerprint.
 
     Args:
         type: a ContentType or its text.
-        request_payload: what is asked.
-        level: the learner's level; an empty one is none.
-        variant: whatever else makes the answer another one, as JSON: the model, the version of
-            the prompt or of the output's schema.
+        request_payload: the request.
+        level: the learner's level; an empty level is none.
+        variant: anything else that changes the answer, as JSON: the model, the version of the
+            prompt or of the output's schema.
 
     Raises:
-        ValidationError: an argument cannot be what it should be.
+        ValidationError: an argument breaks a rule of its column.
     """
-    from ..model import AIGeneratedContent  # which builds on this
-
     row = {"type": type, "requestPayload": request_payload, "level": level}
-    validate_row(row, AIGeneratedContent._meta.columns, partial=True)
+    ContentTable.rules.check(row, partial=True)
     check_text(level or "", "level")
     check_document(request_payload, "request_payload")
     check_document(variant, "variant")
@@ -52,7 +50,7 @@ def fingerprint(
 
 
 def canonical_text(value: Any) -> str:
-    """Return a checked document's one text."""
+    """Return the canonical JSON of a checked document."""
     if isinstance(value, dict):
         keys = sorted(value, key=_utf16)
         return "{" + ",".join(f"{_quoted(key)}:{canonical_text(value[key])}" for key in keys) + "}"
@@ -68,11 +66,11 @@ def _utf16(key: str) -> bytes:
 
 
 def _number(value: float) -> str:
-    # As ECMAScript's Number::toString, on which RFC 8785 builds: the digits are Python's, the
-    # fewest that tell the number, but an exponent begins elsewhere and is written otherwise.
+    # RFC 8785 builds on ECMAScript's Number::toString. Its digits are Python's, the fewest that
+    # identify the number, but its exponents begin at other sizes and are written differently.
     if value == 0:
         return "0"
-    text = float.__repr__(value)  # whatever a subclass makes of it
+    text = float.__repr__(value)  # a subclass may have another repr
     if 1e-6 <= abs(value) < 1e21:
         return f"{Decimal(text):f}".removesuffix(".0")
     mantissa, _, exponent = text.partition("e")

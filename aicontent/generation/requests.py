@@ -1,113 +1,116 @@
-"""What is asked for: one row in flight for a user's request, however many ask at once."""
+"""Request content: one row is in flight for a user's request, however many callers ask."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 import peewee
 
 from ..enums import ContentStatus
 from ..errors import AIContentError, ValidationError
-from ..records.lookup import UsedModel
+from ..records.record import insert, user_id
+from ..records.validation import validate
+from ..table import C, ContentTable
 from .fingerprint import fingerprint
 
-# A constant, not parameters: only so is the partial index known to serve.
+# A constant, not parameters, so that the planner knows that the partial index applies.
 _IN_FLIGHT = peewee.SQL(
     f"(\"status\" IN ('{ContentStatus.PENDING}', '{ContentStatus.GENERATING}'))"
 )
 
 _TRIES = 100
-"""That often a row may be in the way and gone at the next look."""
+# How often a row may conflict with the insert and then be gone at the next look.
 
-_NOT_FOR_THE_REQUEST = ("status", "generated_data", "fingerprint", "attempts", "lease_expires_at")
+_SET_LATER = {
+    "status": "a new request is always pending",
+    "generated_data": "complete() stores it",
+    "fingerprint": "it is computed from the request",
+    "attempts": "claim() counts them",
+    "lease_expires_at": "claim() sets it",
+}
 
 
-class RequestableModel(UsedModel):
-    """Adds to the base of the model how content is asked for."""
+def request(
+    model: type[C],
+    user: Any,
+    type: str,
+    request_payload: dict[str, Any],
+    level: str | None,
+    variant: Any,
+    values: dict[str, Any],
+) -> C:
+    """Return the row in flight for a request; see `AIGeneratedContent.request`."""
+    attributes = attributes_of(model, user, type, request_payload, level, variant, values)
+    return enter(model, attributes)[0]
 
-    # The columns it goes by, which the model has.
-    user: Any
-    fingerprint: Any
 
-    @classmethod
-    def request(
-        cls,
-        user: Any,
-        type: str,
-        request_payload: dict[str, Any],
-        *,
-        level: str | None = None,
-        variant: Any = None,
-        **values: Any,
-    ) -> Self:
-        """Return the row in flight for this user's request, or a new pending one: there is one,
-        however many ask at once. Whether there is content already is not looked at.
+def attributes_of(
+    model: type[ContentTable],
+    user: Any,
+    type: str,
+    request_payload: dict[str, Any],
+    level: str | None,
+    variant: Any,
+    values: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the attributes of a new row for a request.
 
-        Args:
-            user: the user's id, or the user's model instance.
-            type: a ContentType or its text.
-            request_payload, level, variant: what is asked, as `aicontent.fingerprint` takes it.
-                The variant is noted in `metadata["variant"]` too, for whoever generates.
-            values: further attributes of a new row; one in flight stays as it is.
+    Raises:
+        ValidationError: an argument breaks a rule.
+    """
+    for name, reason in _SET_LATER.items():
+        if name in values:
+            raise ValidationError(name, f"cannot be passed to request(): {reason}", "a value")
+    key = user_id(user)
+    # Checked before any lookup: "7" is not user 7.
+    validate(model, {"user": key}, partial=True)
+    attributes = {
+        "user": key,
+        "type": type,
+        "request_payload": request_payload,
+        "level": level or None,
+        "fingerprint": fingerprint(type, request_payload, level, variant),
+    }
+    if variant is not None:
+        metadata = values.get("metadata")
+        validate(model, {"metadata": metadata}, partial=True)
+        attributes["metadata"] = {**(metadata or {}), "variant": variant}
+    return {**values, **attributes}
 
-        Raises:
-            ValidationError, UnknownUserError: nothing was written, and a transaction that was
-                open still is.
-            NotBoundError: the model has no database.
-        """
-        return cls._entered(cls._asked(user, type, request_payload, level, variant, values))[0]
 
-    @classmethod
-    def _asked(
-        cls,
-        user: Any,
-        type: str,
-        request_payload: dict[str, Any],
-        level: str | None,
-        variant: Any,
-        values: dict[str, Any],
-    ) -> dict[str, Any]:
-        """Return the attributes of a new row for a request."""
-        for name in _NOT_FOR_THE_REQUEST:
-            if name in values:
-                raise ValidationError(name, "is set by what follows: leave it out", "one")
-        key = cls._user_id(user)
-        # Before it is looked up: "7" is not user 7.
-        cls._validate({"user": key}, partial=True)
-        asked = {
-            "user": key,
-            "type": type,
-            "request_payload": request_payload,
-            "level": level or None,
-            "fingerprint": fingerprint(type, request_payload, level, variant),
-        }
-        if variant is not None:
-            metadata = values.get("metadata")
-            cls._validate({"metadata": metadata}, partial=True)
-            asked["metadata"] = {**(metadata or {}), "variant": variant}
-        return {**values, **asked}
+def enter(model: type[C], attributes: dict[str, Any], **claim: Any) -> tuple[C, bool]:
+    """Return the row in flight for a request, and whether this call inserted it.
 
-    @classmethod
-    def _in_flight(cls, asked: dict[str, Any]) -> Self | None:
-        same = (cls.user == asked["user"], cls.fingerprint == asked["fingerprint"])
-        return next(iter(list(cls.select().where(*same, _IN_FLIGHT).limit(1))), None)
+    Args:
+        model: the bound model.
+        attributes: those of `attributes_of`.
+        claim: further attributes of a row that is inserted as claimed.
 
-    @classmethod
-    def _entered(cls, asked: dict[str, Any], **claimed: Any) -> tuple[Self, bool]:
-        """Return the row in flight for a request, and whether it is the one entered here."""
-        content = cls(**asked, **claimed)
-        for _ in range(_TRIES):
-            # First a look, for inserting would wait for a transaction that is just ending it.
-            found = cls._in_flight(asked)
-            if found is not None:
-                return found, False
-            if content._insert_row(
-                action="nothing",
-                conflict_target=[cls.user, cls.fingerprint],
-                conflict_where=_IN_FLIGHT,
-            ):
-                return content, True
-        raise AIContentError(
-            f"a row for request {content.fingerprint} is neither there nor can it be inserted: see "
-            "that no trigger of the database's suppresses it"
-        )
+    Raises:
+        UnknownUserError, NotBoundError: nothing was written.
+    """
+    content = model(**attributes, **claim)
+    for _ in range(_TRIES):
+        # Look first: an insert would wait for a transaction that is about to end the row.
+        existing = _in_flight(model, attributes)
+        if existing is not None:
+            return existing, False
+        if insert(
+            content,
+            action="nothing",
+            conflict_target=[model.user, model.fingerprint],
+            conflict_where=_IN_FLIGHT,
+        ):
+            return content, True
+    raise AIContentError(
+        f"a row for request {content.fingerprint} neither exists nor can be inserted: check that "
+        "no trigger of the database suppresses the insert"
+    )
+
+
+def _in_flight(model: type[C], attributes: dict[str, Any]) -> C | None:
+    same = (
+        model.user == attributes["user"],
+        model.fingerprint == attributes["fingerprint"],
+    )
+    return next(iter(list(model.select().where(*same, _IN_FLIGHT).limit(1))), None)

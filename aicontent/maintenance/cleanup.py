@@ -1,4 +1,4 @@
-"""The deletion policy: what has expired, and what failed a day ago, in short batches."""
+"""Delete expired content, and content that failed a day ago, in short batches."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import peewee
 
+from ..database.supported import database_of
 from ..enums import ContentStatus
-from ..errors import ValidationError
-from ..fields.policy import kind_of
-from .batches import Batches, Reason, batches_of
+from ..errors import ValidationError, kind_of
+from ..table import ContentTable
 
 if TYPE_CHECKING:
-    from ..model import AIGeneratedContent
+    from .batches import Reason
 
 FAILED_AFTER = timedelta(hours=24)
-"""How long a failed row is kept for a look at it: the specification's 24 hours."""
+"""How long a failed row stays for inspection: the specification's 24 hours."""
 
 BATCH_SIZE = 5000
 """The most rows of one DELETE."""
@@ -33,7 +33,7 @@ class CleanupReport:
     """What a cleanup deleted, or would delete.
 
     `expired` and `failed` count rows, each under one reason; `longest_batch` is in seconds;
-    `left` tells whether rows that could go are still there.
+    `left` tells whether rows to delete are still there.
     """
 
     expired: int = 0
@@ -45,7 +45,7 @@ class CleanupReport:
 
     @property
     def deleted(self) -> int:
-        """All rows that went."""
+        """All deleted rows."""
         return self.expired + self.failed
 
 
@@ -58,7 +58,7 @@ class Budget:
     stop: Callable[[], bool] | None = None
 
     def rows_left(self, report: CleanupReport, seconds: float) -> int:
-        """Return how many rows the next batch may have; 0 is the end."""
+        """Return how many rows the next batch may have; 0 ends the cleanup."""
         if self.stop is not None and self.stop():
             return 0
         if self.max_seconds is not None and seconds >= self.max_seconds:
@@ -67,7 +67,7 @@ class Budget:
 
 
 def cleanup(
-    model: type[AIGeneratedContent],
+    model: type[ContentTable],
     now: datetime,
     *,
     failed_after: timedelta = FAILED_AFTER,
@@ -76,32 +76,28 @@ def cleanup(
     dry_run: bool = False,
     progress: Callable[[CleanupReport], object] | None = None,
 ) -> CleanupReport:
-    """Delete what may go; see `AIGeneratedContent.cleanup`."""
+    """Delete expired and failed rows; see `AIGeneratedContent.cleanup`."""
+    from .batches import batches_of, next_size
+
     _check_arguments(failed_after, batch_size, budget)
-    try:
-        failed_before = now - failed_after
-    except OverflowError:
-        raise ValidationError("now", "must lie after failed_after", "less") from None
-    reasons = reasons_of(model, now, failed_before)
     if dry_run:
-        counts = {reason.name: reason.select(model.id).count() for reason in reasons}
-        return CleanupReport(**counts, left=any(counts.values()), dry_run=True)
+        return count_due(model, now, failed_after)
+    reasons = reasons_of(model, now, _moment_before(now, failed_after))
     report = CleanupReport()
     size, started = min(batch_size, _FIRST_BATCH), time.monotonic()
-    with batches_of(model._database()) as batches:
+    with batches_of(database_of(model)) as batches:
         for reason in reasons:
             batches.begin(reason)
             while True:
                 allowed = budget.rows_left(report, time.monotonic() - started)
                 if allowed <= 0:
-                    left = any(each.any() for each in reasons)
-                    return replace(report, left=left)
+                    return replace(report, left=any(each.any() for each in reasons))
                 deleted, took = batches.delete(min(size, allowed))
                 if deleted:
                     report = _counted(report, reason.name, deleted, took)
                     if progress is not None:
                         progress(report)
-                    size = _next_size(size, took, batches, batch_size)
+                    size = next_size(size, took, batches.seconds, batch_size)
                     batches.rest(took)
                 elif not reason.any():
                     break
@@ -110,30 +106,40 @@ def cleanup(
     return report
 
 
-def _counted(report: CleanupReport, reason: str, deleted: int, took: float) -> CleanupReport:
-    counts = {reason: getattr(report, reason) + deleted, "batches": report.batches + 1}
-    return replace(report, **counts, longest_batch=max(report.longest_batch, took))
+def count_due(
+    model: type[ContentTable], now: datetime, failed_after: timedelta = FAILED_AFTER
+) -> CleanupReport:
+    """Count the rows that a cleanup would delete."""
+    reasons = reasons_of(model, now, _moment_before(now, failed_after))
+    counts = {reason.name: reason.select(model.id).count() for reason in reasons}
+    return CleanupReport(**counts, left=any(counts.values()), dry_run=True)
 
 
-def _next_size(size: int, took: float, batches: Batches, most: int) -> int:
-    if took > batches.seconds:
-        return max(1, int(size * batches.seconds / took))
-    return min(most, size * 2) if took < batches.seconds / 2 else size
+def reasons_of(model: type[ContentTable], now: datetime, failed_before: datetime) -> list[Reason]:
+    """Return the two reasons to delete a row; no row has both."""
+    from .batches import Reason
 
-
-def reasons_of(
-    model: type[AIGeneratedContent], now: datetime, failed_before: datetime
-) -> list[Reason]:
-    """Return the two reasons to delete a row, which no row has both of."""
     expired = model.expires_at < now
-    kept = model.expires_at.is_null() | (model.expires_at >= now)
-    # A constant, not a parameter: only so is the partial index known to serve.
+    unexpired = model.expires_at.is_null() | (model.expires_at >= now)
+    # A constant, not a parameter, so that the planner knows that the partial index applies.
     is_failed = model.status == peewee.SQL(f"'{ContentStatus.FAILED}'")
-    failed = is_failed & (model.created_at < failed_before) & kept
+    failed = is_failed & (model.created_at < failed_before) & unexpired
     return [
         Reason("expired", model, expired, model.expires_at, "idx_ai_content_expires"),
         Reason("failed", model, failed, model.created_at, "idx_ai_content_failed"),
     ]
+
+
+def _moment_before(now: datetime, duration: timedelta) -> datetime:
+    try:
+        return now - duration
+    except OverflowError:
+        raise ValidationError("now", "must be later than failed_after", "less") from None
+
+
+def _counted(report: CleanupReport, reason: str, deleted: int, took: float) -> CleanupReport:
+    counts = {reason: getattr(report, reason) + deleted, "batches": report.batches + 1}
+    return replace(report, **counts, longest_batch=max(report.longest_batch, took))
 
 
 def _check_arguments(failed_after: timedelta, batch_size: int, budget: Budget) -> None:

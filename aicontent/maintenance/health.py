@@ -1,38 +1,38 @@
-"""A look at a database: what is missing or wrong, without changing anything."""
+"""Check a database for missing or damaged parts, and whether the cleanup runs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
 
 import peewee
 
-from ..binding import for_database, foreign_keys_on, resolved
-from ..database.catalog import Catalog
-from ..database.connections import connected
-from ..errors import AIContentError
+from ..database.supported import backend_of, connected, resolved
+from ..errors import AIContentError, counted
 from ..fields.compression import zstd
-from ..fields.scalars import to_utc
-from ..schema.history import applied, available
-from ..schema.migrate import TABLE
+from ..fields.scalars import moment_of
+from ..generation.rescue import rescue_stale
+from ..schema.history import applied, available, expected_definitions
+from ..table import TABLE, ContentTable, bound_model
+from .cleanup import count_due
 
 CLOCK_SKEW = timedelta(seconds=5)
-"""How far two clocks may differ. Whether content has expired is judged by the client's, when it
-was made by the server's."""
+"""How far two clocks may differ: the client's judges whether content has expired, the server's
+sets when it was created."""
 
 OVERDUE = timedelta(days=1)
-"""How long what may go may stay: the timer cleans up every hour."""
+"""How long a row may stay after it is due: the timer cleans up every hour."""
+
+_COMPRESSIBLE = ("requestPayload", "generatedData", "validationResults")
 
 
 def check(
     database: peewee.Database, *, dropped: Collection[str] = (), now: datetime | None = None
 ) -> list[str]:
-    """Look whether a database is sound for this package, and whether the cleanup runs.
+    """Check whether a database is sound for this package, and whether the cleanup runs.
 
-    That the cleanup does not run is told by what it would have deleted a day ago: so it is also
-    told of one whose budget is too small, and a service that has nothing to delete needs none.
+    Rows that the cleanup should have deleted a day ago show that it does not run, or that its
+    budget is too small. A service that has nothing to delete needs no cleanup.
 
     Args:
         database: any Peewee SQLite or PostgreSQL database.
@@ -48,71 +48,52 @@ def check(
     """
     database = resolved(database)
     with connected(database):
-        moment = datetime.now(UTC) if now is None else to_utc(now, "now")
-        clock = _clock(database, moment)  # before anything that takes time
-        problems = [*_settings(database), *_schema(database, dropped)]
-        # A model is bound to what is sound alone.
+        moment = moment_of(now)
+        clock = _clock(database, moment)  # first, because the rest takes time
+        problems = [*_configuration(database), *_schema(database, dropped)]
+        # A model can only be bound to a sound database.
         if not problems:
             problems += _overdue(database, moment)
             problems += _unreadable(database)
         return [*problems, *clock]
 
 
-def expected(database: peewee.Database) -> dict[str, str]:
-    """Return how all migrations together define the table on this kind of database."""
-    kind = "sqlite" if isinstance(database, peewee.SqliteDatabase) else "postgresql"
-    text = files("aicontent.schema").joinpath(f"{kind}.json").read_text("utf-8")
-    definitions: dict[str, str] = json.loads(text)
-    return definitions
-
-
-def _settings(database: peewee.Database) -> list[str]:
-    if isinstance(database, peewee.SqliteDatabase) and not foreign_keys_on(database):
-        return [
-            "foreign keys are off: open the database with pragmas={'foreign_keys': 1}, or "
-            "deleting a user leaves the user's content behind"
-        ]
-    return []
+def _configuration(database: peewee.Database) -> list[str]:
+    problem = backend_of(database).configuration_problem(database)
+    return [problem] if problem else []
 
 
 def _clock(database: peewee.Database, now: datetime) -> list[str]:
-    if isinstance(database, peewee.SqliteDatabase):  # whose clock is the client's
-        return []
-    skew = database.execute_sql("SELECT clock_timestamp()").fetchone()[0] - now
+    server = backend_of(database).server_time(database)
+    skew = timedelta(0) if server is None else server.astimezone(UTC) - now
     if abs(skew) <= CLOCK_SKEW:
         return []
-    fast = "ahead of" if skew > timedelta(0) else "behind"
+    direction = "ahead of" if skew > timedelta(0) else "behind"
     return [
-        f"the server's clock is {abs(skew).total_seconds():,.0f} s {fast} this machine's: content "
-        "expires that much too early or too late; synchronise both (chrony, systemd-timesyncd)"
+        f"the server's clock is {abs(skew).total_seconds():,.0f} s {direction} this machine's: "
+        "content expires that much too early or too late; synchronise both (chrony, "
+        "systemd-timesyncd)"
     ]
 
 
 def _overdue(database: peewee.Database, now: datetime) -> list[str]:
-    model, then = for_database(database), now - OVERDUE
-    due, stale = model.cleanup(then, dry_run=True), model.rescue_stale(now=then, dry_run=True)
-    late = {
-        "could have gone": due.deleted,
-        "whose lease ran out could have been freed": stale.requeued + stale.failed,
+    model, then = bound_model(ContentTable, database), now - OVERDUE
+    due, stale = count_due(model, then), rescue_stale(model, now=then, dry_run=True)
+    overdue = {
+        "should have been deleted": due.deleted,
+        "with an expired lease should have been freed": stale.requeued + stale.failed,
     }
     return [
-        f"{rows:,} rows {what} over a day ago: see that the cleanup runs "
+        f"{counted(rows, 'row')} {what} over a day ago: check that the cleanup timer runs "
         "(`systemctl list-timers aicontent-cleanup.timer`), and that its budget is enough"
-        for what, rows in late.items()
+        for what, rows in overdue.items()
         if rows
     ]
 
 
 def _unreadable(database: peewee.Database) -> list[str]:
-    """Tell of documents that were compressed, where nothing is there to read them by; the newest
-    rows are looked at."""
-    if not isinstance(database, peewee.SqliteDatabase):
-        return []
-    columns = ("requestPayload", "generatedData", "validationResults")
-    kinds = " OR ".join(f"typeof(\"{column}\") = 'blob'" for column in columns)
-    newest = f'SELECT * FROM {TABLE} ORDER BY "createdAt" DESC LIMIT 100'  # noqa: S608
-    sql = f"SELECT 1 FROM ({newest}) AS newest WHERE {kinds} LIMIT 1"  # noqa: S608 - constants
-    if database.execute_sql(sql).fetchone() is None:
+    """Report compressed documents among the newest rows if the module to read them is missing."""
+    if not backend_of(database).has_compressed(database, TABLE, _COMPRESSIBLE):
         return []
     try:
         zstd()
@@ -122,12 +103,12 @@ def _unreadable(database: peewee.Database) -> list[str]:
 
 
 def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
-    catalog = Catalog(database)
+    backend = backend_of(database)
     done = applied(database)
-    table = catalog.relation(TABLE)
+    table = backend.relation(database, TABLE)
     if not done:
         if table is not None:
-            return [f"{TABLE} was not made by aicontent's migrations: see docs/schema.md"]
+            return [f"{TABLE} was not created by aicontent's migrations: see docs/schema.md"]
         return [f"there is no table {TABLE}: run `aicontent migrate`"]
     known = available()
     problems = [
@@ -141,31 +122,31 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     if table is None or table.kind != "table":
         return [
             *problems,
-            f"{TABLE} was dropped behind the migrations: restore it from a backup, or begin anew "
-            "with `aicontent rollback` and `aicontent migrate`",
+            f"{TABLE} was dropped without the migrations: restore it from a backup, or create it "
+            "again with `aicontent rollback` and `aicontent migrate`",
         ]
-    if catalog.relation("users", anywhere=True) is None:
+    if backend.relation(database, "users", anywhere=True) is None:
         problems.append("there is no users table: restore it; content belongs to users")
-    if not problems:  # else the table cannot be what the last migration makes of it
-        wanted = expected(database)
+    if not problems:  # with a pending migration the definitions cannot be equal
+        expected = expected_definitions(backend.name)
         for name in dropped:
-            wanted.pop(f"index {name}", None)
-        problems = _damage(wanted, catalog.definitions(TABLE))
-    orphans = catalog.orphans(TABLE)
+            expected.pop(f"index {name}", None)
+        problems = _differences(expected, backend.definitions(database, TABLE))
+    orphans = backend.orphans(database, TABLE)
     if orphans:
         problems.append(
-            f"{orphans:,} rows belong to users that are gone, from a time when foreign keys were "
-            "off: delete them"
+            f"{counted(orphans, 'row belongs', 'rows belong')} to users that do not exist, from a "
+            "time when foreign keys were off: delete them"
         )
     return problems
 
 
-def _damage(expected: dict[str, str], found: dict[str, str]) -> list[str]:
+def _differences(expected: dict[str, str], actual: dict[str, str]) -> list[str]:
     return [
         f"{name} is missing: add it again as the migration does"
-        if name not in found
-        else f"{name} is not what the migrations make, so drop it and add it again: it is "
-        f"{found[name]}, not {definition}"
+        if name not in actual
+        else f"{name} differs from the migrations, so drop it and add it again: it is "
+        f"{actual[name]}, not {definition}"
         for name, definition in expected.items()
-        if found.get(name) != definition
+        if actual.get(name) != definition
     ]

@@ -1,4 +1,4 @@
-"""Which indexes serve, and which only cost: what PostgreSQL itself has counted."""
+"""Report which indexes queries use and which only cost, as PostgreSQL has counted."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from datetime import datetime
 
 import peewee
 
-from ..binding import resolved
-from ..database.catalog import OURS
-from ..database.connections import connected
-from ..schema.migrate import TABLE
+from ..database.supported import backend_of, connected, resolved
+from ..table import TABLE
 
 
 @dataclass(frozen=True)
 class IndexUse:
-    """An index: its bytes, how often it was scanned, and whether it keeps a rule (a primary key
-    or a unique index) and so is needed even if no query uses it."""
+    """An index: its bytes, how often it was scanned, and whether it enforces a rule.
+
+    A primary key or unique index enforces a rule, so it is needed even if no query uses it.
+    """
 
     name: str
     size: int
@@ -25,14 +25,17 @@ class IndexUse:
 
     @property
     def idle(self) -> bool:
-        """Whether it costs and has never served."""
+        """Whether it costs, but no query has used it."""
         return self.scans == 0 and not self.keeps_rule
 
 
 @dataclass(frozen=True)
 class IndexUsage:
-    """The table's indexes by name, the writes that had to keep them up to date, and since when
-    all that is counted: None where PostgreSQL does not say, so since the database was made."""
+    """The table's indexes by name, and the writes that had to update them.
+
+    `since` is when counting began: None where PostgreSQL does not say, so since the database was
+    created.
+    """
 
     indexes: list[IndexUse]
     writes: int
@@ -40,7 +43,7 @@ class IndexUsage:
 
 
 def index_usage(database: peewee.Database) -> IndexUsage | None:
-    """Return how the table's indexes were used on this server; a replica counts for itself.
+    """Return how queries on this server used the table's indexes; a replica counts separately.
 
     Args:
         database: where the table is.
@@ -52,23 +55,8 @@ def index_usage(database: peewee.Database) -> IndexUsage | None:
         UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL.
     """
     database = resolved(database)
-    if isinstance(database, peewee.SqliteDatabase):
-        return None
     with connected(database):
-        rows = database.execute_sql(_INDEXES, (TABLE,)).fetchall()
-        told = database.execute_sql(_WRITES, (TABLE,)).fetchone()
-    writes, since = told or (0, None)
-    return IndexUsage([IndexUse(*row) for row in rows], int(writes), since)
-
-
-_INDEXES = f"""
-    SELECT s.indexrelname, pg_relation_size(s.indexrelid), s.idx_scan, x.indisunique
-    FROM pg_stat_user_indexes s JOIN pg_index x ON x.indexrelid = s.indexrelid
-    WHERE s.relid = {OURS} ORDER BY s.indexrelname
-"""  # noqa: S608 - constants
-
-_WRITES = f"""
-    SELECT t.n_tup_ins + t.n_tup_upd - t.n_tup_hot_upd, d.stats_reset
-    FROM pg_stat_user_tables t, pg_stat_database d
-    WHERE t.relid = {OURS} AND d.datname = current_database()
-"""  # noqa: S608 - constants
+        scans = backend_of(database).index_scans(database, TABLE)
+    if scans is None:
+        return None
+    return IndexUsage([IndexUse(*row) for row in scans.indexes], scans.writes, scans.since)

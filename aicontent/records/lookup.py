@@ -1,119 +1,175 @@
-"""How rows are found, and their uses counted: in the statement that finds what is used."""
+"""Find rows, and count their uses in the statement that finds them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from datetime import datetime
+from typing import Any
 
 import peewee
 
-from ..database.compiled import slot
+from ..database.statement import Computed, slot, statement_of
+from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..fields.policy import check_text
-from ..fields.scalars import clock_now
-from .bulk import BulkModel
+from ..fields.scalars import moment_of
+from .record import R, gone, load, update, user_id
+from .validation import validate
 
-# A constant, not a parameter: only so is the partial index known to serve.
+# A constant, not a parameter, so that the planner knows that the partial index applies.
 _COMPLETED = peewee.SQL(f"'{ContentStatus.COMPLETED}'")
 
 Narrow = Callable[[Any, Any, Any], Any]
 """Narrows and orders a query of a table by a moment: `(table, query, moment) -> query`."""
 
 
-class UsedModel(BulkModel):
-    """Adds to the base of the model how a row is found and marked accessed."""
-
-    DoesNotExist: ClassVar[type[peewee.DoesNotExist]]
-
-    # The columns it goes by, which the model has.
-    id: Any
-    usage_count: Any
-    expires_at: Any
-
-    @classmethod
-    def get_by_id(cls, pk: Any) -> Self:
-        """Return the row of this id, as Peewee's `get_by_id` does, with its SQL made once.
-
-        Raises:
-            DoesNotExist: the model's own: there is none.
-            ValidationError: the id cannot be one. NotBoundError: the model has no database.
-        """
-        key: Any = cls._meta.primary_key
-        if isinstance(pk, peewee.Node):
-            return cls.get(key == pk)
-        given = {"id": key.db_value(pk)}
-        found = cls._found("by id", lambda table, query, _: query.where(key == slot("id")), given)
-        if found is None:
-            raise cls.DoesNotExist(f"{cls.__name__} has no row of the id {given['id']!r}")
-        return found
-
-    @classmethod
-    def _found(cls, key: Hashable, narrow: Narrow, given: dict[str, Any]) -> Self | None:
-        """Return the first of some rows; nothing is marked."""
-
-        def make() -> tuple[Any, list[Any]]:
-            query = narrow(cls, cls.select(), cls._moment_of(given))
-            return query.limit(1), cls._meta.sorted_fields
-
-        return cls._first(("find", key), given, make)
-
-    @classmethod
-    def _taken(cls, key: Hashable, narrow: Narrow, given: dict[str, Any]) -> Self | None:
-        """Mark the first of some rows accessed, and return it."""
-
-        def make() -> tuple[Any, list[Any]]:
-            moment, table = cls._moment_of(given), cls.alias()
-            first = narrow(table, table.select(table.id), moment).limit(1)
-            if cls._database().for_update:
-                # When the wait is over PostgreSQL judges the row anew, and takes the next if
-                # need be.
-                first = first.for_update("FOR NO KEY UPDATE")
-            changes = {"usage_count": one_more(cls), "last_accessed_at": moment}
-            query: Any = cls.update(changes | cls._touched()).where(cls.id == first)
-            return query.returning(cls), cls._meta.sorted_fields
-
-        return cls._first(("take", key), given, make)
-
-    @classmethod
-    def _first(
-        cls,
-        key: Hashable,
-        given: Mapping[str, Any],
-        make: Callable[[], tuple[Any, Sequence[Any]]],
-    ) -> Self | None:
-        """Execute a statement, as `_statement` has it, and return its first row, if any."""
-        return next(iter(cls._loaded(cls._statement(key, given, make).rows(given))), None)
-
-    # Pieces of statements
-
-    @classmethod
-    def _moment_of(cls, given: dict[str, Any]) -> Any:
-        """Return a slot for the moment that is given, or the database's clock."""
-        return slot("now") if "now" in given else clock_now(cls._database())
-
-    @classmethod
-    def _asked_for(cls, user: Any, type: str, level: str | None = None) -> dict[str, Any]:
-        # What no row can have is a mistake, not a miss.
-        asked = {"user": cls._user_id(user), "type": type, "level": level or None}
-        cls._validate(asked | {"level": level}, partial=True)
-        check_text(level or "", "level")
-        return {name: value for name, value in asked.items() if value is not None}
-
-    @classmethod
-    def _reusable(
-        cls, table: Any, query: Any, same: list[Any], moment: Any, completed: Any = None
-    ) -> Any:
-        """Narrow a query to what is the same as asked for and can be served, the first at first.
-
-        `completed` is the condition for this; by default the one of the index for reuse.
-        """
-        return query.where(
-            *same,
-            table.status == _COMPLETED if completed is None else completed,
-            table.expires_at.is_null() | (table.expires_at > moment),
-        ).order_by(table.usage_count.asc(), table.created_at.desc())
+def get_by_id(model: type[R], pk: Any) -> R:
+    """Return the row of an id; see `AIGeneratedContent.get_by_id`."""
+    key: Any = model._meta.primary_key
+    if isinstance(pk, peewee.Node):
+        return model.get(key == pk)
+    values = {"id": key.db_value(pk)}
+    content = find(model, "by id", lambda table, query, _: query.where(key == slot("id")), values)
+    if content is None:
+        missing: Any = model
+        raise missing.DoesNotExist(f"{model.__name__} has no row of the id {values['id']!r}")
+    return content
 
 
-def one_more(model: Any) -> Any:
-    """Return the expression for a use more than there were."""
+def by_user_and_type(model: type[R], user: Any, type: str) -> peewee.ModelSelect[R]:
+    """Select a user's content of one type; see `AIGeneratedContent.find_by_user_and_type`."""
+    table: Any = model
+    newest_first = (table.created_at.desc(), table.id.desc())
+    wanted = _wanted(model, user, type)
+    query: peewee.ModelSelect[R] = model.select().where(*_equal(table, wanted))
+    return query.order_by(*newest_first)
+
+
+def reusable_content(
+    model: type[R], user: Any, type: str, level: str | None, now: datetime | None
+) -> peewee.ModelSelect[R]:
+    """Select content to serve again; see `AIGeneratedContent.find_reusable_content`."""
+    wanted = _wanted(model, user, type, level)
+    query: peewee.ModelSelect[R] = reusable(
+        model, model.select(), _equal(model, wanted), moment_of(now)
+    )
+    return query
+
+
+def first_reusable(
+    model: type[R], user: Any, type: str, level: str | None, now: datetime | None
+) -> R | None:
+    """Return the first of the reusable content; see `AIGeneratedContent.first_reusable`."""
+    return find(model, *_first_reusable(model, user, type, level, now))
+
+
+def reuse(
+    model: type[R], user: Any, type: str, level: str | None, now: datetime | None
+) -> R | None:
+    """Return the first of the reusable content, marked accessed; see `AIGeneratedContent.reuse`."""
+    return use(model, *_first_reusable(model, user, type, level, now))
+
+
+def mark_accessed(content: Any, now: datetime | None) -> None:
+    """Count one use of the content; see `AIGeneratedContent.mark_accessed`."""
+    moment = moment_of(now)
+    if content.is_new:
+        content.last_accessed_at = moment
+        content.usage_count = (content.usage_count or 0) + 1
+        return
+    one_more = Computed("one more", _one_more)
+    if not update(content, {"usage_count": one_more, "last_accessed_at": moment}):
+        raise gone(content)
+
+
+def find(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any]) -> R | None:
+    """Return the first of some rows, without marking it accessed.
+
+    Args:
+        model: the bound model.
+        key: names the statement.
+        narrow: chooses and orders the rows, with slots for values.
+        values: what fills the slots; `now` is the moment to judge by, if there is one, instead
+            of the database's clock.
+    """
+
+    def build() -> tuple[Any, list[Any]]:
+        query = narrow(model, model.select(), _moment(model, values))
+        return query.limit(1), model._meta.sorted_fields
+
+    return first_row(model, ("find", key), values, build)
+
+
+def use(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any]) -> R | None:
+    """Mark the first of some rows accessed, and return it. The arguments are those of `find`."""
+
+    def build() -> tuple[Any, list[Any]]:
+        moment, table = _moment(model, values), model.alias()
+        first = narrow(table, table.select(table.id), moment).limit(1)
+        # After waiting for a lock PostgreSQL judges the row again, and takes the next if need be.
+        backend = backend_of(database_of(model))
+        first = backend.locking(first)
+        changes = {"usage_count": _one_more(model), "last_accessed_at": moment}
+        key: Any = model._meta.primary_key
+        query: Any = model.update(changes | backend.columns_of_update()).where(key == first)
+        return query.returning(model), model._meta.sorted_fields
+
+    return first_row(model, ("use", key), values, build)
+
+
+def first_row(
+    model: type[R],
+    key: Hashable,
+    values: Mapping[str, Any],
+    build: Callable[[], tuple[Any, Sequence[Any]]],
+) -> R | None:
+    """Execute a statement of `statement_of`, and return its first row as an instance."""
+    rows = statement_of(model, key, values, build).rows(values)
+    return next(iter(load(model, rows)), None)
+
+
+def reusable(table: Any, query: Any, same: list[Any], moment: Any, completed: Any = None) -> Any:
+    """Narrow a query to completed content that has not expired: least used first, then newest.
+
+    `same` are the conditions on what is asked for. `completed` is the condition on the status,
+    by default the one of the index for reuse.
+    """
+    return query.where(
+        *same,
+        table.status == _COMPLETED if completed is None else completed,
+        table.expires_at.is_null() | (table.expires_at > moment),
+    ).order_by(table.usage_count.asc(), table.created_at.desc())
+
+
+def _first_reusable(
+    model: Any, user: Any, type: str, level: str | None, now: datetime | None
+) -> tuple[Hashable, Narrow, dict[str, Any]]:
+    wanted = _wanted(model, user, type, level)
+
+    def narrow(table: Any, query: Any, moment: Any) -> Any:
+        same = _equal(table, {name: slot(name) for name in wanted})
+        return reusable(table, query, same, moment)
+
+    return "reusable", narrow, wanted | {"now": model.expires_at.db_value(moment_of(now))}
+
+
+def _wanted(model: Any, user: Any, type: str, level: str | None = None) -> dict[str, Any]:
+    # A value that no row can have is a mistake, not a miss.
+    wanted = {"user": user_id(user), "type": type, "level": level or None}
+    validate(model, wanted | {"level": level}, partial=True)
+    check_text(level or "", "level")
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _equal(table: Any, values: Mapping[str, Any]) -> list[Any]:
+    return [getattr(table, name) == value for name, value in values.items()]
+
+
+def _moment(model: Any, values: Mapping[str, Any]) -> Any:
+    if "now" in values:
+        return slot("now")
+    return backend_of(database_of(model)).statement_clock()
+
+
+def _one_more(model: Any) -> Any:
     return peewee.fn.COALESCE(model.usage_count, 0) + 1

@@ -1,93 +1,131 @@
-"""The specification's JSON Schema, applied to a row before it is written."""
+"""Validate rows by the rules of their columns, before they are written.
+
+The rules are JSON Schema, as in the specification's model. fastjsonschema compiles them at the
+first use, so that an import does not pay for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-import fastjsonschema
 import peewee
 
-from ..enums import ContentStatus, ContentType
-from ..errors import ValidationError
-from ..fields.policy import kind_of
+from ..database.statement import Computed
+from ..errors import ValidationError, kind_of
+from ..fields.scalars import RuledField
+
+if TYPE_CHECKING:
+    from fastjsonschema import JsonSchemaValueException
 
 MAX_INTEGER = 2**31 - 1
 """PostgreSQL's `integer`, which the specification's integer columns are."""
 
-_COUNTER = {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_INTEGER}
-_NULLABLE_OBJECT = {"type": ["object", "null"]}
-_NULLABLE_ARRAY = {"type": ["array", "null"]}
-
-SCHEMA: dict[str, Any] = {
-    # Draft 4 is the one in which 1.0 is not an integer.
-    "$schema": "http://json-schema.org/draft-04/schema#",
-    "type": "object",
-    "required": ["id", "userId", "type", "status", "requestPayload"],
-    "properties": {
-        "id": {"type": "string", "minLength": 1, "maxLength": 36},
-        "userId": {"type": "integer", "minimum": -MAX_INTEGER - 1, "maximum": MAX_INTEGER},
-        "type": {"type": "string", "enum": [member.value for member in ContentType]},
-        "status": {"type": "string", "enum": [member.value for member in ContentStatus]},
-        "requestPayload": {"type": "object"},
-        "generatedData": _NULLABLE_OBJECT,
-        "validationResults": _NULLABLE_OBJECT,
-        "metadata": _NULLABLE_OBJECT,
-        "level": {"type": ["string", "null"], "maxLength": 10},
-        "topics": _NULLABLE_ARRAY,
-        "focusAreas": _NULLABLE_ARRAY,
-        "estimatedCompletionTime": _COUNTER,
-        "validationScore": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
-        "generationTimeMs": _COUNTER,
-        "tokenUsage": _COUNTER,
-        "modelUsed": {"type": ["string", "null"], "maxLength": 50},
-        "usageCount": _COUNTER | {"type": "integer"},
-        "fingerprint": {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"},
-        "attempts": _COUNTER | {"type": "integer"},
-    },
-}
-"""The schema over the row's column names, as in the specification's model. Beyond it: integers
-end where the column's type ends, an id is not empty, and there are the columns that claims
-need. The times are checked by their field, which knows datetimes; JSON Schema does not."""
+Check = Callable[[Mapping[str, object]], object]
 
 
-@cache
-def _compiled(*, partial: bool) -> Callable[[Mapping[str, object]], object]:
-    # Compiled at the first use: an import must not pay the milliseconds it takes.
-    schema = {key: SCHEMA[key] for key in SCHEMA if not (partial and key == "required")}
-    check: Callable[[Mapping[str, object]], object] = fastjsonschema.compile(
-        schema, use_default=False
-    )
-    return check
-
-
-def validate_row(
-    row: Mapping[str, object], columns: Mapping[str, peewee.Field], *, partial: bool = False
-) -> None:
-    """Hold a row to the schema.
+class Rules:
+    """The rules of a table, made of the rules of its columns.
 
     Args:
-        row: values by column name.
-        columns: the model's field of each column, for the message.
-        partial: the row is an update: what it must have is not asked for.
+        fields: the table's fields.
+
+    Raises:
+        TypeError: a field has no rule.
+    """
+
+    def __init__(self, fields: Iterable[peewee.Field]) -> None:
+        properties: dict[str, Any] = {}
+        required: list[str] = []
+        self._names: dict[str, str] = {}
+        for field in fields:
+            if not isinstance(field, RuledField):
+                raise TypeError(f"column {field.column_name} has no rule: use a type of fields/")
+            properties[field.column_name] = dict(field.rule)
+            self._names[field.column_name] = field.name
+            if field.required:
+                required.append(field.column_name)
+        self.schema: dict[str, Any] = {
+            # In draft 4, 1.0 is not an integer.
+            "$schema": "http://json-schema.org/draft-04/schema#",
+            "type": "object",
+            "required": required,
+            "properties": properties,
+        }
+        self._compiled: dict[bool, Check] = {}
+
+    def check(self, row: Mapping[str, object], *, partial: bool = False) -> None:
+        """Validate values by column name.
+
+        Args:
+            row: the values.
+            partial: whether they are an update, in which required columns may be missing.
+
+        Raises:
+            ValidationError: the first rule that is broken.
+        """
+        compiled = self._compiled.get(partial) or self._compile(partial)
+        try:
+            compiled(row)
+        except _schema_error() as error:
+            column = error.path[1] if len(error.path) > 1 else self._first_missing(row)
+            raise ValidationError(
+                self._names[column], _rule_text(error), _kind_text(error)
+            ) from None
+
+    def _compile(self, partial: bool) -> Check:
+        import fastjsonschema
+
+        omitted = "required" if partial else None
+        schema = {key: value for key, value in self.schema.items() if key != omitted}
+        compiled: Check = fastjsonschema.compile(schema, use_default=False)
+        self._compiled[partial] = compiled
+        return compiled
+
+    def _first_missing(self, row: Mapping[str, object]) -> str:
+        missing: str = next(name for name in self.schema["required"] if name not in row)
+        return missing
+
+
+def validate(model: Any, values: Mapping[str, Any], *, partial: bool = False) -> None:
+    """Validate values by the model's rules, but not by those that its field types check.
+
+    Args:
+        model: a `Record` with rules.
+        values: by attribute.
+        partial: whether they are an update, in which required values may be missing and SQL
+            expressions may take the place of values.
 
     Raises:
         ValidationError: the first rule that is broken.
     """
-    try:
-        _compiled(partial=partial)(row)
-    except fastjsonschema.JsonSchemaValueException as error:
-        column = error.path[1] if len(error.path) > 1 else _first_missing(row)
-        raise ValidationError(columns[column].name, _rule_text(error), _kind_text(error)) from None
+    fields = model._meta.fields
+    row = {
+        fields[name].column_name: value
+        for name, value in values.items()
+        if not (partial and isinstance(value, (Computed, peewee.Node)))
+    }
+    model.rules.check(row, partial=partial)
 
 
-def _first_missing(row: Mapping[str, object]) -> str:
-    missing: str = next(name for name in SCHEMA["required"] if name not in row)
-    return missing
+def check_values(model: Any, values: Mapping[str, Any], *, partial: bool = False) -> None:
+    """Check values by all rules: the model's, and those that its field types check.
+
+    Args and Raises:
+        As `validate`.
+    """
+    validate(model, values, partial=partial)
+    for name, value in values.items():
+        model._meta.fields[name].db_value(value)
 
 
-def _rule_text(error: fastjsonschema.JsonSchemaValueException) -> str:
+def _schema_error() -> type[JsonSchemaValueException]:
+    from fastjsonschema import JsonSchemaValueException
+
+    return JsonSchemaValueException
+
+
+def _rule_text(error: JsonSchemaValueException) -> str:
     definition = error.rule_definition
     if error.rule == "required":
         return "is required"
@@ -117,7 +155,7 @@ _RULES = {
 }
 
 
-def _kind_text(error: fastjsonschema.JsonSchemaValueException) -> str:
+def _kind_text(error: JsonSchemaValueException) -> str:
     if error.rule == "required":
         return "nothing"
     value = error.value

@@ -1,26 +1,27 @@
-"""The migrations there are, and those a database has had."""
+"""The migrations that exist, those that a database has had, and the schema they add up to."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import peewee
 
-from ..database.catalog import Catalog
+from ..database.supported import backend_of
 from ..errors import MigrationError
 
 HISTORY_TABLE = "aicontent_migratehistory"
 
-# Installed they are inside the package; in a checkout they lie beside it.
-_PACKAGE = Path(__file__).parents[1]
+# Installed, the migrations are inside the package; in a checkout they are next to it.
+_HERE = Path(__file__).parent
 MIGRATIONS = next(
     folder
-    for folder in (_PACKAGE / "migrations", _PACKAGE.parent / "migrations")
+    for folder in (_HERE.parent / "migrations", _HERE.parents[1] / "migrations")
     if folder.is_dir()
 )
 
-_FILE = re.compile(r"\d{3}_[^.]+\.py$")  # as peewee-migrate has it
+_FILE = re.compile(r"\d{3}_[^.]+\.py$")  # the names that peewee-migrate accepts
 
 
 def available(directory: Path = MIGRATIONS) -> list[str]:
@@ -35,8 +36,15 @@ def available(directory: Path = MIGRATIONS) -> list[str]:
 
 
 def applied(database: peewee.Database) -> list[str]:
-    """Return the names of the migrations a database has had, in their order."""
-    if Catalog(database).relation(HISTORY_TABLE) is None:
+    """Return the names of the migrations that a database has had, in their order."""
+    if backend_of(database).relation(database, HISTORY_TABLE) is None:
         return []
     sql = f'SELECT name FROM "{HISTORY_TABLE}" ORDER BY id'  # noqa: S608 - a constant
     return [row[0] for row in database.execute_sql(sql).fetchall()]
+
+
+def expected_definitions(backend: str) -> dict[str, str]:
+    """Return how all migrations together define the table on a backend, by its name."""
+    text = (_HERE / f"{backend}.json").read_text("utf-8")
+    definitions: dict[str, str] = json.loads(text)
+    return definitions

@@ -1,10 +1,10 @@
-"""peewee-migrate's router, kept to our own history and free of its three traps.
+"""Run migrations with peewee-migrate's router, without three of its faults.
 
 Its history model is one class for the whole process, so two routers write into each other's
-history: here each router has its own. It replays applied migrations with
-`Database.execute_sql` patched for all threads, whose writes are lost meanwhile: our migrations
-need no replay. It takes no lock, so of several migrators some fail: `aicontent.migrate` holds
-one around it.
+history; here each router has its own class. It replays applied migrations with
+`Database.execute_sql` replaced for all threads, whose writes are lost meanwhile; our migrations
+need no replay. It takes no lock, so of several migrators at once some fail; `aicontent.migrate`
+holds a lock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from peewee_migrate.migrator import Migrator
 from peewee_migrate.models import MigrateHistory
 from peewee_migrate.router import Router as FileRouter
 
-from ..database.catalog import Catalog
+from ..database.supported import backend_of
 from .history import HISTORY_TABLE, MIGRATIONS, available
 
 logger = logging.getLogger("aicontent")
@@ -47,9 +47,9 @@ class Router(FileRouter):
         """The history of this database, in a class of its own."""
         meta = type("Meta", (), {"database": self.database, "table_name": HISTORY_TABLE})
         history: Any = type("History", (MigrateHistory,), {"Meta": meta})
-        # IF NOT EXISTS would ask for the right to create what is there already.
+        # IF NOT EXISTS would need the right to create a table that exists already.
         database: Any = self.database
-        if Catalog(database).relation(HISTORY_TABLE) is None:
+        if backend_of(database).relation(database, HISTORY_TABLE) is None:
             history.create_table(safe=False)
         return history
 
@@ -62,7 +62,7 @@ class Router(FileRouter):
         downgrade: bool = False,
         force: bool = False,
     ) -> str:
-        """Run one migration, or take it back, and note it in the history."""
+        """Run one migration, or roll it back, and record it in the history."""
         migrate, rollback = self.read(name)  # type: ignore[no-untyped-call]
         migrator = Migrator(self.database)
         if downgrade:

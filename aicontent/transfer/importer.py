@@ -1,4 +1,4 @@
-"""Content from JSON lines: the good lines go in, the others are told with their numbers."""
+"""Import content from JSON lines: valid lines are stored, the others reported by number."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Any, Literal
 
 import peewee
 
-from ..binding import for_database, resolved
-from ..database.among import among, parameter
-from ..database.catalog import Catalog
-from ..database.connections import connected, settings_lent
-from ..database.constraints import constraints_explained, database_code
+from ..database.backend import error_code
+from ..database.bulk_load import Row
+from ..database.constraints import constraints_explained
+from ..database.supported import backend_of, connected, resolved
 from ..errors import (
     DuplicateIdError,
     DuplicateRequestError,
     MigrationError,
     UnknownUserError,
     ValidationError,
+    kind_of,
 )
 from ..fields.document import DocumentField
-from ..fields.policy import kind_of
-from ..records.insertion import Insertion, Row
-from ..schema.migrate import TABLE
+from ..records.insertion import Insertion
+from ..table import TABLE, ContentTable, bound_model
 from .json_lines import Batch, Refused, batches, by_column
 
 OnConflict = Literal["error", "skip", "replace"]
@@ -31,10 +30,10 @@ OnConflict = Literal["error", "skip", "replace"]
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of the lines.
+    """How many lines an import stored, replaced, skipped and refused.
 
-    `stored` counts new rows, `replaced` rows that were stored otherwise before, `skipped` rows
-    that were left as they were stored, `refused` lines that hold no content.
+    `stored` counts new rows, `replaced` rows that were different before, `skipped` rows that
+    stay as they were, `refused` lines that could not be stored.
     """
 
     stored: int = 0
@@ -50,68 +49,61 @@ def import_lines(
     on_conflict: OnConflict = "error",
     refused: Callable[[Refused], object] | None = None,
 ) -> ImportReport:
-    """Store content from JSON lines, such as `export_lines` writes. Call it outside any
-    transaction.
+    """Store content from JSON lines, such as `export_lines` writes.
 
-    The lines are validated as the model validates, and stored in batches with a transaction
-    each: of an import that was killed whole batches are there, and running it again with
-    `on_conflict="skip"` stores the others.
+    Call it outside any transaction. The lines are validated as the model validates, and stored in
+    batches with a transaction each. An import that was killed has stored whole batches; running
+    it again with `on_conflict="skip"` stores the others.
 
     Args:
-        database: where to; migrated, with the users that the lines name. Where `users` is this
-            package's own minimal table, those that are missing are added.
+        database: a migrated database, with the users that the lines name. If `users` is this
+            package's own minimal table, missing users are added.
         lines: UTF-8, each a JSON object by the table's column names. `id`, `userId`, `type` and
             `requestPayload` are required; times are ISO 8601 with their zone.
-        on_conflict: what becomes of a line whose id is stored already: it is refused ("error"),
-            left out ("skip"), or it overwrites the row ("replace"; `updatedAt` becomes the
-            moment of that, and a row whose values and texts are the same is left alone).
-        refused: is called with each line that was not stored, and why.
+        on_conflict: what to do with a line whose id is stored already: refuse it ("error"), skip
+            it ("skip"), or overwrite the row ("replace"; `updatedAt` becomes the moment of that,
+            and a row whose values and texts are equal stays as it is).
+        refused: is called with each line that was not stored, and the reason.
 
     Raises:
         ValidationError: `on_conflict` is none of the three. MigrationError: there is no table.
-        peewee.OperationalError: the database cannot go on; what was stored before stays.
+        peewee.OperationalError: the database fails; the batches stored before it stay.
     """
     database = resolved(database)
-    for_sqlite = isinstance(database, peewee.SqliteDatabase)
-    read = batches(lines, for_sqlite=for_sqlite)
-    return store_batches(database, read, on_conflict=on_conflict, refused=refused)
+    parsed = batches(lines, backend_of(database))
+    return store_batches(database, parsed, on_conflict=on_conflict, refused=refused)
 
 
 def store_batches(
     database: peewee.Database,
-    read: Iterable[Batch],
+    parsed: Iterable[Batch],
     *,
     on_conflict: OnConflict = "error",
     refused: Callable[[Refused], object] | None = None,
     progress: Callable[[ImportReport, int], object] | None = None,
 ) -> ImportReport:
-    """Store what `lines.batches` has read, maybe in another process.
+    """Store the batches that `json_lines.batches` has parsed, in this or another process.
 
     Args:
         progress: is called after each batch with the report so far and the bytes of its lines.
 
-    The other arguments, what is returned and what is raised are those of `import_lines`.
+    The other arguments, the result and the errors are those of `import_lines`.
     """
     if on_conflict not in ("error", "skip", "replace"):
         rule = 'must be "error", "skip" or "replace"'
         raise ValidationError("on_conflict", rule, kind_of(on_conflict))
     database = resolved(database)
-    pragmas = _BULK if isinstance(database, peewee.SqliteDatabase) else {}
-    with connected(database), settings_lent(database, **pragmas):
+    with connected(database), backend_of(database).bulk_settings(database):
         run = _Import(database, on_conflict, refused)
-        for batch in read:
+        for batch in parsed:
             run.store(batch)
             if progress is not None:
                 progress(run.report, batch.size)
     return run.report
 
 
-_BULK = {"cache_size": -32_000, "wal_autocheckpoint": 10_000}
-"""32 MB, and 40 MB of log: SQLite takes 1.4 times as many rows a second."""
-
-
 class _Import:
-    """One import: how a batch is stored, and what became of those before."""
+    """One import: it stores batches, and counts what became of their lines."""
 
     def __init__(
         self,
@@ -120,19 +112,18 @@ class _Import:
         refused: Callable[[Refused], object] | None,
     ) -> None:
         self.report = ImportReport()
-        self._model = for_database(database)
+        self._model = bound_model(ContentTable, database)
         self._database = database
-        self._is_postgresql = isinstance(database, peewee.PostgresqlDatabase)
+        self._backend = backend_of(database)
         self._users = self._model.user.rel_model
         self._insertion = Insertion(self._model, replace=on_conflict == "replace")
         self._on_conflict = on_conflict
         self._refused = refused
         fields = enumerate(self._model._meta.sorted_fields)
         self._documents = [(i, field) for i, field in fields if isinstance(field, DocumentField)]
-        catalog = Catalog(database)
-        if catalog.relation(TABLE, anywhere=True) is None:
+        if self._backend.relation(database, TABLE, anywhere=True) is None:
             raise MigrationError(f"there is no table {TABLE}: run `aicontent migrate`")
-        users = catalog.relation("users", anywhere=True)
+        users = self._backend.relation(database, "users", anywhere=True)
         self._may_add_users = users is not None and users.is_minimal
 
     def store(self, batch: Batch) -> None:
@@ -141,45 +132,45 @@ class _Import:
         refused: dict[str, str] = {}
         with self._database.atomic():
             unknown = self._unknown_users(rows) if rows else ()
-            stored = self._stored(rows) if rows else set()
+            stored = self._stored_ids(rows) if rows else set()
             for id, (_, row) in rows.items():
                 if row[_USER] in unknown:
                     refused[id] = _UNKNOWN_USER
                 elif id in stored and self._on_conflict == "error":
                     refused[id] = _DUPLICATE
-            left = stored if self._on_conflict == "skip" else ()
-            # In one order, so that two imports of the same ids do not wait for each other.
-            chosen = {i: rows[i] for i in sorted(rows) if i not in refused and i not in left}
-            refused |= self._too_large(chosen)
-            written, faults = self._written(chosen)
+            skipped = stored if self._on_conflict == "skip" else ()
+            # All imports insert in one order, so two of the same ids do not deadlock.
+            chosen = {i: rows[i] for i in sorted(rows) if i not in refused and i not in skipped}
+            refused |= self._compress(chosen)
+            written, faults = self._write(chosen)
         refused |= faults
-        told = batch.refused + [Refused(rows[id][0], reason) for id, reason in refused.items()]
+        report = batch.refused + [Refused(rows[id][0], reason) for id, reason in refused.items()]
         replaced = len(written & stored)
         self.report = ImportReport(
             stored=self.report.stored + len(written) - replaced,
             replaced=self.report.replaced + replaced,
             skipped=self.report.skipped + len(rows) - len(written) - len(refused),
-            refused=self.report.refused + len(told),
+            refused=self.report.refused + len(report),
         )
         if self._refused is not None:
-            for line in sorted(told, key=lambda line: line.line):
+            for line in sorted(report, key=lambda line: line.line):
                 self._refused(line)
 
-    def _too_large(self, rows: dict[str, _Numbered]) -> dict[str, str]:
-        """Make documents what is stored of them; leave rows out where that cannot be."""
+    def _compress(self, rows: dict[str, _Numbered]) -> dict[str, str]:
+        """Convert documents to their stored form; remove rows with a document too large."""
         faults = {}
         for id, (_, row) in list(rows.items()):
             try:
-                for place, document in self._documents:
-                    if row[place] is not None:
-                        row[place] = document.kept(row[place])
+                for position, document in self._documents:
+                    if row[position] is not None:
+                        row[position] = document.stored(row[position])
             except ValidationError as error:
                 faults[id] = str(by_column(error))
                 del rows[id]
         return faults
 
-    def _written(self, rows: Mapping[str, _Numbered]) -> tuple[set[str], dict[str, str]]:
-        """Write rows; return the ids of those that were, and why others could not be."""
+    def _write(self, rows: Mapping[str, _Numbered]) -> tuple[set[str], dict[str, str]]:
+        """Write rows; return the ids of those that were written, and the faults of others."""
         if not rows:
             return set(), {}
         try:
@@ -199,49 +190,39 @@ class _Import:
                     faults[id] = " ".join(str(error).split())
         return written, faults
 
-    def _stored(self, rows: Mapping[str, _Numbered]) -> set[str]:
+    def _stored_ids(self, rows: Mapping[str, _Numbered]) -> set[str]:
         key: Any = self._model.id
-        found: Any = self._model.select(key).where(among(self._database, key, rows)).tuples()
-        return {id for (id,) in found}
+        selected: Any = self._model.select(key).where(self._backend.any_of(key, rows)).tuples()
+        return {id for (id,) in selected}
 
     def _unknown_users(self, rows: Mapping[str, _Numbered]) -> set[int]:
-        """Return the users that are not there, and that may not be added."""
-        wanted = parameter(self._database, {row[_USER] for _, row in rows.values()})
-        every = "unnest(%s) AS each(value)" if self._is_postgresql else "json_each(?) AS each"
-        known = "EXISTS (SELECT 1 FROM users WHERE users.id = each.value)"
-        sql = f"SELECT each.value FROM {every} WHERE NOT {known}"  # noqa: S608 - constants
+        """Add missing users if `users` is minimal; return those that are still missing."""
+        wanted = self._backend.array({row[_USER] for _, row in rows.values()})
+        exists = "EXISTS (SELECT 1 FROM users WHERE users.id = each.value)"
+        sql = f"SELECT each.value FROM {self._backend.array_rows} WHERE NOT {exists}"  # noqa: S608
         missing = {id for (id,) in self._database.execute_sql(sql, (wanted,))}
         if not (missing and self._may_add_users):
             return missing
         added = [(id,) for id in sorted(missing)]
         self._users.insert_many(added, [self._users.id]).on_conflict_ignore().execute()
-        if self._is_postgresql:
-            self._database.execute_sql(_MOVE_SEQUENCE)
+        self._backend.advance_identity(self._database, "users")
         return set()
 
 
 _Numbered = tuple[int, Row]
-_USER = 1
+_USER = 1  # the position of userId in a row
 _UNKNOWN_USER = "userId: the users table has no such id; store the user first"
-_DUPLICATE = "id: a row with this id is stored already; on-conflict skip or replace takes it"
-
-# Else the next user would be given an id that was brought in.
-_MOVE_SEQUENCE = """
-    SELECT setval(sequence, last) FROM (
-        SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence, max(id) AS last
-        FROM users
-    ) AS users WHERE last > coalesce(pg_sequence_last_value(sequence), 0)
-"""
+_DUPLICATE = "id: a row with this id is stored already; --on-conflict skip or replace accepts it"
 
 
 def _raise_unless_of_a_row(error: peewee.PeeweeException | UnicodeEncodeError) -> None:
-    """Raise what is not the fault of a row: data, a constraint, or a limit of the database."""
-    # The last is of a database that has not all characters.
+    """Raise an error that is not the fault of one row: its data, a constraint, or a limit."""
+    # UnicodeEncodeError: the database's encoding does not have all characters.
     of_a_row = DuplicateIdError, DuplicateRequestError, UnknownUserError, UnicodeEncodeError
     if isinstance(error, of_a_row):
         return
-    if not database_code(error).startswith(_ROWS_FAULTS):
+    if not error_code(error).startswith(_ROW_FAULTS):
         raise error
 
 
-_ROWS_FAULTS = ("22", "23", "54", "SQLITE_CONSTRAINT", "SQLITE_TOOBIG")
+_ROW_FAULTS = ("22", "23", "54", "SQLITE_CONSTRAINT", "SQLITE_TOOBIG")

@@ -1,4 +1,4 @@
-"""Content as JSON lines: what they hold, made ready for the database. Nothing is stored here."""
+"""Parse JSON lines into rows that are ready for the database. Nothing is stored here."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ..database.backend import Backend
+from ..database.bulk_load import Row
+from ..database.statement import to_driver
 from ..enums import ContentStatus
-from ..errors import ValidationError
+from ..errors import ValidationError, kind_of, shortened
 from ..fields.document import DocumentField
-from ..fields.policy import decoded_text, kind_of, shortened
+from ..fields.policy import decoded_text
 from ..fields.scalars import UTCDateTimeField, to_utc
-from ..model import AIGeneratedContent
-from ..records.insertion import BATCH, Row
-from ..records.statements import to_driver
-from ..records.validation import validate_row
+from ..records.insertion import BATCH
+from ..table import ContentTable
 
 _BATCH_BYTES = 1_000_000
-"""Of longer lines fewer make a batch, so that memory stays bounded."""
+# Fewer rows make a batch if their lines are longer, so that memory stays bounded.
 
-COLUMNS = AIGeneratedContent._meta.columns
+COLUMNS: Mapping[str, Any] = ContentTable._meta.columns
+
+_ATTRIBUTES = {field.name: column for column, field in COLUMNS.items()}
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A line that was not stored: its number, from 1, and why."""
+    """A line that was not stored: its number, from 1, and the reason."""
 
     line: int
     reason: str
@@ -35,31 +38,30 @@ class Refused:
 
 @dataclass
 class Batch:
-    """Rows by their ids, with the numbers of their lines; the lines between that hold none; and
-    the bytes of them all."""
+    """Rows by their ids, with the numbers of their lines; refused lines; the bytes of all lines."""
 
     rows: dict[str, tuple[int, Row]] = field(default_factory=dict)
     refused: list[Refused] = field(default_factory=list)
     size: int = 0
 
 
-def batches(lines: Iterable[bytes], *, for_sqlite: bool) -> Iterator[Batch]:
-    """Read lines by the table's column names into rows for one kind of database.
+def batches(lines: Iterable[bytes], backend: Backend) -> Iterator[Batch]:
+    """Parse lines by the table's column names into rows for one kind of database.
 
-    The fields required are `id`, `userId`, `type` and `requestPayload`; times are ISO 8601 with
-    their zone; what else a line leaves out gets the table's default.
+    Required are `id`, `userId`, `type` and `requestPayload`. Times are ISO 8601 with their zone.
+    A column that a line omits gets the table's default.
     """
-    reader = _Reader(for_sqlite)
+    parser = _Parser(backend)
     batch = Batch()
-    for number, size, found in objects(lines):
+    for number, size, record in objects(lines):
         try:
-            row = found if isinstance(found, str) else reader.row(found)
+            row = record if isinstance(record, str) else parser.row(record)
         except ValidationError as error:
             row = str(by_column(error))
         count = len(batch.rows) + len(batch.refused)
-        # The second row of an id is to find the first one stored.
-        again = not isinstance(row, str) and row[0] in batch.rows
-        if again or count == BATCH or batch.size + size > _BATCH_BYTES:
+        # A second row of the same id must find the first one stored.
+        is_repeated = not isinstance(row, str) and row[0] in batch.rows
+        if is_repeated or count == BATCH or batch.size + size > _BATCH_BYTES:
             yield batch
             batch = Batch()
         if isinstance(row, str):
@@ -71,18 +73,15 @@ def batches(lines: Iterable[bytes], *, for_sqlite: bool) -> Iterator[Batch]:
 
 
 def by_column(error: ValidationError) -> ValidationError:
-    """Name what a line has: columns, not the model's attributes."""
+    """Return an error that names the line's column instead of the model's attribute."""
     name = re.match(r"\w*", error.field)
     attribute = name[0] if name else ""
-    column = _COLUMN_OF.get(attribute, attribute)
+    column = _ATTRIBUTES.get(attribute, attribute)
     return ValidationError(column + error.field[len(attribute) :], error.rule, error.kind)
 
 
-_COLUMN_OF = {field.name: column for column, field in COLUMNS.items()}
-
-
 def objects(lines: Iterable[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | str]]:
-    """Read JSON lines in UTF-8; empty ones are passed over.
+    """Parse JSON lines in UTF-8; empty lines are skipped.
 
     Yields:
         A line's number, its bytes, and its object, or the reason why it has none.
@@ -94,25 +93,25 @@ def objects(lines: Iterable[bytes]) -> Iterator[tuple[int, int, dict[str, Any] |
 
 def _object(line: bytes) -> dict[str, Any] | str:
     try:
-        found = json.loads(line.decode("utf-8-sig"))
+        record = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         return f"not UTF-8 at byte {error.start}"
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg}: column {error.colno}"
     except RecursionError:
         return "not JSON that can be read: nested too deeply"
-    except ValueError:  # Python's limit on the digits of an integer
+    except ValueError:  # Python limits the digits of an integer
         return "not JSON that can be read: an integer is too long"
-    if isinstance(found, dict):
-        return found
-    return f"content: must be one JSON object a line; got {kind_of(found)}"
+    if isinstance(record, dict):
+        return record
+    return f"content: must be one JSON object a line; got {kind_of(record)}"
 
 
-class _Reader:
-    def __init__(self, for_sqlite: bool) -> None:
-        self._zone = "" if for_sqlite else "+00"
+class _Parser:
+    def __init__(self, backend: Backend) -> None:
+        self._time_text = backend.time_text
         self._defaults = {"status": ContentStatus.PENDING.value, "usageCount": 0, "attempts": 0}
-        self._parameters = [(name, self._parameter(field)) for name, field in COLUMNS.items()]
+        self._converters = [(name, self._converter(field)) for name, field in COLUMNS.items()]
 
     def row(self, record: Mapping[str, Any]) -> Row:
         """Return the values of a line's object in the order of the columns.
@@ -123,17 +122,17 @@ class _Reader:
         if not record.keys() <= COLUMNS.keys():
             for column in record:
                 field_of(column)
-        # The rules are for values; NULL is what a column is without one.
+        # The rules are for values; a column without one becomes NULL.
         values = {column: value for column, value in record.items() if value is not None}
         for column in self._defaults.keys() - record.keys():
             values[column] = self._defaults[column]
-        validate_row(values, COLUMNS)
+        ContentTable.rules.check(values)
         return [
-            parameter(values[column]) if column in values else None
-            for column, parameter in self._parameters
+            convert(values[column]) if column in values else None
+            for column, convert in self._converters
         ]
 
-    def _parameter(self, field: Any) -> Callable[[Any], Any]:
+    def _converter(self, field: Any) -> Callable[[Any], Any]:
         if isinstance(field, DocumentField):
             return lambda value: decoded_text(value, field.name)
         if isinstance(field, UTCDateTimeField):
@@ -141,8 +140,7 @@ class _Reader:
         return to_driver(field)
 
     def _time(self, column: str, value: object) -> str:
-        moment = to_utc(time_of(column, value), column)
-        return moment.replace(tzinfo=None).isoformat(" ", "microseconds") + self._zone
+        return self._time_text(to_utc(time_of(column, value), column))
 
 
 def field_of(column: str) -> Any:
@@ -157,10 +155,10 @@ def field_of(column: str) -> Any:
 
 
 def time_of(column: str, value: object) -> datetime:
-    """Return the time that a line gives as text.
+    """Return the time of a line's ISO 8601 text.
 
     Raises:
-        ValidationError: it is no ISO 8601 text.
+        ValidationError: it is no such text.
     """
     try:
         return datetime.fromisoformat(value)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import peewee
 import pytest
 
 import aicontent
-from aicontent.database import compiled
+from aicontent.database import statement as statements
 from helpers import on_statement
 
 HOT = {
@@ -105,13 +105,13 @@ def test_threads_may_be_the_first_together(store, Content, user, database):
 
 
 def test_the_statements_that_are_kept_have_an_end(store, Content, monkeypatch):
-    monkeypatch.setattr(compiled, "_MOST", 3)
+    monkeypatch.setattr(statements, "CACHE_SIZE", 3)
     content = store()
     for name in ("token_usage", "usage_count", "estimated_completion_time", "generation_time_ms"):
         setattr(content, name, 1)
         content.save()
     assert Content.get_by_id(content.id).generation_time_ms == 1
-    assert len(Content._statements._made) <= 3
+    assert len(vars(Content)[statements._CACHE]._statements) <= 3
 
 
 def test_a_subclass_has_statements_of_its_own(store, Content, user):

@@ -213,7 +213,7 @@ def test_settings_that_are_not_named_stay(database):
     aicontent.configure(database, compress_over=100)
     aicontent.configure(database, max_document_bytes=50)
     assert vars(storage_of(database)) == {"compress_over": 100, "max_document_bytes": 50}
-    with pytest.raises(aicontent.ValidationError, match="compress: is no setting; there"):
+    with pytest.raises(aicontent.ValidationError, match="compress: is not a setting; the"):
         aicontent.configure(database, compress=True)
     proxy = peewee.DatabaseProxy()
     for nothing in (proxy, "sqlite:///x.db", None):
@@ -293,7 +293,7 @@ def test_what_only_looks_compressed(database, Content, store):
         list(aicontent.export_lines(database))
     none = zstd.compress(b"no JSON")
     database.execute_sql('UPDATE ai_generated_content SET "generatedData" = ?', (none,))
-    with pytest.raises(aicontent.CorruptDocumentError, match="is no JSON"):
+    with pytest.raises(aicontent.CorruptDocumentError, match="is not JSON"):
         Content.get_by_id(content.id)
     for value in ("x'00'", "x'28b52ffe'", "'{'"):
         with pytest.raises(peewee.IntegrityError):

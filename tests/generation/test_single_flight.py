@@ -419,7 +419,7 @@ def test_what_someone_else_has_just_made_is_served(ask, Content, store, elsewher
     assert content == made[0]
     (own,) = Content.select().where(Content.id != content.id)
     assert own.status is ContentStatus.FAILED
-    assert own.metadata["lastFailure"]["reason"] == "someone else had just made it"
+    assert own.metadata["lastFailure"]["reason"] == "another caller had just completed it"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, peewee.OperationalError])

@@ -11,10 +11,9 @@ import pytest
 
 import aicontent
 from aicontent import AIGeneratedContent
-from aicontent.database.catalog import Catalog
-from aicontent.maintenance.health import expected
-from aicontent.schema.history import available
-from aicontent.schema.migrate import TABLE
+from aicontent.database.supported import backend_of
+from aicontent.schema.history import available, expected_definitions
+from aicontent.table import TABLE
 from helpers import PYTHON, ROOT, plain
 
 COLUMNS = [field.column_name for field in AIGeneratedContent._meta.sorted_fields]
@@ -129,14 +128,17 @@ def test_the_diagram_names_every_column():
 
 def test_the_schema_document_names_everything(database):
     text = (ROOT / "docs/schema.md").read_text("utf-8")
-    made = [name.split()[1] for name in expected(database) if name.startswith(("index", "trig"))]
+    made = [
+        name.split()[1]
+        for name in expected_definitions(backend_of(database).name)
+        if name.startswith(("index", "trig"))
+    ]
     for name in [*COLUMNS, *made[-12:], *aicontent.ContentType, *aicontent.ContentStatus]:
         assert name in text, name
 
 
 def test_what_the_migrations_make_is_what_the_model_says(database):
-    catalog = Catalog(database)
-    table = catalog.relation(TABLE)
+    table = backend_of(database).relation(database, TABLE)
     assert list(table.columns) == COLUMNS
     sqlite = isinstance(database, peewee.SqliteDatabase)
     nullable = {column.name: column.null for column in database.get_columns(TABLE)}

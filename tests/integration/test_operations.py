@@ -74,7 +74,7 @@ def test_the_roles_can_do_their_work_and_no_more(empty, empty_url, roles):
         lesson.level = "A1"
         lesson.save()
         use_claims(content, aicontent.for_database(empty))
-        assert aicontent.check(database)[0].startswith("3 rows could have gone")
+        assert aicontent.check(database)[0].startswith("3 rows should have been deleted")
         for forbidden in (
             "DELETE FROM ai_generated_content",
             "DROP TABLE ai_generated_content",
@@ -213,4 +213,4 @@ def test_behind_pgbouncer_in_transaction_mode(pooled_url, url, store):
     assert (status, out[:14]) == (0, b"imported 1 new")
     assert run("stats", "--database", pooled_url)[0] == 0
     database.close()
-    assert "could have gone" in aicontent.check(aicontent.connect(url))[0]
+    assert "should have been deleted" in aicontent.check(aicontent.connect(url))[0]

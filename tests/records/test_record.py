@@ -366,14 +366,14 @@ def test_a_hosts_subclass_with_a_field_and_a_property(database, Content):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_forked_workers_make_distinct_ids():
-    from aicontent.model import _new_id
+    from aicontent.table import new_id
 
-    _new_id()
+    new_id()
     ids = []
     for _ in range(4):
         reader, writer = os.pipe()
         if not os.fork():
-            os.write(writer, "\n".join(_new_id() for _ in range(50)).encode())
+            os.write(writer, "\n".join(new_id() for _ in range(50)).encode())
             os._exit(0)
         os.close(writer)
         with os.fdopen(reader) as lines:

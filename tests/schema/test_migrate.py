@@ -15,7 +15,7 @@ from peewee_migrate import Router as HostRouter
 
 import aicontent
 from aicontent.schema.history import MIGRATIONS, applied, available
-from aicontent.schema.migrate import TABLE
+from aicontent.table import TABLE
 from helpers import ROOT, plain, run_python, run_together
 
 NAMES = available()
@@ -179,7 +179,7 @@ def test_a_table_of_our_name_that_someone_else_made(host):
         aicontent.migrate(host)
     assert everything(host) == before
     assert aicontent.check(host) == [
-        f"{TABLE} was not made by aicontent's migrations: see docs/schema.md"
+        f"{TABLE} was not created by aicontent's migrations: see docs/schema.md"
     ]
 
 

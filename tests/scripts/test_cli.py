@@ -173,7 +173,7 @@ def test_quickstart(run, empty_url):
 
 
 def test_quickstart_on_a_file(run, empty_url, tmp_path):
-    good = {"instruction": "Name a fruit.", "input": "", "output": "Apple", "status": "ok"}
+    untyped = {"requestPayload": {"instruction": "Name a fruit."}, "validationScore": 0.75}
     row = {
         "type": "lesson",
         "status": "completed",
@@ -184,22 +184,22 @@ def test_quickstart_on_a_file(run, empty_url, tmp_path):
         "id": "theirs",
     }
     lines = [
-        json.dumps(good | {"similarity": 0.25}).encode(),
-        b'{"instruction": "broken',
+        json.dumps(untyped | {"status": "completed"}).encode(),
+        b'{"requestPayload": "broken',
         b"",
         json.dumps(row).encode(),
         b"[1, 2]",
-        b'{"output": "of what?"}',
-        b'{"instruction": "\xff"}',
-        json.dumps(good | {"output": "nul \0"}).encode(),
+        b'{"generatedData": {"output": "of what?"}}',
+        b'{"requestPayload": "\xff"}',
+        json.dumps(untyped | {"generatedData": {"output": "nul \0"}}).encode(),
         json.dumps(row | {"colour": "red"}).encode(),
         json.dumps(row | {"expiresAt": "soon"}).encode(),
         json.dumps(row | {"expiresAt": "2999-01-01T00:00:00"}).encode(),
         json.dumps(row | {"level": "x" * 11}).encode(),
-        b'{"instruction": ' + b"[" * 100_000,
-        b'{"instruction": 1, "input": NaN}',
-        b'{"instruction": ' + b"9" * 5000 + b"}",
-        json.dumps(good | {"status": "too short", "similarity": "?"}).encode(),
+        b'{"requestPayload": ' + b"[" * 100_000,
+        b'{"requestPayload": {"input": NaN}}',
+        b'{"tokenUsage": ' + b"9" * 5000 + b"}",
+        json.dumps(untyped | {"status": "failed"}).encode(),
     ]
     path = tmp_path / "content.jsonl"
     path.write_bytes(b"\n".join(lines))
@@ -212,16 +212,16 @@ def test_quickstart_on_a_file(run, empty_url, tmp_path):
     expected = {
         2: "not JSON",
         5: "must be one JSON object a line; got list of 2 items",
-        6: "requestPayload or instruction",
+        6: "requestPayload: is required",
         7: "not UTF-8 at byte",
-        8: "generated_data.output: must not contain NUL",
+        8: "generatedData.output: must not contain NUL",
         9: "colour: is no column",
         13: "nested too deeply",
         15: "an integer is too long",
         10: "expiresAt: must be an ISO 8601 time",
-        11: "expires_at: must be an aware datetime",
+        11: "expiresAt: must be an aware datetime",
         12: "level: must have at most 10",
-        14: "request_payload.input: must be a finite number",
+        14: "requestPayload.input: must be a finite number",
     }
     for line, reason in expected.items():
         assert reason in reasons[line]
@@ -232,7 +232,7 @@ def test_quickstart_on_a_file(run, empty_url, tmp_path):
     }
     exercise, lesson = stored["personalized_exercise"], stored["lesson"]
     assert exercise.validation_score == 0.75
-    assert exercise.request_payload == {"instruction": "Name a fruit.", "input": ""}
+    assert exercise.request_payload == {"instruction": "Name a fruit."}
     assert lesson.user_id == 1
     assert lesson.expires_at.year == 2999
     database.close()
@@ -243,5 +243,5 @@ def test_quickstart_leaves_an_applications_database_alone(run, empty):
     url = f"sqlite:///{empty.database}" if "://" not in empty.database else empty.database
     status, _, err = run("quickstart", "--database", url)
     assert status == 1
-    assert "an application's" in err
+    assert "belong to an application" in err
     assert not empty.table_exists("ai_generated_content")

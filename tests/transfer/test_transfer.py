@@ -557,8 +557,11 @@ def test_a_name_cannot_pass_for_a_line_of_the_report(url):
 
 
 def test_many_bad_lines_do_not_pile_up(database):
+    from aicontent.database.supported import backend_named
     from aicontent.transfer.json_lines import batches
 
-    sizes = [len(batch.refused) for batch in batches(iter([b"x\n"] * 5000), for_sqlite=True)]
+    sizes = [
+        len(batch.refused) for batch in batches(iter([b"x\n"] * 5000), backend_named("sqlite"))
+    ]
     assert max(sizes) <= 500
     assert sum(sizes) == 5000

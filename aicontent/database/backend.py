@@ -1,0 +1,238 @@
+"""The operations that differ between kinds of databases. One subclass implements each kind.
+
+A backend has no state: its methods take the database. `supported.backend_of` chooses it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import peewee
+
+if TYPE_CHECKING:
+    from .bulk_load import BulkInsert, Loader
+    from .catalog import IndexScans, Relation, Totals
+    from .deletion import DeletionSession
+
+_SQLITE_TEXTS = {
+    "FOREIGN KEY constraint failed": "SQLITE_CONSTRAINT_FOREIGNKEY",
+    "UNIQUE constraint failed": "SQLITE_CONSTRAINT_UNIQUE",
+    "CHECK constraint failed": "SQLITE_CONSTRAINT_CHECK",
+    "is locked": "SQLITE_BUSY",
+    "readonly database": "SQLITE_READONLY",
+    "unable to open": "SQLITE_CANTOPEN",
+}
+
+
+def error_code(error: BaseException) -> str:
+    """Return the code that a database gave its error: a SQLSTATE, SQLite's name, or ""."""
+    cause = getattr(error, "orig", None)
+    for attribute in ("pgcode", "sqlstate", "sqlite_errorname"):
+        code = getattr(cause, attribute, None)
+        if code:
+            return str(code)
+    # pysqlite3, which Peewee prefers where it is newer, has no names for errors.
+    return next((code for text, code in _SQLITE_TEXTS.items() if text in str(error)), "")
+
+
+class Backend(ABC):
+    """What this package needs from a kind of database."""
+
+    name: ClassVar[str]
+    """The kind's name, which also names the file of the expected schema."""
+
+    documents_are_text: ClassVar[bool]
+    """Whether JSON documents are stored as text, which the package may compress."""
+
+    distinct_from: ClassVar[str]
+    """The operator that compares two values of which either may be NULL."""
+
+    array_rows: ClassVar[str]
+    """A table named `each` with a column `value`, made of one array parameter."""
+
+    identity_type: ClassVar[str]
+    """The type of an integer id that the database assigns."""
+
+    can_reclaim: ClassVar[bool]
+    """Whether space can be returned to the file system on request."""
+
+    # Connections and transactions
+
+    @abstractmethod
+    def configuration_problem(self, database: peewee.Database) -> str | None:
+        """Return why the model cannot work on this database as it is configured, or None."""
+
+    @abstractmethod
+    def in_transaction(self, database: peewee.Database) -> bool:
+        """Tell whether the open connection has a transaction, also one begun without Peewee."""
+
+    @abstractmethod
+    def statement_savepoint(self, database: peewee.Database) -> AbstractContextManager[Any]:
+        """Protect an open transaction from the failure of one statement."""
+
+    @abstractmethod
+    def snapshot(self, database: peewee.Database) -> AbstractContextManager[Any]:
+        """Begin a transaction that sees one moment and blocks no writer."""
+
+    @abstractmethod
+    def migration_lock(
+        self, database: peewee.Database, timeout: float
+    ) -> AbstractContextManager[Any]:
+        """Begin a transaction that only one migrator at a time can have.
+
+        `timeout` is how many seconds to wait for other migrators and for locks on tables.
+        """
+
+    @abstractmethod
+    def bulk_settings(self, database: peewee.Database) -> AbstractContextManager[Any]:
+        """Set the connection up for writing very many rows, and restore it afterwards."""
+
+    # Pieces of SQL
+
+    @abstractmethod
+    def clock(self) -> peewee.SQL:
+        """Return the clock that the columns' defaults and the trigger read."""
+
+    @abstractmethod
+    def statement_clock(self) -> peewee.SQL:
+        """Return the time of the statement, which a long transaction does not hold back."""
+
+    @abstractmethod
+    def clock_after(self, seconds: object) -> peewee.SQL:
+        """Return the statement's time plus a number of seconds, which is the parameter."""
+
+    @abstractmethod
+    def columns_of_update(self) -> dict[str, Any]:
+        """Return the columns that an UPDATE must set itself to return them as they are stored."""
+
+    @abstractmethod
+    def any_of(self, column: peewee.Node, values: Iterable[int | str]) -> peewee.NodeList:
+        """Return the condition that a column has one of the values, by one array parameter."""
+
+    @abstractmethod
+    def array(self, values: Iterable[int | str]) -> list[int | str] | str:
+        """Return values as one array parameter."""
+
+    @abstractmethod
+    def locking(self, query: Any) -> Any:
+        """Lock the rows that a subquery selects, waiting for other transactions."""
+
+    @abstractmethod
+    def skipping_locked(self, query: Any) -> Any:
+        """Lock the rows that a subquery selects, passing over rows that others have locked."""
+
+    @abstractmethod
+    def bytewise(self, column: Any) -> Any:
+        """Return a text column for ORDER BY that sorts by bytes, whatever the collation."""
+
+    @abstractmethod
+    def with_index(self, model: type[peewee.Model], index: str, condition: Any) -> Any:
+        """Return the model as the source of a SELECT that uses an index for a condition."""
+
+    @abstractmethod
+    def with_entry(self, document: Any, key: str, entries: dict[str, Any]) -> Any:
+        """Return a JSON document with an object of these entries under a key.
+
+        A document that is no object, which another program may have stored, is replaced.
+        """
+
+    # Values
+
+    @abstractmethod
+    def time_parameter(self, moment: datetime) -> datetime | str:
+        """Return a moment in UTC as the driver takes it."""
+
+    @abstractmethod
+    def time_text(self, moment: datetime) -> str:
+        """Return a moment in UTC as text that the database takes for a time."""
+
+    @abstractmethod
+    def real_parameter(self, number: float) -> Any:
+        """Return a number as a query compares it with a column of four-byte floats."""
+
+    @abstractmethod
+    def document_text(self, column: Any) -> Any:
+        """Select a JSON document as text."""
+
+    @abstractmethod
+    def utc_text(self, column: Any) -> Any:
+        """Select a time as text in UTC."""
+
+    # Rows
+
+    @abstractmethod
+    def loader(self, database: peewee.Database, insert: BulkInsert) -> Loader:
+        """Return the fastest way to insert many rows by this statement."""
+
+    @abstractmethod
+    def stream(
+        self, database: peewee.Database, sql: str, parameters: Any, size: int
+    ) -> Iterator[list[Any]]:
+        """Read a query's first column in batches, without loading all of its rows."""
+
+    @abstractmethod
+    def deletion(self, database: peewee.Database) -> AbstractContextManager[DeletionSession]:
+        """Begin a session that deletes rows in batches."""
+
+    @abstractmethod
+    def advance_identity(self, database: peewee.Database, table: str) -> None:
+        """Let the next id that the database assigns follow the largest one in the table."""
+
+    # The catalog, and what the server knows
+
+    @abstractmethod
+    def relation(
+        self, database: peewee.Database, name: str, *, anywhere: bool = False
+    ) -> Relation | None:
+        """Return the table or view of this name, or None.
+
+        PostgreSQL looks where a CREATE would put the name; `anywhere` on its whole search path.
+        """
+
+    @abstractmethod
+    def definitions(self, database: peewee.Database, table: str) -> dict[str, str]:
+        """Return how a table is defined: "column id", "index …", "trigger …", each in one line."""
+
+    @abstractmethod
+    def is_integer_type(self, type: str) -> bool:
+        """Tell whether a column of this type holds integers, so that `userId` can reference it."""
+
+    @abstractmethod
+    def fold(self, name: str) -> str:
+        """Return a column's name in the form in which the database compares names."""
+
+    @abstractmethod
+    def orphans(self, database: peewee.Database, table: str) -> int:
+        """Return how many rows reference a row that does not exist."""
+
+    @abstractmethod
+    def server_time(self, database: peewee.Database) -> datetime | None:
+        """Return the server's clock, or None where it is the client's."""
+
+    @abstractmethod
+    def has_compressed(self, database: peewee.Database, table: str, columns: Iterable[str]) -> bool:
+        """Tell whether any of the newest rows has a document that the package compressed."""
+
+    @abstractmethod
+    def totals(self, database: peewee.Database, table: str, largest: int) -> Totals:
+        """Add up the rows by type and status, and find the largest documents."""
+
+    @abstractmethod
+    def sizes(self, database: peewee.Database, table: str) -> tuple[int, int]:
+        """Return the bytes that the table takes on disk, and how many of them are free."""
+
+    @abstractmethod
+    def index_scans(self, database: peewee.Database, table: str) -> IndexScans | None:
+        """Return what the server counted about the table's indexes; None if it counts nothing."""
+
+    @abstractmethod
+    def reclaim(self, database: peewee.Database) -> tuple[int, str]:
+        """Return free space to the file system; report the bytes, and by which method."""
+
+    @abstractmethod
+    def shell_command(self, database: peewee.Database, url: str, query: str) -> list[str]:
+        """Return the command by which a person runs a query in a terminal."""

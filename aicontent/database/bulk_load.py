@@ -1,0 +1,122 @@
+"""Insert many rows the fastest way that a driver has. Called by `records.insertion`."""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import NoneType
+from typing import Any, ClassVar
+
+import peewee
+from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-defined]
+
+Row = list[Any]
+"""A row's values as the driver takes them, in the order of the columns."""
+
+
+@dataclass(frozen=True)
+class BulkInsert:
+    """An INSERT: its table, its columns, those whose default is a clock, and its SQL in parts."""
+
+    table: str
+    columns: Sequence[str]
+    clock_columns: Collection[int]
+    head: str
+    row: str
+    tail: str
+
+    def sql(self, rows: int) -> str:
+        """Return the statement for a number of rows."""
+        return self.head + ", ".join([self.row] * rows) + self.tail
+
+
+class Loader(ABC):
+    """Inserts rows by a means that is faster than one long INSERT."""
+
+    tells_row: ClassVar[bool]
+    """Whether `position` is the row at fault after an error."""
+
+    position = 0
+    """The row that was being inserted, from 0."""
+
+    def __init__(self, database: peewee.Database, insert: BulkInsert) -> None:
+        self._database = database
+        self._insert = insert
+
+    @abstractmethod
+    def load(self, rows: Sequence[Row]) -> bool:
+        """Insert the rows, or return False where this means cannot be used."""
+
+
+class ExecuteManyLoader(Loader):
+    """Executes one prepared statement per row, which SQLite does faster than it parses long SQL."""
+
+    tells_row = True
+
+    def load(self, rows: Sequence[Row]) -> bool:
+        sql = self._insert.head + self._insert.row
+        with driver_errors:
+            self._database.cursor().executemany(sql, self._counting(rows))
+        return True
+
+    def _counting(self, rows: Sequence[Row]) -> Iterator[Row]:
+        for self.position, row in enumerate(rows):
+            yield row
+
+
+_COPIED = (str, int, float, datetime, NoneType)
+
+
+class CopyLoader(Loader):
+    """Sends rows by COPY, which is 1.5 times as fast as an INSERT.
+
+    COPY needs UTF-8, and refuses to run under row-level security.
+    """
+
+    tells_row = False
+
+    def __init__(self, database: peewee.Database, insert: BulkInsert) -> None:
+        super().__init__(database, insert)
+        self._is_possible = _is_utf8(database) and not _has_row_security(database, insert.table)
+
+    def load(self, rows: Sequence[Row]) -> bool:
+        if not self._is_possible:
+            return False
+        if not all(isinstance(value, _COPIED) for row in rows for value in row):
+            return False
+        columns = self._insert.columns
+        has_time = {i for i in self._insert.clock_columns for row in rows if row[i] is not None}
+        if any(row[i] is None for i in has_time for row in rows):
+            return False  # COPY applies a column's default to all rows or to none
+        omitted = set(self._insert.clock_columns) - has_time
+        sent = [i for i in range(len(columns)) if i not in omitted]
+        text = "".join("\t".join([_escaped(row[i]) for i in sent]) + "\n" for row in rows)
+        names = ", ".join(f'"{columns[i]}"' for i in sent)
+        sql = f"COPY {self._insert.table} ({names}) FROM STDIN"
+        with driver_errors:
+            cursor: Any = self._database.cursor()
+            if hasattr(cursor, "copy_expert"):
+                cursor.copy_expert(sql, io.StringIO(text))
+            else:  # psycopg 3
+                with cursor.copy(sql) as copy:
+                    copy.write(text)
+        return True
+
+
+def _is_utf8(database: peewee.Database) -> bool:
+    return bool(database.execute_sql("SHOW client_encoding").fetchone()[0] == "UTF8")
+
+
+def _has_row_security(database: peewee.Database, table: str) -> bool:
+    sql = "SELECT row_security_active(to_regclass(%s)::oid)"
+    return bool(database.execute_sql(sql, (table,)).fetchone()[0])
+
+
+def _escaped(value: object) -> str:
+    if value is None:
+        return r"\N"
+    text = str(value).replace("\\", r"\\")
+    return text.replace("\n", r"\n").replace("\r", r"\r").replace("\t", r"\t")

@@ -1,0 +1,283 @@
+"""The SQLite backend."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import peewee
+
+from ..errors import DatabaseUnavailableError
+from .backend import Backend
+
+if TYPE_CHECKING:
+    from .bulk_load import BulkInsert, Loader
+    from .catalog import Relation, Totals
+    from .deletion import DeletionSession
+
+_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+# The one text form of times there. SQLite computes 'now' once per statement, so a statement that
+# sets it and the trigger that sets it agree.
+
+_BULK = {"cache_size": -32_000, "wal_autocheckpoint": 10_000}
+# 32 MB of pages and 40 MB of log: an import stores 1.4 times as many rows a second.
+
+_INCREMENTAL = 2
+_PAGES = 1000
+# Pages of one incremental step, a short transaction each.
+
+
+class SqliteBackend(Backend):
+    """SQLite: one writer at a time, times and documents as text, the client's clock."""
+
+    name = "sqlite"
+    documents_are_text = True
+    distinct_from = "IS NOT"
+    array_rows = "json_each(?) AS each"
+    identity_type = "INTEGER"
+    can_reclaim = True
+
+    def configuration_problem(self, database: peewee.Database) -> str | None:
+        if _enforces_foreign_keys(database):
+            return None
+        return (
+            "SQLite does not enforce foreign keys on this database, so deleting a user would "
+            "leave the user's content behind: open it with pragmas={'foreign_keys': 1}, or with "
+            "aicontent.connect()"
+        )
+
+    def in_transaction(self, database: peewee.Database) -> bool:
+        connection: Any = None if database.is_closed() else database.connection()
+        return connection is not None and bool(connection.in_transaction)
+
+    def statement_savepoint(self, database: peewee.Database) -> AbstractContextManager[Any]:
+        return nullcontext()  # a failed statement does not spoil the transaction
+
+    def snapshot(self, database: peewee.Database) -> AbstractContextManager[Any]:
+        deferred: AbstractContextManager[Any] = _sqlite(database).transaction("DEFERRED")
+        return deferred
+
+    def migration_lock(
+        self, database: peewee.Database, timeout: float
+    ) -> AbstractContextManager[Any]:
+        # It waits as long as the database's own timeout says.
+        immediate: AbstractContextManager[Any] = _sqlite(database).transaction("IMMEDIATE")
+        return immediate
+
+    def bulk_settings(self, database: peewee.Database) -> AbstractContextManager[Any]:
+        return pragmas(database, **_BULK)
+
+    def clock(self) -> peewee.SQL:
+        return peewee.SQL(_NOW)
+
+    def statement_clock(self) -> peewee.SQL:
+        return peewee.SQL(_NOW)
+
+    def clock_after(self, seconds: object) -> peewee.SQL:
+        later = _NOW.replace("'now'", "'now', printf('%+.3f seconds', ?)")
+        return peewee.SQL(later, (seconds,))
+
+    def columns_of_update(self) -> dict[str, Any]:
+        return {"updated_at": self.clock()}  # RETURNING comes before the trigger has run
+
+    def any_of(self, column: peewee.Node, values: Iterable[int | str]) -> peewee.NodeList:
+        condition = peewee.SQL("IN (SELECT value FROM json_each(?))", (self.array(values),))
+        return peewee.NodeList((column, condition))
+
+    def array(self, values: Iterable[int | str]) -> list[int | str] | str:
+        return json.dumps(list(values))
+
+    def locking(self, query: Any) -> Any:
+        return query  # a writer has the whole database
+
+    def skipping_locked(self, query: Any) -> Any:
+        return query
+
+    def bytewise(self, column: Any) -> Any:
+        return column
+
+    def with_index(self, model: type[peewee.Model], index: str, condition: Any) -> Any:
+        # Without ANALYZE, SQLite chooses the index on status and reads all failed rows.
+        hinted = peewee.NodeList((model, peewee.SQL(f"INDEXED BY {index}")))
+        key: Any = model._meta.primary_key
+        sql, values = model.select(key).from_(hinted).where(condition).sql()
+        try:
+            model._meta.database.execute_sql(f"EXPLAIN {sql}", values).fetchall()
+        except peewee.OperationalError:  # the index does not exist, or has another condition
+            return model
+        return hinted
+
+    def with_entry(self, document: Any, key: str, entries: dict[str, Any]) -> Any:
+        fn = peewee.fn
+        is_object = fn.json_type(document) == peewee.SQL("'object'")
+        base = peewee.Case(None, [(is_object, document)], peewee.SQL("'{}'"))
+        parts = [part for n, value in entries.items() for part in (peewee.SQL(f"'{n}'"), value)]
+        return fn.json_set(base, peewee.SQL(f"'$.{key}'"), fn.json_object(*parts))
+
+    def time_parameter(self, moment: datetime) -> datetime | str:
+        return self.time_text(moment)
+
+    def time_text(self, moment: datetime) -> str:
+        return moment.replace(tzinfo=None).isoformat(" ", "microseconds")
+
+    def real_parameter(self, number: float) -> Any:
+        return number
+
+    def document_text(self, column: Any) -> Any:
+        return column
+
+    def utc_text(self, column: Any) -> Any:
+        return column
+
+    def loader(self, database: peewee.Database, insert: BulkInsert) -> Loader:
+        from .bulk_load import ExecuteManyLoader
+
+        return ExecuteManyLoader(database, insert)
+
+    def stream(
+        self, database: peewee.Database, sql: str, parameters: Any, size: int
+    ) -> Iterator[list[Any]]:
+        cursor = database.execute_sql(sql, parameters)
+        while rows := cursor.fetchmany(size):
+            yield [row[0] for row in rows]
+
+    @contextmanager
+    def deletion(self, database: peewee.Database) -> Iterator[DeletionSession]:
+        from .deletion import SqliteDeletion
+
+        # A checkpoint blocks no other writer, so it does not belong into a batch.
+        with pragmas(database, wal_autocheckpoint=0):
+            yield SqliteDeletion(database)
+
+    def advance_identity(self, database: peewee.Database, table: str) -> None:
+        pass  # SQLite's next rowid follows the largest by itself
+
+    def relation(
+        self, database: peewee.Database, name: str, *, anywhere: bool = False
+    ) -> Relation | None:
+        from .catalog import sqlite_relation
+
+        return sqlite_relation(database, name)
+
+    def definitions(self, database: peewee.Database, table: str) -> dict[str, str]:
+        from .catalog import sqlite_definitions
+
+        return sqlite_definitions(database, table)
+
+    def is_integer_type(self, type: str) -> bool:
+        return "INT" in type.upper()
+
+    def fold(self, name: str) -> str:
+        return name.lower()
+
+    def orphans(self, database: peewee.Database, table: str) -> int:
+        sql = "SELECT count(*) FROM pragma_foreign_key_check(?)"
+        return int(database.execute_sql(sql, (table,)).fetchone()[0])
+
+    def server_time(self, database: peewee.Database) -> datetime | None:
+        return None
+
+    def has_compressed(self, database: peewee.Database, table: str, columns: Iterable[str]) -> bool:
+        is_compressed = " OR ".join(f"typeof(\"{column}\") = 'blob'" for column in columns)
+        newest = f'SELECT * FROM {table} ORDER BY "createdAt" DESC LIMIT 100'
+        sql = f"SELECT 1 FROM ({newest}) AS newest WHERE {is_compressed} LIMIT 1"
+        return database.execute_sql(sql).fetchone() is not None
+
+    def totals(self, database: peewee.Database, table: str, largest: int) -> Totals:
+        from .catalog import sqlite_totals
+
+        return sqlite_totals(database, table, largest)
+
+    def sizes(self, database: peewee.Database, table: str) -> tuple[int, int]:
+        from .catalog import file_size
+
+        pragma = _sqlite(database).pragma
+        page, pages, free = (pragma(n) for n in ("page_size", "page_count", "freelist_count"))
+        return pages * page + file_size(f"{database.database}-wal"), free * page
+
+    def index_scans(self, database: peewee.Database, table: str) -> None:
+        return None
+
+    def reclaim(self, database: peewee.Database) -> tuple[int, str]:
+        from .catalog import file_size
+
+        def size() -> int:
+            return file_size(str(database.database)) + file_size(f"{database.database}-wal")
+
+        pragma = _sqlite(database).pragma
+        if not pragma("freelist_count"):
+            return 0, "nothing"
+        _checkpoint(database)  # so that the log does not count as freed space
+        before = size()
+        method = "incremental" if pragma("auto_vacuum") == _INCREMENTAL else "vacuum"
+        if method == "vacuum":
+            database.execute_sql("VACUUM")
+        else:
+            while pragma("freelist_count"):
+                # It frees one page per row that is fetched.
+                database.execute_sql(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
+        _checkpoint(database)
+        return before - size(), method
+
+    def shell_command(self, database: peewee.Database, url: str, query: str) -> list[str]:
+        return ["sqlite3", str(database.database), query]
+
+
+@contextmanager
+def pragmas(database: peewee.Database, **settings: int) -> Iterator[None]:
+    """Set pragmas of the open connection, and restore them afterwards."""
+    pragma = _sqlite(database).pragma
+    before = {name: pragma(name) for name in settings}
+    try:
+        for name, value in settings.items():
+            pragma(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            pragma(name, value)
+
+
+def _sqlite(database: peewee.Database) -> Any:
+    return database  # SqliteDatabase, whose stubs type a pragma's value as None
+
+
+def _checkpoint(database: peewee.Database) -> None:
+    # The file shrinks only when the log is written back, while no one reads.
+    row: Any = database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if row and row[0]:
+        raise DatabaseUnavailableError(
+            "the space is free but not returned yet, because another connection reads or writes: "
+            "try again later"
+        )
+
+
+def _enforces_foreign_keys(database: peewee.Database) -> bool:
+    """Tell whether a new connection enforces foreign keys.
+
+    The setting belongs to a connection, so the open one says nothing about the next.
+    """
+    if not database.thread_safe:
+        return bool(_sqlite(database).foreign_keys)
+    result: list[bool | BaseException] = []
+
+    def look() -> None:
+        try:
+            with database.connection_context():
+                result.append(bool(_sqlite(database).foreign_keys))
+        except Exception as error:  # noqa: BLE001 - the caller's thread raises it
+            result.append(error)
+
+    _in_new_thread(look)  # Peewee opens one connection per thread
+    if isinstance(result[0], BaseException):
+        raise result[0]
+    return result[0]
+
+
+def _in_new_thread(call: Callable[[], None]) -> None:
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()

@@ -1,0 +1,117 @@
+"""Which databases this package supports, and the backend and connection of one.
+
+This is the only place that asks for the class of a database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import peewee
+
+from ..errors import NotBoundError, UnsupportedDatabaseError
+from .backend import Backend
+from .postgresql import PostgresqlBackend
+from .sqlite import SqliteBackend
+
+_BACKENDS: dict[type[peewee.Database], Backend] = {
+    peewee.SqliteDatabase: SqliteBackend(),
+    peewee.PostgresqlDatabase: PostgresqlBackend(),
+}
+
+
+def backend_of(database: Any) -> Backend:
+    """Return the backend of a database.
+
+    Raises:
+        UnsupportedDatabaseError: the database is neither SQLite nor PostgreSQL.
+    """
+    backend = known_backend(database)
+    if backend is None:
+        raise UnsupportedDatabaseError(
+            "expected a peewee SqliteDatabase or PostgresqlDatabase that is initialised, "
+            f"got {type(database).__name__}"
+        )
+    return backend
+
+
+def known_backend(database: object) -> Backend | None:
+    """Return the backend of a database, or None of anything else."""
+    backend = _BACKENDS.get(type(database))  # type: ignore[arg-type]
+    if backend is not None:
+        return backend
+    for kind, each in _BACKENDS.items():
+        if isinstance(database, kind):
+            return each
+    return None
+
+
+def backend_named(name: str) -> Backend:
+    """Return the backend of this name."""
+    return next(backend for backend in _BACKENDS.values() if backend.name == name)
+
+
+def resolved(database: peewee.Database) -> peewee.Database:
+    """Return the database behind a proxy, or the database itself.
+
+    Raises:
+        UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL, or not initialised.
+    """
+    if isinstance(database, peewee.Proxy):
+        database = database.obj
+    backend_of(database)
+    if database.deferred:
+        raise UnsupportedDatabaseError("initialise the database first: database.init(...)")
+    return database
+
+
+def supported(database: peewee.Database) -> peewee.Database:
+    """Return the database behind a proxy, after checking that the model can work on it.
+
+    Raises:
+        UnsupportedDatabaseError: as `resolved`; or a SQLite database does not enforce foreign
+            keys.
+    """
+    database = resolved(database)
+    problem = backend_of(database).configuration_problem(database)
+    if problem is not None:
+        raise UnsupportedDatabaseError(problem)
+    return database
+
+
+def database_of(model: type[peewee.Model]) -> peewee.Database:
+    """Return the database to which a model is bound.
+
+    Raises:
+        NotBoundError: there is none yet.
+    """
+    database: Any = model._meta.get_database_instance()
+    if database is None:
+        raise NotBoundError(
+            f"{model.__name__} has no database: call aicontent.bind(database) at start-up"
+        )
+    bound: peewee.Database = database
+    return bound
+
+
+@contextmanager
+def connected(database: peewee.Database) -> Iterator[None]:
+    """Open a connection if there is none, and close it again only if it was opened here."""
+    opened = database.connect(reuse_if_open=True)
+    try:
+        yield
+    finally:
+        if opened:
+            database.close()
+
+
+def reconnect(database: peewee.Database) -> None:
+    """Replace a connection that the server has closed, unless it had a transaction open."""
+    if database.is_closed() or database.in_transaction():
+        return
+    connection: Any = database.connection()
+    if getattr(connection, "closed", False):  # sqlite3 connections have no such attribute
+        database.close()
+        database.connect()

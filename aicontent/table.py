@@ -1,0 +1,167 @@
+"""The table: its columns, and beside each column the rule of its values.
+
+A column without a rule cannot be declared. docs/schema.md describes the columns.
+"""
+
+from __future__ import annotations
+
+import sys
+from copy import deepcopy
+from typing import Any, TypeVar
+
+import peewee
+
+from .database.supported import supported
+from .enums import ContentStatus, ContentType
+from .errors import UnsupportedDatabaseError
+from .fields.document import DocumentField
+from .fields.scalars import (
+    CountField,
+    EnumField,
+    FractionField,
+    ShortTextField,
+    UserField,
+    UTCDateTimeField,
+)
+from .records.record import Record
+from .records.validation import MAX_INTEGER, Rules
+
+if sys.version_info >= (3, 14):
+    from uuid import uuid7
+else:
+    from uuid_utils import uuid7
+
+TABLE = "ai_generated_content"
+
+_OBJECT = {"type": "object"}
+_OBJECT_OR_NULL = {"type": ["object", "null"]}
+_ARRAY_OR_NULL = {"type": ["array", "null"]}
+_COUNT = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
+_COUNT_OR_NULL = _COUNT | {"type": ["integer", "null"]}
+_USER_ID = {"type": "integer", "minimum": -MAX_INTEGER - 1, "maximum": MAX_INTEGER}
+_FRACTION_OR_NULL = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+
+
+def _text(most: int) -> dict[str, Any]:
+    return {"type": ["string", "null"], "maxLength": most}
+
+
+def new_id() -> str:
+    """Return a new id: a UUID of version 7, so that new rows are neighbours in the key's index."""
+    return str(uuid7())
+
+
+class User(peewee.Model):
+    """The host's users, of whom this package knows the id alone."""
+
+    class Meta:
+        table_name = "users"
+
+
+class ContentTable(Record):
+    """The columns of the table, without the operations of the model."""
+
+    id = ShortTextField(
+        rule={"type": "string", "minLength": 1, "maxLength": 36},
+        required=True,
+        max_length=36,
+        primary_key=True,
+        default=new_id,
+    )
+    user = UserField(
+        User,
+        rule=_USER_ID,
+        required=True,
+        column_name="userId",
+        object_id_name="user_id",
+        backref="+",
+        on_delete="CASCADE",
+        index=False,
+    )
+    type = EnumField(ContentType, required=True)
+    status = EnumField(ContentStatus, required=True, default=ContentStatus.PENDING)
+
+    request_payload = DocumentField(
+        rule=_OBJECT, required=True, column_name="requestPayload", compressible=True
+    )
+    generated_data = DocumentField(
+        rule=_OBJECT_OR_NULL, column_name="generatedData", null=True, compressible=True
+    )
+    validation_results = DocumentField(
+        rule=_OBJECT_OR_NULL, column_name="validationResults", null=True, compressible=True
+    )
+    metadata = DocumentField(rule=_OBJECT_OR_NULL, null=True)
+
+    level = ShortTextField(rule=_text(10), max_length=10, null=True)
+    topics = DocumentField(rule=_ARRAY_OR_NULL, null=True)
+    focus_areas = DocumentField(rule=_ARRAY_OR_NULL, column_name="focusAreas", null=True)
+
+    estimated_completion_time = CountField(  # minutes
+        rule=_COUNT_OR_NULL, column_name="estimatedCompletionTime", null=True
+    )
+    validation_score = FractionField(
+        rule=_FRACTION_OR_NULL, column_name="validationScore", null=True
+    )
+    generation_time_ms = CountField(rule=_COUNT_OR_NULL, column_name="generationTimeMs", null=True)
+    token_usage = CountField(rule=_COUNT_OR_NULL, column_name="tokenUsage", null=True)
+    model_used = ShortTextField(rule=_text(50), max_length=50, column_name="modelUsed", null=True)
+
+    usage_count = CountField(rule=_COUNT, column_name="usageCount", null=True, default=0)
+    last_accessed_at = UTCDateTimeField(column_name="lastAccessedAt", null=True)
+    expires_at = UTCDateTimeField(column_name="expiresAt", null=True)
+
+    # The database sets these two: one clock for all writers.
+    created_at = UTCDateTimeField(column_name="createdAt")
+    updated_at = UTCDateTimeField(column_name="updatedAt")
+
+    # For claims: the request, the number of the attempt, and the end of its lease.
+    fingerprint = ShortTextField(
+        rule={"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"}, max_length=64, null=True
+    )
+    attempts = CountField(rule=_COUNT, default=0)
+    lease_expires_at = UTCDateTimeField(column_name="leaseExpiresAt", null=True)
+
+    class Meta:
+        table_name = TABLE
+
+
+ContentTable.rules = Rules(ContentTable._meta.sorted_fields)
+
+C = TypeVar("C", bound=ContentTable)
+
+
+def bound_model(
+    base: type[C], database: peewee.Database, user_model: type[peewee.Model] | None = None
+) -> type[C]:
+    """Return a subclass of a model that is bound to a database.
+
+    Args:
+        base: `AIGeneratedContent`, or `ContentTable` for code that needs the columns alone.
+        database: where its rows are.
+        user_model: the host's model of the `users` table, which `.user` then returns.
+
+    Raises:
+        UnsupportedDatabaseError: as `aicontent.for_database`.
+    """
+    database = supported(database)
+    if user_model is None:
+        user_model = type("User", (User,), {"Meta": _meta(database, User)})
+    key = user_model._meta.primary_key
+    if user_model._meta.table_name != "users" or getattr(key, "column_name", None) != "id":
+        raise UnsupportedDatabaseError(
+            f"user_model {user_model.__name__} must be a model of the table users with the "
+            "primary key id, which the foreign key references"
+        )
+    user = deepcopy(base.user)  # with its column and its place in the order
+    user.rel_model, user.rel_field, user.declared_backref = user_model, key, "+"
+    namespace: dict[str, Any] = {
+        "__module__": base.__module__,
+        "__doc__": base.__doc__,
+        "Meta": _meta(database, base),
+        "user": user,
+    }
+    return type(base.__name__, (base,), namespace)
+
+
+def _meta(database: peewee.Database, model: type[peewee.Model]) -> type:
+    return type("Meta", (), {"database": database, "table_name": model._meta.table_name})
