@@ -28,12 +28,12 @@ from .errors import (
 from .fields.compression import configure
 from .generation.fingerprint import fingerprint
 from .generation.rescue import RescueReport
-from .maintenance.cleanup import CleanupReport
 from .model import AIGeneratedContent
 from .table import User
 
 if TYPE_CHECKING:
     from .connection import connect
+    from .maintenance.cleanup import CleanupReport
     from .maintenance.health import check
     from .maintenance.index_usage import IndexUsage, index_usage
     from .maintenance.reclaim import ReclaimReport, reclaim
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 else:
     # Serving content does not need these, so they are imported at first use.
     _LAZY = {
+        "CleanupReport": "maintenance.cleanup",
         "ImportReport": "transfer.importer",
         "IndexUsage": "maintenance.index_usage",
         "ReclaimReport": "maintenance.reclaim",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import peewee
 
@@ -19,11 +19,13 @@ from .generation.claims import LEASE, Outcome
 from .generation.durations import Duration
 from .generation.rescue import MAX_ATTEMPTS, RescueReport
 from .generation.single_flight import WAIT
-from .maintenance import cleanup
-from .maintenance.cleanup import BATCH_SIZE, FAILED_AFTER, Budget, CleanupReport
-from .records import bulk, lookup
+from .maintenance.defaults import BATCH_SIZE, FAILED_AFTER
+from .records import lookup
 from .records.record import data_with_relations, mark_saved
 from .table import TABLE, ContentTable
+
+if TYPE_CHECKING:
+    from .maintenance.cleanup import CleanupReport
 
 
 class AIGeneratedContent(ContentTable):
@@ -148,6 +150,8 @@ class AIGeneratedContent(ContentTable):
                 row at fault, from 1.
             NotBoundError: the model has no database.
         """
+        from .records import bulk  # loaded only where many rows are written
+
         return bulk.create_many(cls, rows)
 
     @classmethod
@@ -183,6 +187,8 @@ class AIGeneratedContent(ContentTable):
         Raises:
             ValidationError: with `row`, the number of the instance at fault, from 1.
         """
+        from .records import bulk
+
         instances = list(model_list)
         names = bulk.check_update(cls, instances, fields)
         written: int = super().bulk_update(  # type: ignore[no-untyped-call]
@@ -409,12 +415,14 @@ class AIGeneratedContent(ContentTable):
         Raises:
             ValidationError: an argument breaks a rule. NotBoundError: the model has no database.
         """
+        from .maintenance import cleanup  # serving content does not need it
+
         return cleanup.cleanup(
             cls,
             moment_of(now),
             failed_after=failed_after,
             batch_size=batch_size,
-            budget=Budget(max_rows, max_seconds, stop),
+            budget=cleanup.Budget(max_rows, max_seconds, stop),
             dry_run=dry_run,
             progress=progress,
         )

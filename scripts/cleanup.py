@@ -16,7 +16,7 @@ import aicontent
 from aicontent import CleanupReport, RescueReport
 from aicontent.database.supported import backend_of
 from aicontent.generation.rescue import MAX_ATTEMPTS
-from aicontent.maintenance.cleanup import BATCH_SIZE
+from aicontent.maintenance.defaults import BATCH_SIZE
 from aicontent.records.validation import MAX_INTEGER
 
 from .options import database_option, open_database, wait_option

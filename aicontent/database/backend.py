@@ -7,36 +7,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import peewee
 
+from .constraints import explained
+
 if TYPE_CHECKING:
     from .bulk_load import BulkInsert, Loader
     from .catalog import IndexScans, Relation, Totals
     from .deletion import DeletionSession
-
-_SQLITE_TEXTS = {
-    "FOREIGN KEY constraint failed": "SQLITE_CONSTRAINT_FOREIGNKEY",
-    "UNIQUE constraint failed": "SQLITE_CONSTRAINT_UNIQUE",
-    "CHECK constraint failed": "SQLITE_CONSTRAINT_CHECK",
-    "is locked": "SQLITE_BUSY",
-    "readonly database": "SQLITE_READONLY",
-    "unable to open": "SQLITE_CANTOPEN",
-}
-
-
-def error_code(error: BaseException) -> str:
-    """Return the code that a database gave its error: a SQLSTATE, SQLite's name, or ""."""
-    cause = getattr(error, "orig", None)
-    for attribute in ("pgcode", "sqlstate", "sqlite_errorname"):
-        code = getattr(cause, attribute, None)
-        if code:
-            return str(code)
-    # pysqlite3, which Peewee prefers where it is newer, has no names for errors.
-    return next((code for text, code in _SQLITE_TEXTS.items() if text in str(error)), "")
 
 
 class Backend(ABC):
@@ -73,6 +55,20 @@ class Backend(ABC):
     @abstractmethod
     def statement_savepoint(self, database: peewee.Database) -> AbstractContextManager[Any]:
         """Protect an open transaction from the failure of one statement."""
+
+    @contextmanager
+    def constraints_explained(self, database: peewee.Database) -> Iterator[None]:
+        """Run one statement; if it fails, an open transaction stays usable.
+
+        Raises:
+            UnknownUserError, DuplicateIdError, DuplicateRequestError: instead of the database's
+                own error.
+        """
+        with self.statement_savepoint(database):
+            try:
+                yield
+            except peewee.IntegrityError as error:
+                raise explained(error) from error
 
     @abstractmethod
     def snapshot(self, database: peewee.Database) -> AbstractContextManager[Any]:

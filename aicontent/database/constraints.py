@@ -1,35 +1,36 @@
-"""Translate the database's constraint errors into this package's errors."""
+"""Read a database's error codes, and translate constraint errors into this package's errors."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import peewee
 
 from ..errors import DuplicateIdError, DuplicateRequestError, MigrationError, UnknownUserError
-from .backend import error_code
-from .supported import backend_of
 
 _IN_FLIGHT = "ai_generated_content.userId, ai_generated_content.fingerprint"
 
-
-@contextmanager
-def constraints_explained(database: peewee.Database) -> Iterator[None]:
-    """Run one statement; if it fails, an open transaction stays usable.
-
-    Raises:
-        UnknownUserError, DuplicateIdError, DuplicateRequestError: instead of the database's own
-            error.
-    """
-    with backend_of(database).statement_savepoint(database):
-        try:
-            yield
-        except peewee.IntegrityError as error:
-            raise _explained(error) from error
+_SQLITE_TEXTS = {
+    "FOREIGN KEY constraint failed": "SQLITE_CONSTRAINT_FOREIGNKEY",
+    "UNIQUE constraint failed": "SQLITE_CONSTRAINT_UNIQUE",
+    "CHECK constraint failed": "SQLITE_CONSTRAINT_CHECK",
+    "is locked": "SQLITE_BUSY",
+    "readonly database": "SQLITE_READONLY",
+    "unable to open": "SQLITE_CANTOPEN",
+}
 
 
-def _explained(error: peewee.IntegrityError) -> Exception:
+def error_code(error: BaseException) -> str:
+    """Return the code that a database gave its error: a SQLSTATE, SQLite's name, or ""."""
+    cause = getattr(error, "orig", None)
+    for attribute in ("pgcode", "sqlstate", "sqlite_errorname"):
+        code = getattr(cause, attribute, None)
+        if code:
+            return str(code)
+    # pysqlite3, which Peewee prefers where it is newer, has no names for errors.
+    return next((code for text, code in _SQLITE_TEXTS.items() if text in str(error)), "")
+
+
+def explained(error: peewee.IntegrityError) -> Exception:
+    """Return this package's error for a constraint error, or the same error of a host's own."""
     code = error_code(error)
     diagnostics = getattr(getattr(error, "orig", None), "diag", None)
     name = getattr(diagnostics, "constraint_name", None)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import peewee
 
-from .backend import error_code
+from .constraints import error_code
 
 _LOCK_WAIT = "1s"
 

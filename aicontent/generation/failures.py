@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import peewee
@@ -20,8 +21,7 @@ _READ = 2000
 # Characters of a text that are read: enough for those that are recorded.
 
 _NAMES = r"[\w-]*(?:key|token|secret|passw(?:or)?d|passphrase|pass|pwd|credentials?|session|sid)"
-_SECRETS = re.compile(
-    rf"""
+_SECRETS = rf"""
       (?P<url>://)\S*@                                   # the user part of a URL
     | (?P<header>(?<![\w-])[\w-]*(?:authorization|cookie)["']?\s*[:=]\s*).*   # a header, to its end
     | (?P<scheme>\b(?:bearer|basic|digest)\s+)\S+
@@ -29,9 +29,7 @@ _SECRETS = re.compile(
     | (?P<name>(?<![\w-]){_NAMES}\s*[:=]\s*)[^\s&]+                       # a bare one
     | (?<![\w-])(?:sk|pk|rk|ghp|gho|xox[a-z]|hf|AKIA|AIza)[-_]?[\w*-]{{8,}}  # keys by their prefix
     | (?<![\w+/=.-])(?=[\w+/=.-]*\d)(?=[\w+/=.-]*[A-Za-z])[\w+/=.-]{{28,}}   # any long token
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
+"""
 
 
 def reason_of(failure: str | BaseException) -> str:
@@ -50,9 +48,14 @@ def reason_of(failure: str | BaseException) -> str:
         return type(failure).__qualname__
     if not isinstance(failure, str):
         raise ValidationError("reason", "must be a str or an exception", kind_of(failure))
-    text = printable(_SECRETS.sub(_without_secret, failure[:_READ]), " ")
+    text = printable(_secrets().sub(_without_secret, failure[:_READ]), " ")
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+@cache
+def _secrets() -> re.Pattern[str]:
+    return re.compile(_SECRETS, re.VERBOSE | re.IGNORECASE)
 
 
 def _without_secret(match: re.Match[str]) -> str:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import peewee
 
@@ -15,15 +14,8 @@ from ..database.supported import database_of
 from ..enums import ContentStatus
 from ..errors import ValidationError, kind_of
 from ..table import ContentTable
-
-if TYPE_CHECKING:
-    from .batches import Reason
-
-FAILED_AFTER = timedelta(hours=24)
-"""How long a failed row stays for inspection: the specification's 24 hours."""
-
-BATCH_SIZE = 5000
-"""The most rows of one DELETE."""
+from .batches import Reason, batches_of, next_size
+from .defaults import BATCH_SIZE, FAILED_AFTER
 
 _FIRST_BATCH = 20
 
@@ -77,8 +69,6 @@ def cleanup(
     progress: Callable[[CleanupReport], object] | None = None,
 ) -> CleanupReport:
     """Delete expired and failed rows; see `AIGeneratedContent.cleanup`."""
-    from .batches import batches_of, next_size
-
     _check_arguments(failed_after, batch_size, budget)
     if dry_run:
         return count_due(model, now, failed_after)
@@ -117,8 +107,6 @@ def count_due(
 
 def reasons_of(model: type[ContentTable], now: datetime, failed_before: datetime) -> list[Reason]:
     """Return the two reasons to delete a row; no row has both."""
-    from .batches import Reason
-
     expired = model.expires_at < now
     unexpired = model.expires_at.is_null() | (model.expires_at >= now)
     # A constant, not a parameter, so that the planner knows that the partial index applies.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import peewee
 
-from ..database.backend import error_code
+from ..database.constraints import error_code
 from ..database.supported import backend_of, connected, resolved
 from ..errors import DatabaseUnavailableError
 

@@ -10,8 +10,7 @@ from typing import Any
 import peewee
 
 from ..database.bulk_load import Row
-from ..database.constraints import constraints_explained
-from ..database.supported import database_of
+from ..database.supported import backend_of, database_of
 from ..errors import AIContentError, ValidationError, kind_of
 from .insertion import BATCH, Insertion
 from .record import Record, field_named, is_plain
@@ -89,12 +88,13 @@ def _converted(
 
 
 def _insert(database: peewee.Database, insertion: Insertion, batch: list[Row], before: int) -> None:
+    backend = backend_of(database)
     if insertion.row_at_fault is not None:
         try:
             insertion.execute(batch)
         except peewee.IntegrityError:
             number = before + insertion.row_at_fault + 1
-            with _numbered(number), constraints_explained(database):
+            with _numbered(number), backend.constraints_explained(database):
                 raise
         return
     try:
@@ -103,5 +103,5 @@ def _insert(database: peewee.Database, insertion: Insertion, batch: list[Row], b
     except peewee.IntegrityError:
         # One by one, to learn which row is at fault.
         for number, row in enumerate(batch, before + 1):
-            with _numbered(number), constraints_explained(database):
+            with _numbered(number), backend.constraints_explained(database):
                 insertion.execute([row])

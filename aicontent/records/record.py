@@ -11,7 +11,6 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import peewee
 
-from ..database.constraints import constraints_explained
 from ..database.statement import (
     Computed,
     computed_names,
@@ -140,7 +139,7 @@ def insert(content: Record, **on_conflict: Any) -> bool:
     is_complete = values.keys() >= {field.name for field in model._meta.defaults}
     key = ("insert", bool(on_conflict)) if is_complete else None
     statement = statement_of(model, key, converted, build)
-    with constraints_explained(database):
+    with backend_of(database).constraints_explained(database):
         rows = statement.rows(parameters_of(converted))
     if rows:
         content.__data__ |= {**values, **rows[0]}
@@ -172,7 +171,7 @@ def update(content: Record, changes: Mapping[str, Any], condition: Computed | No
     statement = statement_of(model, ("update", condition and condition.key), converted, build)
     parameters = {**parameters_of(converted), ":pk": key.db_value(content._pk)}
     parameters |= condition.parameters if condition else {}
-    with constraints_explained(database):
+    with backend_of(database).constraints_explained(database):
         rows = statement.rows(parameters)
     if rows:
         content.__data__ |= {**changes, **rows[0]}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import peewee
 
-from ..database.backend import error_code
+from ..database.constraints import error_code
 from ..database.supported import backend_of, connected, supported
 from ..errors import (
     AIContentError,

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 import peewee
 
-from ..database.backend import error_code
 from ..database.bulk_load import Row
-from ..database.constraints import constraints_explained
+from ..database.constraints import error_code
 from ..database.supported import backend_of, connected, resolved
 from ..errors import (
     DuplicateIdError,
@@ -182,7 +181,7 @@ class _Import:
         faults = {}
         for id, (_, row) in rows.items():
             try:
-                with constraints_explained(self._database), self._database.atomic():
+                with self._backend.constraints_explained(self._database), self._database.atomic():
                     written.update(self._insertion.execute([row]))
             except (peewee.PeeweeException, UnicodeEncodeError) as error:
                 _raise_unless_of_a_row(error)

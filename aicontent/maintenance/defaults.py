@@ -1,0 +1,11 @@
+"""The defaults of the cleanup, apart from its code so that `model.py` loads little."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+FAILED_AFTER = timedelta(hours=24)
+"""How long a failed row stays for inspection: the specification's 24 hours."""
+
+BATCH_SIZE = 5000
+"""The most rows of one DELETE."""
