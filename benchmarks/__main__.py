@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -20,6 +21,9 @@ PACKAGES = {
     "sqlalchemy": "sqlalchemy",
 }
 """The packages of the extra `benchmark` by the module that each installs."""
+
+INTERRUPTED = 130
+"""The exit status that shells give a program that Ctrl-C ended."""
 
 # python -m puts the checkout first on the path, where its folder aicontent/ would hide an
 # installed wheel, which alone has the migrations. The checkout is only needed for benchmarks/.
@@ -102,8 +106,14 @@ def main(
     file = output / "benchmark.json" if output else None
     results = Results(file, scale, [part for part in PARTS if not parts or part in parts])
     backends = [only] if only else BACKENDS
-    run(results, scale, backends, postgresql, text, directory)
-    results.write()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run(results, scale, backends, postgresql, text, directory)
+    except KeyboardInterrupt:
+        is_stored = file is not None and any(results.parts.values())
+        stored = f"{file} has the results so far" if is_stored else "no result is stored"
+        click.echo(f"Interrupted: {stored}.", err=True)
+        sys.exit(INTERRUPTED)
     if output and results.parts.get("hot"):
         (output / "benchmark.svg").write_text(chart.drawn(results.parts["hot"]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -56,18 +57,21 @@ QUICK = Scale(
 
 
 class Results:
-    """Collect the results of a run, and store them in a JSON file."""
+    """Store the results of a run in a JSON file, which is complete after each result."""
 
     def __init__(self, file: Path | None, scale: Scale, parts: Sequence[str]) -> None:
         self._file, self._scale = file, scale
         self.parts: dict[str, list[dict[str, Any]]] = {part: [] for part in parts}
 
     def add(self, part: str, result: dict[str, Any]) -> None:
-        """Add a result."""
+        """Add a result, and rewrite the file."""
         self.parts[part].append(result)
-
-    def write(self) -> None:
-        """Write the file."""
-        if self._file is not None:
-            document = {"scale": asdict(self._scale), **self.parts}
-            self._file.write_text(json.dumps(document, indent=1, default=str) + "\n")
+        if self._file is None:
+            return
+        document = {"scale": asdict(self._scale), **self.parts}
+        temporary = self._file.with_suffix(".tmp")
+        try:
+            temporary.write_text(json.dumps(document, indent=1, default=str) + "\n")
+            os.replace(temporary, self._file)
+        finally:
+            temporary.unlink(missing_ok=True)
