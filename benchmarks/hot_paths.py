@@ -1,0 +1,203 @@
+"""Measure reuse(), first_reusable(), create() and create_many() against the alternatives.
+
+`run` calls it for each size of the table. The contestants take turns in shuffled order.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import peewee
+
+import aicontent
+from aicontent import ContentType
+
+from .contestants import AIContent, Contestant, Driver, Values
+from .orms import PlainPeewee, SQLAlchemy
+from .tables import LEVELS, PERIOD, START, TABLE, USERS, checkpoint, generate_document, uuid7_at
+
+OPERATIONS = ("first_reusable", "reuse", "create", "create_many")
+LARGE_USER = "reuse by a user with many rows"
+LOOKUPS = 1_000
+"""Different lookups of a run: those of today's users, not of all users in the table."""
+BULK_ROWS = 500
+"""Rows of one create_many()."""
+DELETE_NEW_ROWS = f"DELETE FROM {TABLE} WHERE id > '{uuid7_at(random.Random(1), START + PERIOD)}'"
+"""Deletes the rows that a measurement inserted: only their ids are later than PERIOD."""
+
+Medians = dict[str, dict[str, float]]
+"""Microseconds per call (of create_many: per row) by operation and contestant."""
+
+Lookup = tuple[int, str, str | None]
+"""The user, type and level to find content for."""
+
+Turn = Callable[[Contestant, str], float]
+"""Calls a contestant's operation several times, and returns the seconds per call."""
+
+
+def measure(url: str, characters: int, rounds: int, calls: int, large_user_rows: int) -> Medians:
+    """Measure all operations on a filled table.
+
+    Args:
+        url: the database.
+        characters: the size of a new row's document.
+        rounds: the turns of each contestant.
+        calls: the calls of a turn.
+        large_user_rows: the rows of one type of the user who has many.
+    """
+    database = aicontent.connect(url)
+    with ExitStack() as stack:
+        stack.enter_context(database.connection_context())
+        contestants = _contestants(database, url, stack)
+        rng = random.Random(5)
+        lookups = choose_lookups(database, rng)
+        new_rows = list(generate_new_rows(rng, characters))
+        reads, writes = _reads(rng, lookups, calls), _writes(new_rows, calls)
+        medians = {}
+        for operation in OPERATIONS:
+            turn = writes if operation.startswith("create") else reads
+            turns = {each.name: partial(turn, each, operation) for each in contestants}
+            medians[operation] = _medians(database, turns, rounds)
+            database.execute_sql(DELETE_NEW_ROWS)
+        medians[LARGE_USER] = _large_user(
+            database, contestants[0], lookups, new_rows, rounds, calls, large_user_rows
+        )
+        database.execute_sql(DELETE_NEW_ROWS)
+    return medians
+
+
+def _contestants(database: Any, url: str, stack: ExitStack) -> list[Contestant]:
+    contestants = [AIContent(database), Driver(database), PlainPeewee(database), SQLAlchemy(url)]
+    if isinstance(database, peewee.PostgresqlDatabase):
+        prepared_url = url.replace("postgresql://", "postgresql+psycopg://")
+        for contestant in (AIContent, Driver):
+            prepared = aicontent.connect(prepared_url)
+            stack.enter_context(prepared.connection_context())
+            contestants.append(contestant(prepared, f"{contestant.name}, prepared"))
+    return contestants
+
+
+def _medians(
+    database: peewee.Database, turns: Mapping[str, Callable[[], float]], rounds: int
+) -> dict[str, float]:
+    """Return the median microseconds of each contestant's turns by its name."""
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    order = random.Random(7)
+    for number in range(-2, rounds):
+        # The order is shuffled because it matters: another connection's write empties SQLite's
+        # page cache, while a read of the same rows finds their index pages in it.
+        for name in order.sample(list(turns), len(turns)):
+            # The checkpoint is not timed, so no contestant pays for another's writes.
+            checkpoint(database)
+            per_call = turns[name]()
+            if number >= 0:  # the first two rounds warm up
+                seconds[name].append(per_call)
+    return {name: statistics.median(each) * 1e6 for name, each in seconds.items()}
+
+
+def _reads(rng: random.Random, lookups: Sequence[Lookup], calls: int) -> Turn:
+    def turn(contestant: Contestant, operation: str) -> float:
+        call = getattr(contestant, operation)
+        chosen = rng.choices(lookups, k=calls)
+        start = time.perf_counter()
+        for lookup in chosen:
+            call(*lookup)
+        return (time.perf_counter() - start) / calls
+
+    return turn
+
+
+def _writes(new_rows: Sequence[Values], calls: int) -> Turn:
+    def turn(contestant: Contestant, operation: str) -> float:
+        rows = new_rows if operation == "create_many" else new_rows[: 4 * calls]
+        start = time.perf_counter()
+        if operation == "create_many":
+            contestant.create_many(rows)
+        else:
+            for values in rows:
+                contestant.create(values)
+        return (time.perf_counter() - start) / len(rows)
+
+    return turn
+
+
+def _large_user(
+    database: peewee.Database,
+    contestant: Contestant,
+    lookups: Sequence[Lookup],
+    new_rows: Sequence[Values],
+    rounds: int,
+    calls: int,
+    rows: int,
+) -> dict[str, float]:
+    """Measure reuse() for a user who has many rows of one type, in turns with other users."""
+    user, type = USERS, ContentType.LESSON.value
+    for _ in range(rows // BULK_ROWS):
+        contestant.create_many([{**values, "user": user, "type": type} for values in new_rows])
+    if isinstance(database, peewee.PostgresqlDatabase):
+        # PostgreSQL's autovacuum would analyze the table within a minute.
+        database.execute_sql(f"ANALYZE {TABLE}")
+    rng = random.Random(6)
+    of_user = _reads(rng, [(user, type, level) for level in (None, *LEVELS)], calls)
+    of_others = _reads(rng, lookups, calls)
+    turns = {
+        "others": partial(of_others, contestant, "reuse"),
+        "large user": partial(of_user, contestant, "reuse"),
+    }
+    return _medians(database, turns, 2 * rounds)
+
+
+def choose_lookups(database: peewee.Database, rng: random.Random) -> list[Lookup]:
+    """Choose lookups that find content; half of them name a level."""
+    model = aicontent.for_database(database)
+    lookups: list[Lookup] = []
+    while len(lookups) < LOOKUPS:
+        random_id = uuid7_at(rng, START + PERIOD * rng.random())
+        columns = model.select(model.user, model.type, model.level, model.status)
+        for row in columns.where(model.id > random_id).order_by(model.id).limit(1):
+            if row.status == "completed" and row.user_id != USERS:
+                level = rng.choice((row.level, None))
+                lookups.append((row.user_id, row.type.value, level))
+    return lookups
+
+
+def generate_new_rows(rng: random.Random, characters: int) -> Iterator[Values]:
+    """Generate the content that a service stores after its model has answered."""
+    for _ in range(BULK_ROWS):
+        yield {
+            "user": rng.randint(1, USERS - 1),
+            "type": rng.choice(list(ContentType)).value,
+            "level": rng.choice(LEVELS),
+            "status": "completed",
+            "request_payload": {"topic": "food", "minutes": 15},
+            "generated_data": generate_document(rng, characters),
+            "validation_results": {"valid": True, "checks": {"level": "ok", "length": "ok"}},
+            "metadata": {"promptVersion": 3, "temperature": 0.7},
+            "topics": ["food", "politeness"],
+            "validation_score": 0.92,
+            "token_usage": 1500,
+            "generation_time_ms": 4200,
+            "model_used": "benchmark",
+        }
+
+
+def table(medians: Medians, large_user_rows: int) -> Iterator[str]:
+    """Format the medians and their ratios to aicontent as lines of text."""
+    names = [name for name in medians["reuse"] if name != "aicontent"]
+    yield f"  {'':<20}{'aicontent':>11}" + "".join(f"{name:>26}" for name in names)
+    for operation in OPERATIONS:
+        each = medians[operation]
+        ours = each["aicontent"]
+        others = (f"{each[name]:,.0f} ({each[name] / ours:.2f} x)" for name in names)
+        yield f"  {operation:<20}{ours:>11,.0f}" + "".join(f"{other:>26}" for other in others)
+    each = medians[LARGE_USER]
+    yield (
+        f"  reuse() for a user with {large_user_rows:,} rows of the type: "
+        f"{each['large user']:,.0f} µs, {each['large user'] / each['others']:.2f} x other users"
+    )

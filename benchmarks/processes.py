@@ -1,0 +1,132 @@
+"""Run processes that load the database concurrently with a measurement.
+
+`claims`, `cleanup` and `transfer` start them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+import peewee
+
+import aicontent
+
+PAUSE = 0.005
+"""Seconds between two calls of a busy service, and between two looks for work."""
+
+_ROOT = Path(__file__).resolve().parents[1]
+# The checkout comes last on the path, so that the child imports the installed aicontent.
+_CHILD = """
+import sys
+sys.path.append(sys.argv[1])
+from benchmarks.processes import work
+work(*sys.argv[2:])
+"""
+
+
+class Load(Protocol):
+    """Work that a process repeats until it is stopped."""
+
+    def __init__(self, database: peewee.Database) -> None:
+        """Prepare the work; the time for it is not measured."""
+
+    def step(self) -> None:
+        """Do the work once."""
+
+    def result(self) -> dict[str, float]:
+        """Return the figures of all steps."""
+
+
+@contextmanager
+def concurrently(
+    load: type[Load], url: str, count: int = 1
+) -> Iterator[Callable[[], list[dict[str, float]]]]:
+    """Run a load in processes that start together when all are ready.
+
+    Yields a function that stops the processes and returns the result of each.
+    """
+    child = [*python(_CHILD), str(_ROOT), load.__module__, load.__qualname__, url]
+    with processes([child] * count) as started:
+        for process in started:
+            process.stdout.readline()  # type: ignore[union-attr]
+        for process in started:
+            process.stdin.write("start\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+
+        def stop() -> list[dict[str, float]]:
+            for process in started:
+                process.stdin.close()  # type: ignore[union-attr]
+                process.stdin = None
+            return [json.loads(output(process)) for process in started]
+
+        yield stop
+
+
+@contextmanager
+def processes(commands: Sequence[Sequence[str]]) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start processes, and kill those that still run at the end of the block.
+
+    Each leads a process group of its own, so that Ctrl-C in a terminal interrupts the benchmark
+    alone, which then kills the processes together with their children.
+    """
+    started: list[subprocess.Popen[str]] = []
+    try:
+        for command in commands:
+            started.append(
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    process_group=0,
+                )
+            )
+        yield started
+    finally:
+        for process in started:
+            if process.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+
+
+def output(process: subprocess.Popen[str]) -> str:
+    """Wait for a process and return its output.
+
+    Raises:
+        subprocess.CalledProcessError: its exit status is not 0.
+    """
+    text = process.communicate()[0]
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
+    return text
+
+
+def python(code: str) -> list[str]:
+    """Return the command that runs this code, with arguments to follow.
+
+    -P keeps the checkout's aicontent folder from hiding the installed package.
+    """
+    return [sys.executable, "-P", "-c", code]
+
+
+def work(module: str, name: str, url: str) -> None:
+    """Repeat a load from the first line of the input to its end, and print the result as JSON."""
+    database = aicontent.connect(url, timeout=60)
+    with database.connection_context():
+        load: Load = getattr(import_module(module), name)(database)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        while not select.select([sys.stdin], [], [], 0)[0]:
+            load.step()
+    print(json.dumps(load.result()))

@@ -1,0 +1,77 @@
+"""Define how much a run measures, and store its results. `__main__` and `run` use it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+BACKENDS = ("sqlite", "postgresql")
+PARTS = ("hot", "storage", "indexes", "transfer", "cleanup", "claims")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000, 5_000_000)
+    """Rows of the table for the hot paths."""
+    characters: int = 4_000
+    """Characters of each document."""
+    rounds: int = 15
+    calls: int = 100
+    large_user_rows: int = 10_000
+    rows: int = 1_000_000
+    """Rows of the table for the other parts."""
+    stored: int = 5_000
+    due: int = 100_000
+    """Rows that one cleanup deletes."""
+    imported: int = 200_000
+    pending: int = 100_000
+    workers: tuple[int, ...] = (1, 4, 16)
+    seconds: float = 5.0
+
+    def resized(self, sizes: tuple[int, ...]) -> Scale:
+        """Return the scale with these sizes; the largest is that of the other parts, too."""
+        rows = max(sizes)
+        return replace(self, sizes=sizes, rows=rows, due=min(self.due, rows // 10))
+
+
+QUICK = Scale(
+    sizes=(3_000,),
+    rounds=1,
+    calls=10,
+    large_user_rows=1_000,
+    rows=3_000,
+    stored=100,
+    due=100,
+    imported=500,
+    pending=500,
+    workers=(2,),
+    seconds=0.3,
+)
+"""About a minute: enough to test the benchmark, too little to judge speed."""
+
+
+class Results:
+    """Store the results of a run in a JSON file, which is complete after each result."""
+
+    def __init__(self, file: Path | None, scale: Scale, parts: Sequence[str]) -> None:
+        self._file, self._scale = file, scale
+        self.parts: dict[str, list[dict[str, Any]]] = {part: [] for part in parts}
+
+    def add(self, part: str, result: dict[str, Any]) -> None:
+        """Add a result, and rewrite the file."""
+        self.parts[part].append(result)
+        if self._file is None:
+            return
+        document = {"scale": asdict(self._scale), **self.parts}
+        temporary = self._file.with_suffix(".tmp")
+        try:
+            temporary.write_text(json.dumps(document, indent=1, default=str) + "\n")
+            os.replace(temporary, self._file)
+        finally:
+            temporary.unlink(missing_ok=True)
