@@ -33,9 +33,10 @@ from .table import User
 
 if TYPE_CHECKING:
     from .connection import connect
+    from .database.catalog import IndexUsage
     from .maintenance.cleanup import CleanupReport
     from .maintenance.health import check
-    from .maintenance.index_usage import IndexUsage, index_usage
+    from .maintenance.index_usage import index_usage
     from .maintenance.reclaim import ReclaimReport, reclaim
     from .maintenance.stats import Stats, stats
     from .schema.migrate import migrate, rollback
@@ -45,21 +46,21 @@ if TYPE_CHECKING:
 else:
     # Serving content does not need these, so they are imported at first use.
     _LAZY = {
-        "CleanupReport": "maintenance.cleanup",
-        "ImportReport": "transfer.importer",
-        "IndexUsage": "maintenance.index_usage",
-        "ReclaimReport": "maintenance.reclaim",
-        "Refused": "transfer.json_lines",
-        "Stats": "maintenance.stats",
-        "check": "maintenance.health",
-        "connect": "connection",
-        "export_lines": "transfer.exporter",
-        "import_lines": "transfer.importer",
-        "index_usage": "maintenance.index_usage",
-        "migrate": "schema.migrate",
-        "reclaim": "maintenance.reclaim",
-        "rollback": "schema.migrate",
-        "stats": "maintenance.stats",
+        name: module
+        for module, names in {
+            "connection": ("connect",),
+            "database.catalog": ("IndexUsage",),
+            "maintenance.cleanup": ("CleanupReport",),
+            "maintenance.health": ("check",),
+            "maintenance.index_usage": ("index_usage",),
+            "maintenance.reclaim": ("ReclaimReport", "reclaim"),
+            "maintenance.stats": ("Stats", "stats"),
+            "schema.migrate": ("migrate", "rollback"),
+            "transfer.exporter": ("export_lines",),
+            "transfer.importer": ("ImportReport", "import_lines"),
+            "transfer.json_lines": ("Refused",),
+        }.items()
+        for name in names
     }
 
     def __getattr__(name: str) -> Any:

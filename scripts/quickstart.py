@@ -59,7 +59,7 @@ def run(
 
     backend = backend_of(database)
     with database.connection_context():
-        users = backend.relation(database, "users", anywhere=True)
+        users = backend.catalog(database).relation("users", anywhere=True)
         if users is not None and not users.is_minimal:
             raise AIContentError(
                 "the quickstart creates users, but this database's users belong to an "

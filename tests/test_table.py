@@ -46,9 +46,9 @@ def test_the_document_has_the_columns_in_their_order():
 @pytest.mark.parametrize("column", FIELDS)
 def test_rules_columns_and_docs_agree(database, kind, column):
     field, rule = FIELDS[column], FIELDS[column].rule
-    table = backend_of(database).relation(database, TABLE)
+    table = backend_of(database).catalog(database).relation(TABLE)
     stored = {each.name: each for each in database.get_columns(TABLE)}[column]
-    definitions = backend_of(database).definitions(database, TABLE)
+    definitions = backend_of(database).catalog(database).definitions(TABLE)
     checks = " ".join(text for name, text in definitions.items() if name.startswith("constraint"))
     docs = documented()[column]
     assert stored.null is field.null

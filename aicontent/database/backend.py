@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,12 +17,15 @@ from .constraints import explained
 
 if TYPE_CHECKING:
     from .bulk_load import BulkInsert, Loader
-    from .catalog import IndexScans, Relation, Totals
+    from .catalog import Catalog
     from .deletion import DeletionSession
 
 
 class Backend(ABC):
-    """What this package needs from a kind of database."""
+    """What this package needs from a kind of database.
+
+    An operation has a default here if one kind of database needs nothing for it.
+    """
 
     name: ClassVar[str]
     """The kind's name, which also names the file of the expected schema."""
@@ -44,17 +47,17 @@ class Backend(ABC):
 
     # Connections and transactions
 
-    @abstractmethod
     def configuration_problem(self, database: peewee.Database) -> str | None:
         """Return why the model cannot work on this database as it is configured, or None."""
+        return None
 
     @abstractmethod
     def in_transaction(self, database: peewee.Database) -> bool:
         """Tell whether the open connection has a transaction, also one begun without Peewee."""
 
-    @abstractmethod
     def statement_savepoint(self, database: peewee.Database) -> AbstractContextManager[Any]:
         """Protect an open transaction from the failure of one statement."""
+        return nullcontext()
 
     @contextmanager
     def constraints_explained(self, database: peewee.Database) -> Iterator[None]:
@@ -83,9 +86,9 @@ class Backend(ABC):
         `timeout` is how many seconds to wait for other migrators and for locks on tables.
         """
 
-    @abstractmethod
     def bulk_settings(self, database: peewee.Database) -> AbstractContextManager[Any]:
         """Set the connection up for writing very many rows, and restore it afterwards."""
+        return nullcontext()
 
     # Pieces of SQL
 
@@ -101,9 +104,9 @@ class Backend(ABC):
     def clock_after(self, seconds: object) -> peewee.SQL:
         """Return the statement's time plus a number of seconds, which is the parameter."""
 
-    @abstractmethod
     def columns_of_update(self) -> dict[str, Any]:
         """Return the columns that an UPDATE must set itself to return them as they are stored."""
+        return {}
 
     @abstractmethod
     def any_of(self, column: peewee.Node, values: Iterable[int | str]) -> peewee.NodeList:
@@ -113,21 +116,21 @@ class Backend(ABC):
     def array(self, values: Iterable[int | str]) -> list[int | str] | str:
         """Return values as one array parameter."""
 
-    @abstractmethod
     def locking(self, query: Any) -> Any:
         """Lock the rows that a subquery selects, waiting for other transactions."""
+        return query
 
-    @abstractmethod
     def skipping_locked(self, query: Any) -> Any:
         """Lock the rows that a subquery selects, passing over rows that others have locked."""
+        return query
 
-    @abstractmethod
     def bytewise(self, column: Any) -> Any:
         """Return a text column for ORDER BY that sorts by bytes, whatever the collation."""
+        return column
 
-    @abstractmethod
     def with_index(self, model: type[peewee.Model], index: str, condition: Any) -> Any:
         """Return the model as the source of a SELECT that uses an index for a condition."""
+        return model
 
     @abstractmethod
     def with_entry(self, document: Any, key: str, entries: dict[str, Any]) -> Any:
@@ -146,17 +149,17 @@ class Backend(ABC):
     def time_text(self, moment: datetime) -> str:
         """Return a moment in UTC as text that the database takes for a time."""
 
-    @abstractmethod
     def real_parameter(self, number: float) -> Any:
         """Return a number as a query compares it with a column of four-byte floats."""
+        return number
 
-    @abstractmethod
     def document_text(self, column: Any) -> Any:
         """Select a JSON document as text."""
+        return column
 
-    @abstractmethod
     def utc_text(self, column: Any) -> Any:
         """Select a time as text in UTC."""
+        return column
 
     # Rows
 
@@ -174,56 +177,23 @@ class Backend(ABC):
     def deletion(self, database: peewee.Database) -> AbstractContextManager[DeletionSession]:
         """Begin a session that deletes rows in batches."""
 
-    @abstractmethod
     def advance_identity(self, database: peewee.Database, table: str) -> None:
         """Let the next id that the database assigns follow the largest one in the table."""
+        return
 
-    # The catalog, and what the server knows
-
-    @abstractmethod
-    def relation(
-        self, database: peewee.Database, name: str, *, anywhere: bool = False
-    ) -> Relation | None:
-        """Return the table or view of this name, or None.
-
-        PostgreSQL looks where a CREATE would put the name; `anywhere` on its whole search path.
-        """
+    # The catalog, and the command line
 
     @abstractmethod
-    def definitions(self, database: peewee.Database, table: str) -> dict[str, str]:
-        """Return how a table is defined: "column id", "index …", "trigger …", each in one line."""
+    def catalog(self, database: peewee.Database) -> Catalog:
+        """Return what the database knows of its tables."""
 
     @abstractmethod
     def is_integer_type(self, type: str) -> bool:
         """Tell whether a column of this type holds integers, so that `userId` can reference it."""
 
-    @abstractmethod
     def fold(self, name: str) -> str:
         """Return a column's name in the form in which the database compares names."""
-
-    @abstractmethod
-    def orphans(self, database: peewee.Database, table: str) -> int:
-        """Return how many rows reference a row that does not exist."""
-
-    @abstractmethod
-    def server_time(self, database: peewee.Database) -> datetime | None:
-        """Return the server's clock, or None where it is the client's."""
-
-    @abstractmethod
-    def has_compressed(self, database: peewee.Database, table: str, columns: Iterable[str]) -> bool:
-        """Tell whether any of the newest rows has a document that the package compressed."""
-
-    @abstractmethod
-    def totals(self, database: peewee.Database, table: str, largest: int) -> Totals:
-        """Add up the rows by type and status, and find the largest documents."""
-
-    @abstractmethod
-    def sizes(self, database: peewee.Database, table: str) -> tuple[int, int]:
-        """Return the bytes that the table takes on disk, and how many of them are free."""
-
-    @abstractmethod
-    def index_scans(self, database: peewee.Database, table: str) -> IndexScans | None:
-        """Return what the server counted about the table's indexes; None if it counts nothing."""
+        return name
 
     @abstractmethod
     def reclaim(self, database: peewee.Database) -> tuple[int, str]:

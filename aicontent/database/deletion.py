@@ -47,9 +47,9 @@ class DeletionSession(ABC):
     def __init__(self, database: peewee.Database) -> None:
         self._database: Any = database
 
-    @abstractmethod
     def storage_order(self, location: Any) -> Any:
         """Return the key that sorts locations in the order of storage."""
+        return location
 
     @abstractmethod
     def statement(self, model: type[peewee.Model], rule: Any) -> tuple[str, list[Any]]:
@@ -66,13 +66,13 @@ class DeletionSession(ABC):
     def sees_others(self, seconds: float) -> bool:
         """Tell whether another connection was active since the last question, or `seconds` ago."""
 
-    @abstractmethod
     def write_back(self) -> None:
-        """Do the work that would otherwise delay the next writer."""
+        """Do the work that would otherwise delay the next writer, if there is any."""
+        return
 
-    @abstractmethod
     def wait_for_lock(self, model: type[peewee.Model], rule: Any) -> bool:
         """Wait a while for a row that another transaction has locked; False if it stays locked."""
+        return True
 
 
 class SqliteDeletion(DeletionSession):
@@ -88,9 +88,6 @@ class SqliteDeletion(DeletionSession):
     def __init__(self, database: peewee.Database) -> None:
         super().__init__(database)
         self._version = self._data_version()
-
-    def storage_order(self, location: Any) -> Any:
-        return location
 
     def statement(self, model: type[peewee.Model], rule: Any) -> tuple[str, list[Any]]:
         chosen = peewee.SQL(f"{self.location} IN (SELECT value FROM json_each(?))", ("[]",))
@@ -110,9 +107,6 @@ class SqliteDeletion(DeletionSession):
     def write_back(self) -> None:
         # Otherwise the writer that fills the log must write it back.
         self._database.execute_sql("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-
-    def wait_for_lock(self, model: type[peewee.Model], rule: Any) -> bool:
-        return True  # SQLite locks no single rows
 
     def _data_version(self) -> int:
         # This number changes when another connection has written.
@@ -152,9 +146,6 @@ class PostgresqlDeletion(DeletionSession):
     def sees_others(self, seconds: float) -> bool:
         # The activity of other roles is hidden from most roles, and then counts as activity.
         return bool(self._database.execute_sql(_OTHERS, (seconds,)).fetchone()[0])
-
-    def write_back(self) -> None:
-        pass
 
     def wait_for_lock(self, model: type[peewee.Model], rule: Any) -> bool:
         set_timeout = "SELECT set_config('lock_timeout', %s, true)"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from .backend import Backend
 
 if TYPE_CHECKING:
     from .bulk_load import BulkInsert, Loader
-    from .catalog import Relation, Totals
+    from .catalog import Catalog
     from .deletion import DeletionSession
 
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
@@ -54,19 +54,11 @@ class SqliteBackend(Backend):
         connection: Any = None if database.is_closed() else database.connection()
         return connection is not None and bool(connection.in_transaction)
 
-    def statement_savepoint(self, database: peewee.Database) -> AbstractContextManager[Any]:
-        return nullcontext()  # a failed statement does not spoil the transaction
+    def snapshot(self, database: Any) -> Any:
+        return database.transaction("DEFERRED")
 
-    def snapshot(self, database: peewee.Database) -> AbstractContextManager[Any]:
-        deferred: AbstractContextManager[Any] = _sqlite(database).transaction("DEFERRED")
-        return deferred
-
-    def migration_lock(
-        self, database: peewee.Database, timeout: float
-    ) -> AbstractContextManager[Any]:
-        # It waits as long as the database's own timeout says.
-        immediate: AbstractContextManager[Any] = _sqlite(database).transaction("IMMEDIATE")
-        return immediate
+    def migration_lock(self, database: Any, timeout: float) -> Any:
+        return database.transaction("IMMEDIATE")  # waits as the database's own timeout says
 
     def bulk_settings(self, database: peewee.Database) -> AbstractContextManager[Any]:
         return pragmas(database, **_BULK)
@@ -90,15 +82,6 @@ class SqliteBackend(Backend):
 
     def array(self, values: Iterable[int | str]) -> list[int | str] | str:
         return json.dumps(list(values))
-
-    def locking(self, query: Any) -> Any:
-        return query  # a writer has the whole database
-
-    def skipping_locked(self, query: Any) -> Any:
-        return query
-
-    def bytewise(self, column: Any) -> Any:
-        return column
 
     def with_index(self, model: type[peewee.Model], index: str, condition: Any) -> Any:
         # Without ANALYZE, SQLite chooses the index on status and reads all failed rows.
@@ -124,15 +107,6 @@ class SqliteBackend(Backend):
     def time_text(self, moment: datetime) -> str:
         return moment.replace(tzinfo=None).isoformat(" ", "microseconds")
 
-    def real_parameter(self, number: float) -> Any:
-        return number
-
-    def document_text(self, column: Any) -> Any:
-        return column
-
-    def utc_text(self, column: Any) -> Any:
-        return column
-
     def loader(self, database: peewee.Database, insert: BulkInsert) -> Loader:
         from .bulk_load import ExecuteManyLoader
 
@@ -153,20 +127,10 @@ class SqliteBackend(Backend):
         with pragmas(database, wal_autocheckpoint=0):
             yield SqliteDeletion(database)
 
-    def advance_identity(self, database: peewee.Database, table: str) -> None:
-        pass  # SQLite's next rowid follows the largest by itself
+    def catalog(self, database: peewee.Database) -> Catalog:
+        from .catalog import SqliteCatalog
 
-    def relation(
-        self, database: peewee.Database, name: str, *, anywhere: bool = False
-    ) -> Relation | None:
-        from .catalog import sqlite_relation
-
-        return sqlite_relation(database, name)
-
-    def definitions(self, database: peewee.Database, table: str) -> dict[str, str]:
-        from .catalog import sqlite_definitions
-
-        return sqlite_definitions(database, table)
+        return SqliteCatalog(database)
 
     def is_integer_type(self, type: str) -> bool:
         return "INT" in type.upper()
@@ -174,41 +138,13 @@ class SqliteBackend(Backend):
     def fold(self, name: str) -> str:
         return name.lower()
 
-    def orphans(self, database: peewee.Database, table: str) -> int:
-        sql = "SELECT count(*) FROM pragma_foreign_key_check(?)"
-        return int(database.execute_sql(sql, (table,)).fetchone()[0])
-
-    def server_time(self, database: peewee.Database) -> datetime | None:
-        return None
-
-    def has_compressed(self, database: peewee.Database, table: str, columns: Iterable[str]) -> bool:
-        is_compressed = " OR ".join(f"typeof(\"{column}\") = 'blob'" for column in columns)
-        newest = f'SELECT * FROM {table} ORDER BY "createdAt" DESC LIMIT 100'
-        sql = f"SELECT 1 FROM ({newest}) AS newest WHERE {is_compressed} LIMIT 1"
-        return database.execute_sql(sql).fetchone() is not None
-
-    def totals(self, database: peewee.Database, table: str, largest: int) -> Totals:
-        from .catalog import sqlite_totals
-
-        return sqlite_totals(database, table, largest)
-
-    def sizes(self, database: peewee.Database, table: str) -> tuple[int, int]:
-        from .catalog import file_size
-
-        pragma = _sqlite(database).pragma
-        page, pages, free = (pragma(n) for n in ("page_size", "page_count", "freelist_count"))
-        return pages * page + file_size(f"{database.database}-wal"), free * page
-
-    def index_scans(self, database: peewee.Database, table: str) -> None:
-        return None
-
-    def reclaim(self, database: peewee.Database) -> tuple[int, str]:
+    def reclaim(self, database: Any) -> tuple[int, str]:
         from .catalog import file_size
 
         def size() -> int:
             return file_size(str(database.database)) + file_size(f"{database.database}-wal")
 
-        pragma = _sqlite(database).pragma
+        pragma = database.pragma
         if not pragma("freelist_count"):
             return 0, "nothing"
         _checkpoint(database)  # so that the log does not count as freed space
@@ -228,9 +164,9 @@ class SqliteBackend(Backend):
 
 
 @contextmanager
-def pragmas(database: peewee.Database, **settings: int) -> Iterator[None]:
+def pragmas(database: Any, **settings: int) -> Iterator[None]:
     """Set pragmas of the open connection, and restore them afterwards."""
-    pragma = _sqlite(database).pragma
+    pragma = database.pragma
     before = {name: pragma(name) for name in settings}
     try:
         for name, value in settings.items():
@@ -239,10 +175,6 @@ def pragmas(database: peewee.Database, **settings: int) -> Iterator[None]:
     finally:
         for name, value in before.items():
             pragma(name, value)
-
-
-def _sqlite(database: peewee.Database) -> Any:
-    return database  # SqliteDatabase, whose stubs type a pragma's value as None
 
 
 def _checkpoint(database: peewee.Database) -> None:
@@ -255,29 +187,25 @@ def _checkpoint(database: peewee.Database) -> None:
         )
 
 
-def _enforces_foreign_keys(database: peewee.Database) -> bool:
+def _enforces_foreign_keys(database: Any) -> bool:
     """Tell whether a new connection enforces foreign keys.
 
     The setting belongs to a connection, so the open one says nothing about the next.
     """
     if not database.thread_safe:
-        return bool(_sqlite(database).foreign_keys)
+        return bool(database.foreign_keys)
     result: list[bool | BaseException] = []
 
     def look() -> None:
         try:
             with database.connection_context():
-                result.append(bool(_sqlite(database).foreign_keys))
+                result.append(bool(database.foreign_keys))
         except Exception as error:  # noqa: BLE001 - the caller's thread raises it
             result.append(error)
 
-    _in_new_thread(look)  # Peewee opens one connection per thread
+    thread = threading.Thread(target=look)  # Peewee opens one connection per thread
+    thread.start()
+    thread.join()
     if isinstance(result[0], BaseException):
         raise result[0]
     return result[0]
-
-
-def _in_new_thread(call: Callable[[], None]) -> None:
-    thread = threading.Thread(target=call)
-    thread.start()
-    thread.join()

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import peewee
 
 from ..database.supported import backend_of, resolved
-from ..errors import AIContentError, CorruptDocumentError, ValidationError, kind_of, shortened
+from ..errors import AIContentError, CorruptDocumentError, ValidationError, check_number, shortened
 
 MAX_DOCUMENT_BYTES = 16_000_000
 """Far more than a model writes, and far less than PostgreSQL (255 MB) and SQLite (1 GB) store."""
@@ -93,17 +93,12 @@ def configure(database: peewee.Database, **settings: Unpack[Settings]) -> None:
             rule = f"is not a setting; the settings are {', '.join(Settings.__annotations__)}"
             raise ValidationError(shortened(name), rule, "an unknown name")
         if not (name == "compress_over" and value is None):
-            _check_number(name, value)
+            check_number(value, name, 0)
     if settings.get("compress_over") is not None and backend_of(database).documents_are_text:
         zstd()
     storage = storage_of(database)
     for name, value in settings.items():
         setattr(storage, name, value)
-
-
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValidationError(name, "must be an int, not negative", kind_of(value))
 
 
 def decompressed(data: bytes) -> str:

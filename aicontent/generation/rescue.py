@@ -11,7 +11,7 @@ import peewee
 
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
-from ..errors import ValidationError, kind_of
+from ..errors import check_number
 from ..fields.scalars import to_utc
 from ..records.validation import MAX_INTEGER
 from ..table import ContentTable
@@ -30,15 +30,8 @@ class RescueReport:
 
 
 def checked_attempts(number: int) -> int:
-    """Return a number of attempts after checking it.
-
-    Raises:
-        ValidationError: it is no positive integer.
-    """
-    is_int = isinstance(number, int) and not isinstance(number, bool)
-    if not (is_int and 1 <= number <= MAX_INTEGER):
-        rule = f"must be an int from 1 to {MAX_INTEGER}"
-        raise ValidationError("max_attempts", rule, kind_of(number))
+    """Return a number of attempts, or raise ValidationError if it is not a positive integer."""
+    check_number(number, "max_attempts", 1, MAX_INTEGER)
     return number
 
 

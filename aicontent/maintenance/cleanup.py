@@ -12,7 +12,7 @@ import peewee
 
 from ..database.supported import database_of
 from ..enums import ContentStatus
-from ..errors import ValidationError, kind_of
+from ..errors import ValidationError, check_number, kind_of
 from ..table import ContentTable
 from .batches import Reason, batches_of, next_size
 from .defaults import BATCH_SIZE, FAILED_AFTER
@@ -135,12 +135,8 @@ def _check_arguments(failed_after: timedelta, batch_size: int, budget: Budget) -
         raise ValidationError(
             "failed_after", "must be a timedelta, not negative", kind_of(failed_after)
         )
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValidationError("batch_size", "must be an int of at least 1", kind_of(batch_size))
-    rows, seconds = budget.max_rows, budget.max_seconds
-    if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 0):
-        raise ValidationError("max_rows", "must be an int, not negative, or None", kind_of(rows))
-    if seconds is not None and not (isinstance(seconds, (int, float)) and seconds >= 0):
-        raise ValidationError(
-            "max_seconds", "must be a number, not negative, or None", kind_of(seconds)
-        )
+    check_number(batch_size, "batch_size", 1)
+    if budget.max_rows is not None:
+        check_number(budget.max_rows, "max_rows", 0)
+    if budget.max_seconds is not None:
+        check_number(budget.max_seconds, "max_seconds", 0, whole=False)

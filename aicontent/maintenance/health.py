@@ -64,7 +64,7 @@ def _configuration(database: peewee.Database) -> list[str]:
 
 
 def _clock(database: peewee.Database, now: datetime) -> list[str]:
-    server = backend_of(database).server_time(database)
+    server = backend_of(database).catalog(database).server_time()
     skew = timedelta(0) if server is None else server.astimezone(UTC) - now
     if abs(skew) <= CLOCK_SKEW:
         return []
@@ -93,7 +93,7 @@ def _overdue(database: peewee.Database, now: datetime) -> list[str]:
 
 def _unreadable(database: peewee.Database) -> list[str]:
     """Report compressed documents among the newest rows if the module to read them is missing."""
-    if not backend_of(database).has_compressed(database, TABLE, _COMPRESSIBLE):
+    if not backend_of(database).catalog(database).has_compressed(TABLE, _COMPRESSIBLE):
         return []
     try:
         zstd()
@@ -105,7 +105,8 @@ def _unreadable(database: peewee.Database) -> list[str]:
 def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     backend = backend_of(database)
     done = applied(database)
-    table = backend.relation(database, TABLE)
+    catalog = backend.catalog(database)
+    table = catalog.relation(TABLE)
     if not done:
         if table is not None:
             return [f"{TABLE} was not created by aicontent's migrations: see docs/schema.md"]
@@ -125,14 +126,14 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
             f"{TABLE} was dropped without the migrations: restore it from a backup, or create it "
             "again with `aicontent rollback` and `aicontent migrate`",
         ]
-    if backend.relation(database, "users", anywhere=True) is None:
+    if catalog.relation("users", anywhere=True) is None:
         problems.append("there is no users table: restore it; content belongs to users")
     if not problems:  # with a pending migration the definitions cannot be equal
         expected = expected_definitions(backend.name)
         for name in dropped:
             expected.pop(f"index {name}", None)
-        problems = _differences(expected, backend.definitions(database, TABLE))
-    orphans = backend.orphans(database, TABLE)
+        problems = _differences(expected, catalog.definitions(TABLE))
+    orphans = catalog.orphans(TABLE)
     if orphans:
         problems.append(
             f"{counted(orphans, 'row belongs', 'rows belong')} to users that do not exist, from a "

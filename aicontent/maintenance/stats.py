@@ -92,25 +92,15 @@ def stats(database: peewee.Database, now: datetime | None = None) -> Stats:
         UnsupportedDatabaseError: as `bind`. peewee.DatabaseError: there is no table to read.
     """
     database = resolved(database)
-    backend = backend_of(database)
+    catalog = backend_of(database).catalog(database)
     model = bound_model(ContentTable, database)
     with connected(database):
         due = count_due(model, moment_of(now))
         stale = rescue_stale(model, now=now, dry_run=True)
-        totals = backend.totals(database, TABLE, LARGEST)
-        size, free = backend.sizes(database, TABLE)
+        totals = catalog.totals(TABLE, LARGEST)
+        size, free = catalog.sizes(TABLE)
     groups = [
-        Group(
-            type=sums.type,
-            status=sums.status,
-            rows=sums.rows,
-            uses=sums.uses,
-            tokens_spent=sums.tokens,
-            tokens_saved=sums.tokens_by_use,
-            seconds_spent=sums.milliseconds / 1000,
-            seconds_saved=sums.milliseconds_by_use / 1000,
-        )
-        for sums in totals.sums
+        Group(*(*counts, ms / 1000, ms_saved / 1000)) for *counts, ms, ms_saved in totals.sums
     ]
     return Stats(
         groups=sorted(groups, key=lambda group: (group.type, group.status)),

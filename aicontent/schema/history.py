@@ -37,7 +37,7 @@ def available(directory: Path = MIGRATIONS) -> list[str]:
 
 def applied(database: peewee.Database) -> list[str]:
     """Return the names of the migrations that a database has had, in their order."""
-    if backend_of(database).relation(database, HISTORY_TABLE) is None:
+    if backend_of(database).catalog(database).relation(HISTORY_TABLE) is None:
         return []
     sql = f'SELECT name FROM "{HISTORY_TABLE}" ORDER BY id'  # noqa: S608 - a constant
     return [row[0] for row in database.execute_sql(sql).fetchall()]

@@ -149,7 +149,7 @@ def _explained(error: peewee.PeeweeException) -> AIContentError:
 
 
 def _check_no_conflict(database: peewee.Database) -> None:
-    if backend_of(database).relation(database, TABLE) is not None:
+    if backend_of(database).catalog(database).relation(TABLE) is not None:
         raise TableConflictError(
             f"a {TABLE} exists that these migrations did not create: rename it, migrate, and "
             "copy its rows over (docs/schema.md shows how)"
@@ -158,7 +158,7 @@ def _check_no_conflict(database: peewee.Database) -> None:
 
 def _check_users(database: peewee.Database, create: bool) -> None:
     backend = backend_of(database)
-    users = backend.relation(database, "users", anywhere=True)
+    users = backend.catalog(database).relation("users", anywhere=True)
     if users is None:
         if not create:
             raise UsersTableError(

@@ -49,7 +49,7 @@ class Router(FileRouter):
         history: Any = type("History", (MigrateHistory,), {"Meta": meta})
         # IF NOT EXISTS would need the right to create a table that exists already.
         database: Any = self.database
-        if backend_of(database).relation(database, HISTORY_TABLE) is None:
+        if backend_of(database).catalog(database).relation(HISTORY_TABLE) is None:
             history.create_table(safe=False)
         return history
 

@@ -120,9 +120,10 @@ class _Import:
         self._refused = refused
         fields = enumerate(self._model._meta.sorted_fields)
         self._documents = [(i, field) for i, field in fields if isinstance(field, DocumentField)]
-        if self._backend.relation(database, TABLE, anywhere=True) is None:
+        catalog = self._backend.catalog(database)
+        if catalog.relation(TABLE, anywhere=True) is None:
             raise MigrationError(f"there is no table {TABLE}: run `aicontent migrate`")
-        users = self._backend.relation(database, "users", anywhere=True)
+        users = catalog.relation("users", anywhere=True)
         self._may_add_users = users is not None and users.is_minimal
 
     def store(self, batch: Batch) -> None:

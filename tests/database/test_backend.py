@@ -240,29 +240,28 @@ def test_settings_for_bulk_writing_are_restored(database, backend):
 
 def test_relations(database, backend):
     database.execute_sql("CREATE VIEW seen AS SELECT id FROM users")
-    users = backend.relation(database, "users", anywhere=True)
+    users = backend.catalog(database).relation("users", anywhere=True)
     assert (users.kind, users.is_minimal, users.unique) == ("table", True, {"id"})
     assert backend.is_integer_type(users.columns["id"])
     assert not backend.is_integer_type("varchar(36)")
-    assert backend.relation(database, "seen").kind == "view"
-    assert backend.relation(database, "nothing") is None
-    definitions = backend.definitions(database, TABLE)
+    assert backend.catalog(database).relation("seen").kind == "view"
+    assert backend.catalog(database).relation("nothing") is None
+    definitions = backend.catalog(database).definitions(TABLE)
     assert {"column id", "index idx_ai_content_status"} <= definitions.keys()
-    assert backend.orphans(database, TABLE) == 0
+    assert backend.catalog(database).orphans(TABLE) == 0
 
 
 def test_totals_and_sizes(database, backend, store):
     store(token_usage=10, usage_count=3, generation_time_ms=500)
     largest = store(generated_data={"text": "x" * 100})
     store(status="pending", generated_data=None, created_at=MOMENT)
-    totals = backend.totals(database, TABLE, 1)
-    sums = {(each.type, each.status): each for each in totals.sums}
-    completed = sums["lesson", "completed"]
-    assert (completed.rows, completed.uses, completed.tokens) == (2, 3, 10)
-    assert (completed.tokens_by_use, completed.milliseconds_by_use) == (30, 1500)
+    totals = backend.catalog(database).totals(TABLE, 1)
+    sums = {row[:2]: row[2:] for row in totals.sums}
+    assert sums["lesson", "completed"] == (2, 3, 10, 30, 500, 1500)
+    assert sums["lesson", "pending"] == (1, 0, 0, 0, 0, 0)
     assert [id for id, _ in totals.largest] == [largest.id]
     assert as_moment(totals.oldest_pending) == MOMENT
-    size, free = backend.sizes(database, TABLE)
+    size, free = backend.catalog(database).sizes(TABLE)
     assert size > free >= 0
 
 
@@ -289,7 +288,7 @@ def test_a_deletion_sees_other_writers(database, backend, url):
 
 
 def test_the_servers_time_is_none_or_aware(database, backend):
-    time = backend.server_time(database)
+    time = backend.catalog(database).server_time()
     assert time is None or abs(time - datetime.now(UTC)) < timedelta(hours=1)
 
 

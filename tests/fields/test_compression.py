@@ -378,5 +378,5 @@ def test_the_default_cap_is_that_of_a_mistake(database, Content, user):
 @pytest.mark.parametrize("value", [-1, True, "1", 1.5])
 @pytest.mark.parametrize("name", ["max_document_bytes", "compress_over"])
 def test_settings_that_cannot_be(database, name, value):
-    with pytest.raises(aicontent.ValidationError, match=f"{name}: must be an int, not negative"):
+    with pytest.raises(aicontent.ValidationError, match=f"{name}: must be an int of at least 0"):
         aicontent.configure(database, **{name: value})

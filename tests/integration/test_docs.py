@@ -138,7 +138,7 @@ def test_the_schema_document_names_everything(database):
 
 
 def test_what_the_migrations_make_is_what_the_model_says(database):
-    table = backend_of(database).relation(database, TABLE)
+    table = backend_of(database).catalog(database).relation(TABLE)
     assert list(table.columns) == COLUMNS
     sqlite = isinstance(database, peewee.SqliteDatabase)
     nullable = {column.name: column.null for column in database.get_columns(TABLE)}

@@ -24,7 +24,7 @@ SOURCE = ROOT / "aicontent" / "schema"
 
 def test_the_files_say_what_the_migrations_make(database, kind):
     """AICONTENT_WRITE_SCHEMA=1 writes them anew."""
-    made = dict(sorted(backend_of(database).definitions(database, TABLE).items()))
+    made = dict(sorted(backend_of(database).catalog(database).definitions(TABLE).items()))
     if os.environ.get("AICONTENT_WRITE_SCHEMA"):
         path = SOURCE / f"{kind}.json"
         path.write_text(json.dumps(made, indent=2) + "\n", "utf-8")
