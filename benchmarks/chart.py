@@ -23,7 +23,7 @@ COLORS = {
 }
 
 # Text stays text in the SVG, and equal results give an equal file.
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "aicontent",
     "font.family": ["DejaVu Sans", "sans-serif"],

@@ -73,7 +73,12 @@ def measure(url: str, characters: int, rounds: int, calls: int, large_user_rows:
 
 
 def _contestants(database: Any, url: str, stack: ExitStack) -> list[Contestant]:
-    contestants = [AIContent(database), Driver(database), PlainPeewee(database), SQLAlchemy(url)]
+    contestants: list[Contestant] = [
+        AIContent(database),
+        Driver(database),
+        PlainPeewee(database),
+        SQLAlchemy(url),
+    ]
     if isinstance(database, peewee.PostgresqlDatabase):
         prepared_url = url.replace("postgresql://", "postgresql+psycopg://")
         for contestant in (AIContent, Driver):
