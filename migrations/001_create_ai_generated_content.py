@@ -65,8 +65,8 @@ INDEXES = (
     ("idx_ai_content_cache_lookup", ("userId", "type", "level", "status")),
 )
 
-# Times on SQLite are text of one width, so that comparing text compares time; %f has three
-# digits there. 'now' is the same throughout a statement, its triggers included.
+# Times on SQLite are text of one width, so that text compares as times do; %f has three digits
+# there. 'now' is the same throughout a statement, its triggers included.
 SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 SQLITE_TIME = "NNNN-NN-NN NN:NN:NN.NNNNNN".replace("N", "[0-9]")
 
@@ -76,7 +76,7 @@ def _listed(values):
 
 
 def _checks():
-    """The rules that bulk statements and other programs must not get around."""
+    """Return the rules that bulk statements and other programs must not bypass."""
     yield "type_check", f'"type" IN ({_listed(TYPES)})'
     yield "status_check", f'"status" IN ({_listed(STATUSES)})'
     yield "validationScore_check", '"validationScore" BETWEEN 0 AND 1'
@@ -85,16 +85,16 @@ def _checks():
 
 
 def _sqlite_checks():
-    """What PostgreSQL's column types refuse by themselves."""
+    """Return the rules that PostgreSQL's column types enforce by themselves."""
     for column, length in (("id", 36), ("level", 10), ("modelUsed", 50)):
         yield f"{column}_length", f'length("{column}") <= {length}'
     for column in ("userId", *COUNTERS):
         whole = f"typeof(\"{column}\") IN ('integer', 'null')"
         yield f"{column}_integer", f'{whole} AND "{column}" BETWEEN -2147483648 AND 2147483647'
     for column in DOCUMENTS:
-        # Asked for NULL, some versions of json_valid say no.
+        # Some versions of json_valid return false for NULL.
         yield f"{column}_json", f'"{column}" IS NULL OR json_valid("{column}")'
-    # Not updatedAt: the trigger corrects what a statement sets there.
+    # updatedAt needs no check: the trigger corrects it.
     for column in ("lastAccessedAt", "expiresAt", "createdAt"):
         yield f"{column}_utc", f"\"{column}\" GLOB '{SQLITE_TIME}'"
 
@@ -116,8 +116,8 @@ def _create_table(sqlite):
 
 
 def _create_sqlite_trigger():
-    # The WHEN ends the recursion under PRAGMA recursive_triggers, and spares statements that
-    # set the database's clock themselves a second write of the row.
+    # WHEN ends the recursion under PRAGMA recursive_triggers. It also saves a second write of the
+    # row for statements that set the database's clock themselves.
     return f"""
         CREATE TRIGGER "{TRIGGER}" AFTER UPDATE ON "{TABLE}" FOR EACH ROW
         WHEN NEW."updatedAt" IS NOT {SQLITE_NOW}
@@ -128,7 +128,7 @@ def _create_sqlite_trigger():
 
 
 def _create_postgresql_trigger():
-    # A function of our own: the common name may be taken in the host's database.
+    # The function has a name of its own: the host's database may use the common name.
     yield f"""
         CREATE FUNCTION "{FUNCTION}"() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -161,8 +161,8 @@ def migrate(migrator, database, *, fake=False):
 
 
 def _refuse_dependents(database):
-    # PostgreSQL does so by itself. SQLite would delete the table's rows first, and with them
-    # what other tables let cascade.
+    # PostgreSQL does so by itself. SQLite would delete the table's rows first, which cascades to
+    # other tables.
     dependents = database.execute_sql(
         "SELECT DISTINCT other.name FROM sqlite_master AS other, "
         "pragma_foreign_key_list(other.name) AS key "
@@ -175,7 +175,7 @@ def _refuse_dependents(database):
 
 
 def rollback(migrator, database, *, fake=False):
-    """Drop what migrate() made, and nothing else: no CASCADE."""
+    """Drop what migrate() created, and nothing else: no CASCADE."""
     if isinstance(database, SqliteDatabase):
         _refuse_dependents(database)
     migrator.sql(f'DROP TABLE IF EXISTS "{TABLE}"')  # with its indexes and its trigger

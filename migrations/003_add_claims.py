@@ -1,7 +1,7 @@
-"""Add what claims need: the fingerprint of a request, the attempts at it, the lease of a claim.
+"""Add the columns of claims: the fingerprint of a request, its attempts, the lease of a claim.
 
-Each column is nullable or has a default: a writer that knows only the specification goes on
-working, and its rows take no part in what the indexes here are for.
+Each column is nullable or has a default, so a writer that knows only the specification goes on
+working. Its rows are in none of these indexes.
 """
 
 from peewee import SqliteDatabase
@@ -35,22 +35,22 @@ COLUMNS = (
 SQLITE_TIME = "NNNN-NN-NN NN:NN:NN.NNNNNN".replace("N", "[0-9]")
 
 INDEXES = (
-    # One request is in flight once.
+    # A request is in flight only once.
     (
         "UNIQUE INDEX",
         "idx_ai_content_in_flight",
         '("userId", "fingerprint")',
         "\"status\" IN ('pending', 'generating')",
     ),
-    # Content by what was asked for.
+    # Finds content by its request.
     (
         "INDEX",
         "idx_ai_content_fingerprint",
         '("userId", "fingerprint")',
         '"fingerprint" IS NOT NULL',
     ),
-    # The oldest pending row. The status, which all its rows share, makes SQLite prefer it to
-    # the index on the status alone; the type spares a look at rows of other types.
+    # Finds the oldest pending row. All its rows share the status, which makes SQLite prefer it to
+    # the index on the status alone. The type saves reading rows of other types.
     (
         "INDEX",
         "idx_ai_content_pending",
@@ -73,10 +73,10 @@ def migrate(migrator, database, *, fake=False):
 
 
 def rollback(migrator, database, *, fake=False):
-    """Drop the indexes and the columns, if the table was not dropped behind the migrations."""
+    """Drop the indexes and the columns, unless the table was dropped without the migrations."""
     if not database.table_exists(TABLE):
         return
-    # Without a lease nobody would ever free them.
+    # Without a lease, no rescue would ever free them.
     migrator.sql(
         f'UPDATE "{TABLE}" SET "status" = \'pending\' '
         'WHERE "status" = \'generating\' AND "leaseExpiresAt" IS NOT NULL'

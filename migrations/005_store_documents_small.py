@@ -1,4 +1,4 @@
-"""Let large documents take less room.
+"""Store large documents compressed.
 
 PostgreSQL compresses them by itself: from here on by lz4, where the server has it, which takes less
 time than its default; what is stored already stays as it is. On SQLite the checks admit a
@@ -16,10 +16,10 @@ DOCUMENTS = (
     "topics",
     "focusAreas",
 )
-# Those that statements do not look into.
+# The documents that no statement queries.
 COMPRESSED = ("requestPayload", "generatedData", "validationResults")
 
-# The number that each frame of zstd begins with (RFC 8878, 3.1.1); text comes before all blobs.
+# The number at the beginning of each zstd frame (RFC 8878, 3.1.1). Text sorts before all blobs.
 IS_ZSTD = "\"{column}\" >= x'28b52ffd' AND \"{column}\" < x'28b52ffe'"
 BEFORE = 'CHECK ("{column}" IS NULL OR json_valid("{column}"))'
 AFTER = f'CHECK ("{{column}}" IS NULL OR ({IS_ZSTD}) OR json_valid("{{column}}"))'
@@ -27,7 +27,7 @@ AFTER = f'CHECK ("{{column}}" IS NULL OR ({IS_ZSTD}) OR json_valid("{{column}}")
 
 def migrate(migrator, database, *, fake=False):
     """Choose lz4, or widen the checks."""
-    if fake:  # peewee-migrate replays it, on a database that answers nothing
+    if fake:  # peewee-migrate replays migrations on a database that answers nothing
         return
     if isinstance(database, SqliteDatabase):
         migrator.run(_change_checks, database, BEFORE, AFTER)
@@ -48,7 +48,7 @@ def rollback(migrator, database, *, fake=False):
 
 def _choose(migrator, database, method):
     methods = "SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'"
-    (known,) = database.execute_sql(methods).fetchone() or ((),)  # of no server before 14
+    (known,) = database.execute_sql(methods).fetchone() or ((),)  # servers before 14 have no such setting
     if "lz4" not in known:
         return
     changes = ", ".join(f'ALTER COLUMN "{name}" SET COMPRESSION {method}' for name in DOCUMENTS)
@@ -74,25 +74,25 @@ def _change_checks(database, old, new):
 
 
 def _write_schema(database, sql):
-    """Change the table's definition alone, as SQLite's documentation has it for changes that no
-    stored value depends on (lang_altertable.html, section 7)."""
+    """Change the table's definition alone, as SQLite documents it for a change that affects no
+    stored value (lang_altertable.html, section 7)."""
     (version,) = database.execute_sql("PRAGMA schema_version").fetchone()
     database.execute_sql(
         "UPDATE sqlite_master SET sql = ? WHERE type = 'table' AND name = ?", (sql, TABLE)
     )
-    # Each connection, this one too, is to read the schema anew.
+    # Each connection, this one too, must read the schema again.
     database.execute_sql(f"PRAGMA schema_version = {version + 1}")
 
 
 def _copy_table(database, sql):
-    """Make the table anew: it takes its size again, and its time."""
+    """Copy the table: this needs its size again on the disk."""
     dependents = database.execute_sql(
         "SELECT DISTINCT other.name FROM sqlite_master AS other, "
         "pragma_foreign_key_list(other.name) AS key "
         "WHERE other.type = 'table' AND other.name <> ? AND lower(key.\"table\") = ?",
         (TABLE, TABLE),
     ).fetchall()
-    if dependents:  # dropping the old table would let their rows cascade
+    if dependents:  # dropping the old table would delete their rows
         names = ", ".join(name for (name,) in dependents)
         raise IntegrityError(
             f"this SQLite is defensive, so that {TABLE} has to be made anew, but tables reference "
