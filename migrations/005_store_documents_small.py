@@ -1,8 +1,8 @@
 """Store large documents compressed.
 
-PostgreSQL compresses them by itself: from here on by lz4, where the server has it, which takes less
-time than its default; what is stored already stays as it is. On SQLite the checks admit a
-document compressed by zstd, which a program has to ask for.
+PostgreSQL compresses them by itself, from now on with lz4 if the server has it, which is faster
+than its default. Stored documents stay as they are. On SQLite the checks accept documents that a
+program has compressed with zstd.
 """
 
 from peewee import IntegrityError, OperationalError, SqliteDatabase
@@ -48,7 +48,8 @@ def rollback(migrator, database, *, fake=False):
 
 def _choose(migrator, database, method):
     methods = "SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'"
-    (known,) = database.execute_sql(methods).fetchone() or ((),)  # servers before 14 have no such setting
+    # Servers before 14 have no such setting.
+    (known,) = database.execute_sql(methods).fetchone() or ((),)
     if "lz4" not in known:
         return
     changes = ", ".join(f'ALTER COLUMN "{name}" SET COMPRESSION {method}' for name in DOCUMENTS)
