@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import peewee
 
+from ..errors import UnsupportedDatabaseError
 from .constraints import explained
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Backend(ABC):
     identity_type: ClassVar[str]
     """The type of an integer id that the database assigns."""
 
-    can_reclaim: ClassVar[bool]
+    can_reclaim: ClassVar[bool] = False
     """Whether space can be returned to the file system on request."""
 
     # Connections and transactions
@@ -96,9 +97,9 @@ class Backend(ABC):
     def clock(self) -> peewee.SQL:
         """Return the clock that the columns' defaults and the trigger read."""
 
-    @abstractmethod
     def statement_clock(self) -> peewee.SQL:
         """Return the time of the statement, which a long transaction does not hold back."""
+        return self.clock()
 
     @abstractmethod
     def clock_after(self, seconds: object) -> peewee.SQL:
@@ -141,13 +142,13 @@ class Backend(ABC):
 
     # Values
 
-    @abstractmethod
     def time_parameter(self, moment: datetime) -> datetime | str:
         """Return a moment in UTC as the driver takes it."""
+        return moment
 
-    @abstractmethod
     def time_text(self, moment: datetime) -> str:
         """Return a moment in UTC as text that the database takes for a time."""
+        return moment.isoformat(" ", "microseconds")
 
     def real_parameter(self, number: float) -> Any:
         """Return a number as a query compares it with a column of four-byte floats."""
@@ -195,9 +196,11 @@ class Backend(ABC):
         """Return a column's name in the form in which the database compares names."""
         return name
 
-    @abstractmethod
     def reclaim(self, database: peewee.Database) -> tuple[int, str]:
         """Return free space to the file system; report the bytes, and by which method."""
+        raise UnsupportedDatabaseError(
+            "only SQLite returns space on request; PostgreSQL's autovacuum does it by itself"
+        )
 
     @abstractmethod
     def shell_command(self, database: peewee.Database, url: str, query: str) -> list[str]:

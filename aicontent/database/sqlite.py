@@ -66,9 +66,6 @@ class SqliteBackend(Backend):
     def clock(self) -> peewee.SQL:
         return peewee.SQL(_NOW)
 
-    def statement_clock(self) -> peewee.SQL:
-        return peewee.SQL(_NOW)
-
     def clock_after(self, seconds: object) -> peewee.SQL:
         later = _NOW.replace("'now'", "'now', printf('%+.3f seconds', ?)")
         return peewee.SQL(later, (seconds,))
