@@ -10,12 +10,17 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from helpers import PYTHON, run_together
 
 LONG = bool(os.environ.get("AICONTENT_LONG_TESTS"))
 REQUESTS = 100 if LONG else 40
 ROWS = 10_000 if LONG else 1_000
 CHAOS_SECONDS = 60 if LONG else 3
+
+# The long tests may take longer than pytest's timeout allows; 0 is none.
+pytestmark = [pytest.mark.timeout(0)] if LONG else []
 
 ASK = """
 import sys
