@@ -43,7 +43,7 @@ def work(url: str, log: int) -> None:
             time.sleep(0.01)
             continue
         note("run")
-        time.sleep(LEASE * 1.5 if chance.random() < 0.03 else chance.uniform(0, 0.01))
+        time.sleep(LEASE * 1.5 if chance.random() < 0.1 else chance.uniform(0, 0.01))
         try:
             if chance.random() < 0.05:
                 content.fail("by chance", retry=True, max_attempts=MAX_ATTEMPTS)
