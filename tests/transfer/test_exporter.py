@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+import peewee
 import pytest
 
 import aicontent
@@ -28,6 +29,37 @@ def test_the_order_is_that_of_the_bytes(store, database):
         store(id=id)
     found = [json.loads(line)["id"] for line in aicontent.export_lines(database)]
     assert found == sorted(ids, key=str.encode)
+
+
+@pytest.fixture
+def english(server):
+    """A PostgreSQL database whose own order of text is that of English, not of the bytes."""
+    for collation in ("LOCALE_PROVIDER icu ICU_LOCALE 'en-US'", "LOCALE 'en_US.UTF-8'"):
+        try:
+            name = server.create(options=f"ENCODING 'UTF8' {collation}")
+        except peewee.DatabaseError:  # which of them there are depends on the server's build
+            continue
+        database = aicontent.connect(server.url_of(name))
+        aicontent.migrate(database, create_users=True)
+        yield database
+        database.close()
+        server.drop(name)
+        return
+    pytest.skip("needs a PostgreSQL server with ICU or the locale en_US.UTF-8")
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_the_collation_of_a_database_does_not_change_the_order(store, database, english):
+    ids = ["b", "B", "a-b", "ab", "a_b", "Z", "é", "z", "A1", "a1", "a10", "a2", "10", "9", "Ab"]
+    for id in ids:
+        store(id=id)
+    exported = list(aicontent.export_lines(database))
+    assert aicontent.import_lines(english, exported).stored == len(ids)
+    by_bytes = sorted(ids, key=str.encode)
+    model = aicontent.for_database(english)
+    assert [content.id for content in model.select().order_by(model.id)] != by_bytes
+    assert [json.loads(line)["id"] for line in aicontent.export_lines(english)] == by_bytes
+    assert list(aicontent.export_lines(english)) == exported
 
 
 def test_filters(store, database, Content):
