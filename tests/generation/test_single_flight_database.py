@@ -130,6 +130,30 @@ def test_what_was_paid_for_outlives_the_connection(get_or_generate, database, el
     assert get_or_generate(never) == content
 
 
+@pytest.mark.xfail(strict=True, reason="fail() is tried once, on the connection that was lost")
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_failure_is_stored_although_the_connection_was_lost(
+    get_or_generate, Content, database, elsewhere
+):
+    """The server closes it while the caller, who has it open, generates in vain."""
+    (pid,) = database.execute_sql("SELECT pg_backend_pid()").fetchone()
+    error = RuntimeError("no answer")
+
+    def generate(content):
+        kill = f"SELECT pg_terminate_backend({pid}, 5000)"
+        elsewhere(database.execute_sql, kill).result(timeout=30)
+        raise error
+
+    with pytest.raises(RuntimeError) as caught:
+        get_or_generate(generate)
+    assert caught.value is error
+    assert not hasattr(error, "__notes__")
+    row = elsewhere(Content.get).result(timeout=30)
+    assert row.status is ContentStatus.FAILED
+    assert row.metadata["lastFailure"] == {"reason": "RuntimeError", "attempt": 1}
+    assert get_or_generate().generated_data == MADE
+
+
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_a_completion_whose_answer_was_lost_counts(get_or_generate, Content, database, elsewhere):
     """The second try finds the row completed, by this very attempt."""
