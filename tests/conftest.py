@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ import peewee
 import pytest
 
 import aicontent
+from aicontent import ContentStatus, ContentType
 
 KINDS = ("sqlite", "postgresql")
 SCHEME = os.environ.get("AICONTENT_TEST_SCHEME", "postgresql")
@@ -76,9 +78,9 @@ class Server:
     def url_of(self, name: str) -> str:
         return urlsplit(self.url)._replace(path=f"/{name}", scheme=SCHEME).geturl()
 
-    def create(self, template: str = "template0") -> str:
+    def create(self, template: str = "template0", options: str = "") -> str:
         name = f"aicontent_test_{uuid.uuid4().hex}"
-        self._admin.execute_sql(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        self._admin.execute_sql(f'CREATE DATABASE "{name}" TEMPLATE "{template}" {options}')
         return name
 
     def drop(self, name: str) -> None:
@@ -235,3 +237,40 @@ def store(
         return Content.create(**(row | values))
 
     return store
+
+
+@pytest.fixture
+def fill(Content: type[aicontent.AIGeneratedContent], user: int) -> Callable[..., list[str]]:
+    """Store this number of equal rows; keyword arguments change them."""
+
+    def fill(number: int, **values: object) -> list[str]:
+        row = {"user": user, "type": "lesson", "status": "completed", "request_payload": {}}
+        return Content.create_many([row | values] * number)
+
+    return fill
+
+
+@pytest.fixture
+def varied(store, Content):
+    """Rows with all that documents and columns can hold."""
+    awkward = {
+        "z": 'é \u2028 \U0001f600 \\ " \n \t',
+        "a": [1, 1.0, -0.0, 1e16, 1e23, -1e300, 5e-324, 10**40, True, None, {}, []],
+        "": {"ü": "x", "u": "e+ -0.0"},
+    }
+    for number, status in enumerate(ContentStatus):
+        store(status=status, generated_data=awkward, metadata={"n": number}, type="lesson")
+    for number, kind in enumerate(ContentType):
+        store(
+            id=f"{kind}-Ä {number}",
+            type=kind,
+            level="tab\t\\N",
+            topics=["b", "a"],
+            validation_score=0.1 * number,
+            token_usage=number,
+            last_accessed_at=datetime(2026, 1, 1, 0, 0, 0, 1, UTC),
+            expires_at=datetime(9999, 1, 1, tzinfo=UTC),
+            validation_results=awkward,
+        )
+    store().mark_accessed()
+    Content.update(usage_count=None).where(Content.type == "lesson").execute()

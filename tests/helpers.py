@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -10,13 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import peewee
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]
 """The checkout: for the docs and what is not installed."""
 
+PROGRAM = Path(sys.executable).parent / "aicontent"
+"""The installed command."""
+
 # -P keeps the checkout, if that is the current directory, from hiding what is installed.
 PYTHON = (sys.executable, "-P")
+
+
+def lines(*rows: dict[str, Any]) -> list[bytes]:
+    """Return JSON lines to import, each a small lesson with the changes of a row."""
+    lesson = {"id": "a", "userId": 1, "type": "lesson", "requestPayload": {"topic": "tea"}}
+    return [json.dumps(lesson | row).encode() + b"\n" for row in rows]
 
 
 def plain(url: str) -> str:
@@ -29,6 +40,13 @@ def run_python(code: str, *args: str, **options: Any) -> subprocess.CompletedPro
     return subprocess.run(
         [*PYTHON, "-c", code, *args], capture_output=True, text=True, timeout=60, **options
     )
+
+
+def run_program(*args: Any, stdin: bytes = b"", **options: Any) -> tuple[int, bytes, str]:
+    """Run the installed command; return its status, its output and its errors."""
+    ran = subprocess.run([PROGRAM, *args], input=stdin, capture_output=True, timeout=60, **options)
+    assert b"Traceback" not in ran.stderr, ran.stderr
+    return ran.returncode, ran.stdout, ran.stderr.decode()
 
 
 def run_here(*args: str) -> tuple[int, str, str]:
@@ -54,6 +72,16 @@ def run_together(code: str, *args: str, processes: int = 8) -> list[tuple[str, s
         process.stdin.close()
         process.stdin = None
     return [process.communicate(timeout=60) for process in started]
+
+
+def wait_until_alone(database: Any) -> None:
+    """Wait until this connection is the only one of its database. PostgreSQL shows a connection
+    for a while after it was closed; on SQLite there is nothing to wait for."""
+    if isinstance(database, peewee.PostgresqlDatabase):
+        others = "datname = current_database() AND pid <> pg_backend_pid()"
+        sql = f"SELECT count(*) FROM pg_stat_activity WHERE {others}"
+        while database.execute_sql(sql).fetchone()[0]:
+            pass
 
 
 def someone_waits_for_a_lock(database: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import peewee
@@ -22,6 +22,9 @@ Generate = Callable[[Any], dict[str, Any] | tuple[dict[str, Any], Costs]]
 
 STORE_FOR = 30.0
 """Seconds for which storing is retried while the database cannot take it: the answer cost more."""
+
+FAIL_FOR = 2.0
+"""Seconds for which marking a row failed is retried: enough to replace a lost connection."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
@@ -70,8 +73,10 @@ def generate_and_store(
     took = {"generation_time_ms": int((time.monotonic() - began) * 1000)}
     if was_closed and not database.is_closed():
         database.close()  # a statement of generate's has opened it
-    until = time.monotonic() + min(STORE_FOR, lease)
-    _store(content, document, {"expires_in": expires_in, **took, **costs}, until)
+    outcome = {"expires_in": expires_in, **took, **costs}
+    _retry(
+        database, min(STORE_FOR, lease), lambda again: _complete(content, document, outcome, again)
+    )
 
 
 def _document_and_costs(answer: Any) -> tuple[Any, Costs]:
@@ -85,19 +90,27 @@ def _document_and_costs(answer: Any) -> tuple[Any, Costs]:
     raise ValidationError("generated_data", rule, kind_of(answer))
 
 
-def _store(content: Any, document: Any, outcome: Costs, until: float) -> None:
-    database = database_of(type(content))
+def _complete(content: Any, document: Any, outcome: Costs, is_retry: bool) -> None:
+    try:
+        content.complete(document, **outcome)
+    except LeaseLostError:
+        # The previous try may have succeeded although its reply was lost.
+        if not (is_retry and _is_stored(content)):
+            raise
+
+
+def _retry(database: peewee.Database, seconds: float, call: Callable[[bool], None]) -> None:
+    """Execute a statement, and again while the database cannot take it, for so many seconds.
+
+    `call` gets whether it is called again. A connection that the server has closed is replaced.
+    """
+    until = time.monotonic() + seconds
     pause, is_retry = _FIRST_PAUSE, False
     while True:
         try:
             reconnect(database)
             with connected(database):
-                try:
-                    content.complete(document, **outcome)
-                except LeaseLostError:
-                    # The previous try may have succeeded although its reply was lost.
-                    if not (is_retry and _is_stored(content)):
-                        raise
+                call(is_retry)
             return
         except Exception as error:
             if not _is_temporary(error) or time.monotonic() + pause > until:
@@ -130,10 +143,12 @@ def _is_temporary(error: Exception) -> bool:
 
 
 def _fail(content: Any, error: BaseException) -> None:
-    database = database_of(type(content))
-    try:
-        reconnect(database)
-        with connected(database):
+    def fail(is_retry: bool) -> None:
+        # After a try whose reply was lost, the claim is over.
+        with suppress(LeaseLostError) if is_retry else nullcontext():
             content.fail(error)
+
+    try:
+        _retry(database_of(type(content)), FAIL_FOR, fail)
     except Exception as another:  # noqa: BLE001 - a note of the error that is raised
         error.add_note(f"content {content.id} could not be marked failed: {another}")

@@ -1,9 +1,8 @@
-"""The contract of requests, claims, leases and what ends them."""
+"""Claims: who gets a row, how a claim ends, and how a worker that lost it learns so."""
 
 from __future__ import annotations
 
 import re
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -13,22 +12,10 @@ import pytest
 
 import aicontent
 from aicontent import ContentStatus
-from aicontent.schema.history import available
-from helpers import ROOT, run_python, someone_waits_for_a_lock
+from helpers import ROOT
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-DOCS = ROOT / "docs"
-
-
-@pytest.fixture
-def ask(Content, user):
-    """Request a lesson; of another number it is another one."""
-
-    def ask(number=0, **values):
-        return Content.request(user, "lesson", {"number": number}, **values)
-
-    return ask
 
 
 def stale(content, Content):
@@ -40,124 +27,7 @@ def stored(content):
     return type(content).get_by_id(content.id)
 
 
-# Requests
-
-
-def test_a_request_is_a_pending_row(ask, user):
-    content = ask(level="A2", topics=["food"], variant="v1", metadata={"from": "app"})
-    for row in (content, stored(content)):
-        assert row.status is ContentStatus.PENDING
-        assert (row.user_id, row.type, row.level, row.attempts) == (user, "lesson", "A2", 0)
-        assert row.request_payload == {"number": 0}
-        assert row.topics == ["food"]
-        assert row.metadata == {"from": "app", "variant": "v1"}
-        assert row.fingerprint == aicontent.fingerprint("lesson", {"number": 0}, "A2", "v1")
-        assert row.lease_expires_at is None
-
-
-def test_one_row_is_in_flight_for_a_request(ask, Content):
-    first = ask()
-    assert ask() == first
-    claimed = Content.claim()
-    assert ask() == claimed == first
-    assert ask().status is ContentStatus.GENERATING
-    claimed.complete({})
-    assert ask() != first
-
-
-def test_another_request_is_another_row(ask, Content, user):
-    other = Content.user.rel_model.create()
-    rows = [
-        ask(),
-        ask(1),
-        ask(level="A1"),
-        ask(variant="v2"),
-        Content.request(user, "vocabulary_drill", {"number": 0}),
-        Content.request(other, "lesson", {"number": 0}),
-    ]
-    assert len({row.id for row in rows}) == len(rows)
-
-
-def test_requests_at_once_are_one_row(Content, user, database):
-    together = threading.Barrier(16)
-
-    def ask(_):
-        with database.connection_context():
-            together.wait()
-            return Content.request(user, "lesson", {"n": 1}).id
-
-    with ThreadPoolExecutor(16) as pool:
-        assert len(set(pool.map(ask, range(16)))) == 1
-    assert Content.select().count() == 1
-
-
-def test_a_request_in_a_transaction_leaves_it_open(ask, Content, database):
-    with database.atomic():
-        first = ask()
-        assert ask() == first
-        with pytest.raises(aicontent.UnknownUserError):
-            Content.request(999, "lesson", {})
-        assert ask(1) != first
-    assert Content.select().count() == 2
-
-
-@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite has one writer
-def test_a_request_waits_for_the_same_one_that_is_not_committed(ask, Content, database):
-    def ask_again():
-        with database.connection_context():
-            return ask().id
-
-    with ThreadPoolExecutor(1) as pool:
-        with database.atomic():
-            first = ask()
-            waiting = pool.submit(ask_again)
-            while not someone_waits_for_a_lock(database):
-                assert not waiting.done()
-        assert waiting.result(timeout=30) == first.id
-
-
-WHAT_A_REQUEST_CANNOT_SAY = [
-    ({"status": "completed"}, "status"),
-    ({"fingerprint": "x"}, "fingerprint"),
-    ({"lease_expires_at": NOW}, "lease_expires_at"),
-    ({"level": "intermediate"}, "level"),
-    ({"metadata": []}, "metadata"),
-    ({"metadata": [], "variant": 1}, "metadata"),
-    ({"variant": object()}, "variant"),
-    ({"colour": "red"}, "colour"),
-    ({"level": "\ud800"}, "level"),
-]
-
-
-def test_what_a_request_cannot_say(ask, Content):
-    for values, field in WHAT_A_REQUEST_CANNOT_SAY:
-        with pytest.raises(aicontent.ValidationError) as caught:
-            ask(**values)
-        assert caught.value.field == field
-        assert Content.select().count() == 0
-
-
-def test_what_is_no_fingerprint(Content, user):
-    """It would never be found."""
-    row = {"user": user, "type": "lesson", "request_payload": {}}
-    for wrong in ("x", "F" * 64, "0" * 63, "0" * 65, "text " * 13):
-        with pytest.raises(aicontent.ValidationError, match="fingerprint: must be 64 hexadecimal"):
-            Content.create(**row, fingerprint=wrong)
-
-
-def test_a_second_row_in_flight_is_refused(ask, Content, user):
-    content = ask()
-    row = {"user": user, "type": "lesson", "request_payload": {}}
-    with pytest.raises(aicontent.DuplicateRequestError, match="in flight already"):
-        Content.create(**row, fingerprint=content.fingerprint)
-    with pytest.raises(aicontent.DuplicateRequestError) as caught:
-        Content.create_many([row, row | {"fingerprint": content.fingerprint}])
-    assert caught.value.row == 2
-    Content.create(**row, fingerprint=content.fingerprint, status="completed")
-    assert Content.select().count() == 2
-
-
-# Claims
+DOCS = ROOT / "docs"
 
 
 def test_a_claim(ask, Content):
@@ -241,9 +111,6 @@ def test_a_claim_that_is_rolled_back_is_none(ask, Content, database):
         assert Content.claim() == content
         transaction.rollback()
     assert Content.claim().attempts == 1
-
-
-# How a claim ends
 
 
 def test_complete(ask, Content):
@@ -436,73 +303,6 @@ def test_what_was_not_claimed_cannot_be_ended(ask, Content, user, end):
             END[end](content)
 
 
-# Rescue
-
-
-def test_rescue(ask, Content):
-    rows = [ask(number) for number in range(4)]
-    held, once, thrice, unleased = (Content.claim() for _ in rows)
-    for content in (once, thrice):
-        stale(content, Content)
-    Content.update(attempts=3).where(Content.id == thrice.id).execute()
-    # A program that knows only the specification has no leases.
-    Content.update(lease_expires_at=None).where(Content.id == unleased.id).execute()
-
-    assert Content.rescue_stale(dry_run=True) == aicontent.RescueReport(1, 1)
-    assert stored(once).status is ContentStatus.GENERATING
-    assert Content.rescue_stale() == aicontent.RescueReport(requeued=1, failed=1)
-    assert Content.rescue_stale() == aicontent.RescueReport()
-
-    assert stored(once).status is ContentStatus.PENDING
-    assert stored(thrice).status is ContentStatus.FAILED
-    for content, attempt in ((once, 1), (thrice, 3)):
-        row = stored(content)
-        assert row.metadata == {"lastFailure": {"reason": "the lease ran out", "attempt": attempt}}
-        assert row.lease_expires_at is None
-    for content in (held, unleased):
-        assert stored(content).status is ContentStatus.GENERATING
-    again = Content.claim()
-    assert (again, again.attempts) == (once, 2)
-
-
-def test_rescue_judges_by_the_moment_it_is_given(ask, Content):
-    ask()
-    lease = Content.claim().lease_expires_at
-    assert Content.rescue_stale(now=lease).requeued == 0
-    assert Content.rescue_stale(max_attempts=1, now=lease + timedelta(milliseconds=1)).failed == 1
-
-
-RESCUE_ASKS_FOR_SENSE = [
-    {"max_attempts": 0},
-    {"max_attempts": 2**70},
-    {"max_attempts": True},
-    {"max_attempts": 1.5},
-    {"now": 7},
-]
-
-
-def test_rescue_asks_for_sense(Content):
-    for wrong in RESCUE_ASKS_FOR_SENSE:
-        with pytest.raises(aicontent.ValidationError, match=next(iter(wrong))):
-            Content.rescue_stale(**wrong)
-
-
-@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite has one writer
-def test_rescue_does_not_wait_for_who_is_just_completing(ask, Content, database):
-    ask()
-    content = Content.claim()
-    stale(content, Content)
-
-    def rescue():
-        with database.connection_context():
-            return Content.rescue_stale()
-
-    with ThreadPoolExecutor(1) as pool, database.atomic():
-        content.complete({"in": "time"})
-        assert pool.submit(rescue).result(timeout=30) == aicontent.RescueReport()
-    assert stored(content).generated_data == {"in": "time"}
-
-
 @pytest.mark.parametrize("metadata", ["null", "[1]", '"text"', "7"])
 def test_metadata_of_another_kind_gives_way(ask, Content, database, metadata):
     """Another program may have put there what the database allows and the model does not."""
@@ -512,106 +312,6 @@ def test_metadata_of_another_kind_gives_way(ask, Content, database, metadata):
     content = stored(content)
     content.fail("no")
     assert stored(content).metadata == {"lastFailure": {"reason": "no", "attempt": 1}}
-
-
-def test_one_that_another_program_took_is_that_programs(ask, Content, database):
-    """It knows no attempts and no leases, so the number of the attempt stays what it was."""
-    ask()
-    late = Content.claim()
-    stale(late, Content)
-    Content.rescue_stale()
-    database.execute_sql("UPDATE ai_generated_content SET status = 'generating'")
-    with pytest.raises(aicontent.LeaseLostError):
-        late.complete({"late": True})
-    assert Content.rescue_stale() == aicontent.RescueReport()
-
-
-@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
-def test_a_row_that_can_neither_be_seen_nor_entered(ask, database):
-    database.execute_sql(
-        "CREATE FUNCTION no_row() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
-    )
-    database.execute_sql(
-        "CREATE TRIGGER suppress BEFORE INSERT ON ai_generated_content "
-        "FOR EACH ROW EXECUTE FUNCTION no_row()"
-    )
-    with pytest.raises(aicontent.AIContentError, match="no trigger"):
-        ask()
-
-
-def test_a_rollback_frees_what_is_claimed(ask, Content, database):
-    ask()
-    Content.claim()
-    aicontent.rollback(database, steps=len(available()) - 2)
-    status = database.execute_sql("SELECT status FROM ai_generated_content").fetchone()
-    assert status == ("pending",)
-
-
-def test_rescuers_at_once_free_each_row_once(ask, Content, database):
-    rows = [ask(number) for number in range(40)]
-    for _ in rows:
-        stale(Content.claim(), Content)
-    together = threading.Barrier(8)
-
-    def rescue(_):
-        with database.connection_context():
-            together.wait()
-            return Content.rescue_stale().requeued
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(rescue, range(8))) == len(rows)
-    assert {row.status for row in Content.select()} == {ContentStatus.PENDING}
-
-
-# What a worker's clock says does not matter
-
-
-AN_HOUR_OFF = """
-import sys, datetime
-offset = datetime.timedelta(hours=float(sys.argv[2]))
-class Off(datetime.datetime):
-    @classmethod
-    def now(cls, tz=None):
-        return datetime.datetime.fromtimestamp(super().now(tz).timestamp(), tz) + offset
-real = datetime.datetime
-import time
-wall = time.time
-time.time = lambda: wall() + offset.total_seconds()
-datetime.datetime = Off
-import aicontent
-database = aicontent.connect(sys.argv[1])
-content = aicontent.for_database(database)
-claimed = content.claim(lease=600)
-print(claimed.lease_expires_at.isoformat())
-print(content.rescue_stale().requeued)
-other = content.claim(lease=600)
-other.complete({"n": 1}, expires_in=600)
-print(content.get_by_id(other.id).expires_at.isoformat())
-ran = []
-for _ in range(3):
-    made = lambda claimed: ran.append(1) or {}
-    content.get_or_generate(other.user_id, "lesson", {"clock": 1}, made, expires_in=600)
-print(len(ran))
-"""
-
-
-@pytest.mark.parametrize("hours", [-1, 1])
-def test_a_worker_whose_clock_is_an_hour_off(ask, Content, url, hours):
-    mine, _, _ = ask(0), ask(1), ask(2)
-    held = Content.claim(lease=600)
-    ran = run_python(AN_HOUR_OFF, url, str(hours))
-    assert ran.returncode == 0, ran.stderr
-    lease, rescued, expires, generated = ran.stdout.split()
-    assert generated == "1"
-    now = datetime.now(UTC)
-    for moment in (lease, expires):
-        assert abs(datetime.fromisoformat(moment) - now - timedelta(seconds=600)) < HOUR / 60
-    assert rescued == "0"
-    assert stored(mine) == held
-    held.complete({})
-
-
-# The diagram
 
 
 def test_the_diagram_shows_what_can_happen(ask, Content, kind):

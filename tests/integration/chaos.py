@@ -1,6 +1,7 @@
-"""Workers that are killed at random: `python chaos.py URL SECONDS` tells what came of it, as JSON.
+"""Kill workers at random while they work: `python chaos.py URL KILLS` prints a report as JSON.
 
-Each worker notes what it does in a log, by single writes that a kill cannot split.
+Each worker notes what it does in a log, in single writes that a kill cannot split. The test of the
+workers runs this and reads the report.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,26 +25,29 @@ WORKERS = 4
 MAX_ATTEMPTS = 3
 LEASE = 0.25
 """Seconds; now and then a worker takes longer, and is late."""
+NOTE = len(f"run {uuid.uuid4()} 1\n")
+"""Bytes of a note in the log."""
 
 
 def work(url: str, log: int) -> None:
     database = aicontent.connect(url, timeout=60)
     model = aicontent.for_database(database)
-    chance = random.Random()
+    chance, supervisor = random.Random(), os.getppid()
 
     def note(what: str) -> None:
         os.write(log, f"{what} {content.id} {content.attempts}\n".encode())
 
-    while True:
+    while os.getppid() == supervisor:
         content = model.claim(lease=LEASE)
         if content is None:
             time.sleep(0.01)
             continue
         note("run")
-        time.sleep(LEASE * 1.5 if chance.random() < 0.03 else chance.uniform(0, 0.01))
+        time.sleep(LEASE * 1.5 if chance.random() < 0.1 else chance.uniform(0, 0.01))
         try:
             if chance.random() < 0.05:
                 content.fail("by chance", retry=True, max_attempts=MAX_ATTEMPTS)
+                note("fail")
             else:
                 content.complete({"attempt": content.attempts})
                 note("done")
@@ -65,29 +70,32 @@ def kill(process: int) -> None:
     os.waitpid(process, 0)
 
 
-def supervise(url: str, seconds: float, log: int) -> tuple[Any, int]:
-    """Kill and replace workers for so long, then let them finish what is in flight."""
+def supervise(url: str, kills: int, log: int) -> Any:
+    """Kill and replace so many workers, then let the others finish what is in flight.
+
+    A kill comes after a random number of notes: on a slow machine too there is work between two.
+    """
     workers = [start(url, log) for _ in range(WORKERS)]
     database = aicontent.connect(url, timeout=60)
     model: Any = aicontent.for_database(database)
     user = model.user.rel_model.create().id
     in_flight = model.select().where(model.status.in_(("pending", "generating")))
-    number, kills, until = 0, 0, time.monotonic() + seconds
-    while time.monotonic() < until:
-        while in_flight.count() < 40:
-            number += 1
-            model.request(user, "lesson", {"number": number})
-        model.rescue_stale(MAX_ATTEMPTS)
-        time.sleep(random.uniform(0, 0.1))
+    number = 0
+    for _ in range(kills):
+        size = os.fstat(log).st_size + random.uniform(0, 60 * NOTE)
+        while os.fstat(log).st_size < size:
+            while in_flight.count() < 40:
+                number += 1
+                model.request(user, "lesson", {"number": number})
+            model.rescue_stale(MAX_ATTEMPTS)
         place = random.randrange(WORKERS)
         kill(workers[place])
-        kills += 1
         workers[place] = start(url, log)
     while in_flight.exists():
         model.rescue_stale(MAX_ATTEMPTS)
     for worker in workers:
         kill(worker)
-    return model, kills
+    return model
 
 
 def faults(model: Any, notes: list[list[str]]) -> Iterator[str]:
@@ -111,16 +119,17 @@ def faults(model: Any, notes: list[list[str]]) -> Iterator[str]:
             yield f"{id} was given up too early"
 
 
-def main(url: str, seconds: float) -> None:
+def main(url: str, kills: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "log")
         log = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        model, kills = supervise(url, seconds, log)
+        model = supervise(url, kills, log)
         notes = [line.split() for line in path.read_text().splitlines()]
     found: dict[str, Any] = dict(Counter(what for what, *_ in notes))
+    found["interrupted"] = found["run"] - sum(found.get(end, 0) for end in ("done", "fail", "late"))
     found |= Counter(str(content.status) for content in model.select(model.status))
-    print(json.dumps({"kills": kills, "faults": list(faults(model, notes)), **found}))
+    print(json.dumps({"faults": list(faults(model, notes)), **found}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]))

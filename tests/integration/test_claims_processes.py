@@ -10,12 +10,17 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from helpers import PYTHON, run_together
 
 LONG = bool(os.environ.get("AICONTENT_LONG_TESTS"))
 REQUESTS = 100 if LONG else 40
 ROWS = 10_000 if LONG else 1_000
-CHAOS_SECONDS = 60 if LONG else 3
+KILLS = 1_000 if LONG else 40
+
+# The long tests may take longer than pytest's timeout allows; 0 is none.
+pytestmark = [pytest.mark.timeout(0)] if LONG else []
 
 ASK = """
 import sys
@@ -50,10 +55,15 @@ import aicontent
 database = aicontent.connect(sys.argv[1], timeout=60)
 content = aicontent.for_database(database)
 sys.stdin.read()
-while claimed := content.claim():
+claimed = content.claim()
+# No worker goes on until each has claimed its first row, so that none comes too late for one.
+while content.select().where(content.attempts > 0).count() < WORKERS:
+    pass
+while claimed:
     print(claimed.id)
     claimed.complete({"by": sys.argv[0]})
-"""
+    claimed = content.claim()
+""".replace("WORKERS", "4")
 
 
 def test_four_workers_drain_what_is_pending(url, user, Content):
@@ -73,17 +83,18 @@ def test_four_workers_drain_what_is_pending(url, user, Content):
 
 def test_workers_that_are_killed(url):
     ran = subprocess.run(
-        [*PYTHON, Path(__file__).with_name("chaos.py"), url, str(CHAOS_SECONDS)],
+        [*PYTHON, Path(__file__).with_name("chaos.py"), url, str(KILLS)],
         capture_output=True,
         text=True,
-        timeout=CHAOS_SECONDS + 60,
+        timeout=None if LONG else 120,
     )
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
     print(found)
     assert found["faults"] == []
-    assert found["kills"] > (CHAOS_SECONDS if LONG else 0)
-    assert found["done"] > 10 * CHAOS_SECONDS
+    # A kill between two rows interrupts nothing; most come while a row is generating.
+    assert found["interrupted"] > KILLS / 10
+    assert found["done"] > 5 * KILLS
     assert found["completed"] >= found["done"]
 
 

@@ -108,8 +108,9 @@ def use_claims(content, by_another):
     """All that a service does from a request to its content, whoever comes between."""
     content.request(1, "lesson", {"topic": "tea"})
     content.claim().fail("no", retry=True)
-    content.claim(lease=0.001)
-    assert content.rescue_stale().requeued == 1
+    claimed = content.claim()
+    over = claimed.lease_expires_at + timedelta(seconds=1)
+    assert content.rescue_stale(now=over).requeued == 1
     content.claim().complete({})
     fingerprint = aicontent.fingerprint("lesson", {"topic": "rum"})
     row = {"user": 1, "type": "lesson", "request_payload": {}, "status": "completed"}

@@ -1,0 +1,245 @@
+"""Batches of the cleanup: who else reads and writes the rows meanwhile, and how large they get."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import peewee
+import pytest
+
+import aicontent
+from aicontent.maintenance.batches import batches_of
+from aicontent.maintenance.cleanup import reasons_of
+from helpers import on_statement, someone_waits_for_a_lock, wait_until_alone
+
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@contextmanager
+def after_the_look_up(database, url, change):
+    """Call `change(model)` on a connection of its own after the cleanup has looked up the rows to
+    delete, just before the transaction that deletes them."""
+    other = aicontent.connect(url)
+    model = aicontent.for_database(other)
+    steps = []
+
+    def hear(sql):
+        if not steps and sql.startswith("SELECT") and "LIMIT" in sql:
+            steps.append("look up")
+        elif steps == ["look up"] and sql.startswith(("BEGIN", "DELETE")):
+            steps.append("change")
+            change(model)
+
+    if isinstance(database, peewee.SqliteDatabase):
+        # Peewee logs no BEGIN, and after it the other connection cannot write.
+        database.connection().set_trace_callback(hear)
+        yield
+        database.connection().set_trace_callback(None)
+    else:
+        with on_statement(lambda statement: hear(statement[0])):
+            yield
+    assert steps == ["look up", "change"]
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"expires_at": NOW - HOUR}, {"expires_at": NOW + HOUR}),
+        ({"status": "failed", "created_at": NOW - 25 * HOUR}, {"status": "pending"}),
+    ],
+    ids=["expired", "failed"],
+)
+def test_a_row_renewed_before_it_is_deleted_survives(store, Content, database, url, old, new):
+    renewed, _ = store(**old), store(**old)
+
+    def renew(model):
+        model.update(new).where(model.id == renewed.id).execute()
+
+    with after_the_look_up(database, url, renew):
+        report = Content.cleanup(now=NOW)
+    assert (report.deleted, report.left) == (1, False)
+    assert list(Content.select()) == [renewed]
+
+
+def test_a_new_row_in_the_place_of_a_deleted_one_survives(
+    store, Content, database, url, kind, user
+):
+    """The cleanup looks up places (ctid, rowid), which the database gives to new rows."""
+    place = peewee.SQL("ctid" if kind == "postgresql" else "rowid")
+    store(expires_at=NOW - HOUR)
+    places = Content.select(place).tuples()
+    before = list(places)
+
+    def replace(model):
+        model.delete().execute()
+        if kind == "postgresql":
+            model._meta.database.execute_sql("VACUUM ai_generated_content")
+        model.create(id="new", user=user, type="lesson", request_payload={})
+
+    with after_the_look_up(database, url, replace):
+        report = Content.cleanup(now=NOW)
+    assert list(places.clone()) == before
+    assert (report.deleted, report.left) == (0, False)
+    assert [content.id for content in Content.select()] == ["new"]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite locks no rows
+def test_a_row_that_is_just_being_renewed_survives(store, Content):
+    database = Content._meta.database
+    renewed, other = store(expires_at=NOW - HOUR), store(expires_at=NOW - HOUR)
+    reports = []
+
+    def clean() -> None:
+        with database.connection_context():
+            reports.append(Content.cleanup(now=NOW))
+
+    cleaner = threading.Thread(target=clean)
+    with database.atomic():
+        Content.update(expires_at=NOW + HOUR).where(Content.id == renewed.id).execute()
+        cleaner.start()
+        while not someone_waits_for_a_lock(database):
+            assert cleaner.is_alive()
+    cleaner.join()
+    assert [(report.expired, report.left) for report in reports] == [(1, False)]
+    assert list(Content.select()) == [renewed]
+    assert other not in Content.select()
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_row_that_stays_locked_is_left(store, Content, url):
+    locked, _ = store(expires_at=NOW - HOUR), store(expires_at=NOW - HOUR)
+    holder = aicontent.connect(url)
+    with holder.connection_context(), holder.atomic():
+        other = aicontent.for_database(holder)
+        list(other.select().where(other.id == locked.id).for_update())
+        report = Content.cleanup(now=NOW)
+    assert (report.expired, report.left) == (1, True)
+    assert Content.cleanup(now=NOW).expired == 1
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_the_cleanup_uses_its_indexes(fill, Content, database, analyzed):
+    fill(50, expires_at=NOW + HOUR)
+    fill(50, status="failed", created_at=NOW)
+    explain = "EXPLAIN QUERY PLAN "
+    if isinstance(database, peewee.PostgresqlDatabase):
+        database.execute_sql("SET enable_seqscan = off")
+        explain = "EXPLAIN "
+    if analyzed:
+        database.execute_sql("ANALYZE")
+    with batches_of(database) as batches:
+        for reason in reasons_of(Content, NOW, NOW - HOUR):
+            batches.begin(reason)
+            sql, values = batches.lookup.sql()
+            plan = " ".join(map(str, database.execute_sql(explain + sql, values).fetchall()))
+            assert reason.index in plan, plan
+            if analyzed:
+                assert "SORT" not in plan.upper(), plan
+                assert "TEMP B-TREE" not in plan, plan
+
+
+# Seconds that the deletion of a row takes at least in the tests of sizes, so that a batch of one
+# row takes almost as long as a batch is meant to take while others write: 15 and 1.5 ms.
+ROW_SECONDS = {"postgresql": 0.01, "sqlite": 0.002}
+MOST = 25
+"""Rows of a batch that is meant to take 200 ms on PostgreSQL or 50 ms on SQLite: 20 and 25."""
+
+
+@pytest.fixture
+def slow_rows(database, kind):
+    """Two functions: make the deletion of each row slow, and end that."""
+    table = "ai_generated_content"
+    if kind == "sqlite":
+        database.register_function(lambda: time.sleep(ROW_SECONDS[kind]), "pause", 0)
+        make = f"CREATE TEMP TRIGGER slow BEFORE DELETE ON main.{table} BEGIN SELECT pause(); END"
+        end = "DROP TRIGGER slow"
+    else:
+        database.execute_sql(
+            "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS "
+            f"'BEGIN PERFORM pg_sleep({ROW_SECONDS[kind]}); RETURN OLD; END'"
+        )
+        make = f"CREATE TRIGGER slow BEFORE DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION pause()"
+        end = f"DROP TRIGGER slow ON {table}"
+    return lambda: database.execute_sql(make), lambda: database.execute_sql(end)
+
+
+class Sizes(list):
+    """The sizes of a cleanup's batches: pass `add` as its `progress`."""
+
+    def add(self, report):
+        self.append(report.deleted - sum(self))
+
+
+def test_batches_grow_while_they_are_fast_and_shrink_when_they_are_slow(
+    fill, Content, database, slow_rows
+):
+    """On a busy machine only some of the many batches are fast; a single one lets them grow."""
+    fill(3000, expires_at=NOW - HOUR)
+    fast, slow, again = Sizes(), Sizes(), Sizes()
+    make_slow, end_slow = slow_rows
+    wait_until_alone(database)
+
+    def progress(report):
+        if not fast or fast[-1] <= MOST:
+            fast.add(report)
+            if fast[-1] > MOST:
+                slow.append(report.deleted)
+                make_slow()
+        elif len(slow) < 6:
+            slow.add(report)
+            if len(slow) == 6:
+                again.append(report.deleted)
+                end_slow()
+        else:
+            again.add(report)
+
+    Content.cleanup(now=NOW, batch_size=100, progress=progress)
+    assert fast[0] <= MOST < fast[-1] <= 100
+    _, _, *after_a_slow_one = slow
+    assert len(after_a_slow_one) == 4
+    assert max(after_a_slow_one) <= MOST
+    assert MOST < max(again[1:-1]) <= 100
+
+
+def test_batches_are_short_while_others_write(fill, Content, database, slow_rows, url):
+    fill(300, expires_at=NOW - HOUR)
+    make_slow, _ = slow_rows
+    make_slow()
+    others = []
+    alone, beside = Sizes(), Sizes()
+
+    def write():
+        if not others:
+            others.append(aicontent.connect(url))
+        aicontent.for_database(others[0]).user.rel_model.create()
+
+    def progress(report):
+        if len(alone) < 2 or alone[-1] <= 2:  # the size of the first batch depends on nobody
+            alone.add(report)
+            if alone[-1:] > [2] and len(alone) > 1:
+                beside.append(report.deleted)
+                write()
+        else:
+            beside.add(report)
+            write()
+
+    wait_until_alone(database)
+    Content.cleanup(now=NOW, progress=progress, stop=lambda: len(beside) == 6)
+    assert alone[-1] > 2, "no batch was of several rows while nobody else wrote"
+    # The size of the batch after the first write may have been set before it.
+    _, _, *sizes = beside
+    assert sizes == [1] * 4
+    others[0].close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_connection_keeps_its_settings(fill, Content, database):
+    fill(3, expires_at=NOW - HOUR)
+    database.pragma("wal_autocheckpoint", 123)
+    Content.cleanup(now=NOW)
+    assert database.pragma("wal_autocheckpoint") == 123

@@ -1,0 +1,201 @@
+"""The commands export and import, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import aicontent
+from aicontent.scripts.reading import Ahead
+from helpers import PROGRAM, lines, run_here, run_program
+
+
+def test_the_commands_in_a_pipe(varied, url, make_url, tmp_path):
+    to = make_url("postgresql" if url.startswith("sqlite") else "sqlite", True)
+    status, data, err = run_program("export", "--database", url)
+    assert (status, err) == (0, "exported 13 rows\n")
+    status, out, err = run_program("import", "--database", to, stdin=data)
+    assert (status, out, err) == (0, b"imported 13 new, replaced 0, skipped 0, refused 0\n", "")
+    file = tmp_path / "out.jsonl"
+    assert run_program("export", str(file), "--database", to)[:2] == (0, b"")
+    assert file.read_bytes() == data
+    assert list(tmp_path.glob(".out*")) == []
+    assert run_program("import", str(file), "--database", to, "--on-conflict", "skip")[0] == 0
+    status, out, err = run_program("import", "-", "--database", to, stdin=data)
+    assert (status, out) == (1, b"imported 0 new, replaced 0, skipped 0, refused 13\n")
+    assert err.startswith("line 1: id: a row with this id is stored already")
+    status, data, _ = run_program(
+        "export", "--type", "lesson", "--status", "failed", "--database", url
+    )
+    assert (status, data.count(b"\n")) == (0, 1)
+
+
+def test_mistakes(url, empty_url, tmp_path):
+    assert run_here("export", "--type", "quiz")[0] == 2
+    assert run_here("import", "missing.jsonl")[0] == 2
+    assert run_here("import", "--on-conflict", "ignore")[0] == 2
+    status, _, err = run_program("export", str(tmp_path / "no" / "where"), "--database", url)
+    assert (status, "does not exist" in err) == (2, True)
+    aicontent.connect(empty_url)
+    for command in ("export", "import"):
+        status, _, err = run_program(command, "--database", empty_url, stdin=lines({})[0])
+        assert status == 1
+        assert "run `aicontent migrate`" in err
+
+
+def test_an_export_that_fails_leaves_the_file_as_it_was(empty_url, tmp_path):
+    aicontent.connect(empty_url)
+    file = tmp_path / "out.jsonl"
+    file.write_text("before")
+    assert run_program("export", str(file), "--database", empty_url)[0] == 1
+    assert file.read_text() == "before"
+    assert list(tmp_path.glob(".out*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_an_import_that_was_killed_goes_on(Content, url, number):
+    """Nothing is lost, and nothing doubled."""
+    rows = b"".join(lines(*({"id": f"{n:05}"} for n in range(3000))))
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen([PROGRAM, "import", "--database", url], **pipes)
+    process.stdin.write(rows[: len(rows) // 2])
+    process.stdin.flush()
+    while not Content.select().count():
+        assert process.poll() is None
+    os.kill(process.pid, number)
+    _, err = process.communicate()
+    before = Content.select().count()
+    assert 0 < before < 3000
+    assert b"Traceback" not in err
+    assert (b"; to go on: --on-conflict skip" in err) is (number != signal.SIGKILL)
+    status, out, _ = run_program("import", "--database", url, "--on-conflict", "skip", stdin=rows)
+    assert status == 0
+    assert (
+        out.decode()
+        == f"imported {3000 - before:,} new, replaced 0, skipped {before:,}, refused 0\n"
+    )
+    assert Content.select().count() == 3000
+
+
+def test_a_signal_while_waiting_for_lines_is_all_that_is_raised():
+    """It came as RuntimeError, or the wait for the reader's end never ended."""
+
+    class Stopped(BaseException):
+        pass
+
+    def stop(*_):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise Stopped
+
+    def wait_until_signalled():
+        signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 6e-5), 0.01)
+        while True:
+            ahead.get()
+
+    reads, writes = os.pipe()
+    ahead = Ahead(lambda: os.read(reads, 1))
+    chance = random.Random(1)
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for _ in range(1000):
+            with pytest.raises(Stopped):
+                wait_until_signalled()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    os.write(writes, b"x")
+    assert ahead.get() == b"x"
+    os.close(writes)
+    assert ahead.get() == b""
+    ahead.close()
+    os.close(reads)
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_locked_database_is_one_line(Content, url, database):
+    with database.atomic():
+        status, _, err = run_program(
+            "import", "--database", url, "--wait", "0.1", stdin=lines({})[0]
+        )
+    assert status == 1
+    assert err == "Error: database is locked\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_reader_that_ends_early_is_no_end_of_the_file(Content, url):
+    """Else a part of the lines would pass for all of them."""
+    process = subprocess.Popen(
+        [PROGRAM, "import", "--database", url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdin.write(b"".join(lines(*({"id": f"{n:05}"} for n in range(1000)))))
+    process.stdin.flush()
+    while not Content.select().count():
+        assert process.poll() is None
+    (reader,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(reader), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.decode().endswith("Error: the reader of the lines ended early\n")
+
+
+def test_importing_beside_another_import(url, Content, tmp_path):
+    """Each row is stored by one of them; the other skips it, in whatever order they come."""
+    rows = lines(*({"id": f"{n:05}"} for n in range(4000)))
+    running = []
+    for file, given in ((tmp_path / "up", rows), (tmp_path / "down", rows[::-1])):
+        file.write_bytes(b"".join(given))
+        command = [PROGRAM, "import", file, "--database", url, "--on-conflict", "skip"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        running.append(subprocess.Popen(command, **pipes))
+    told = [process.communicate(timeout=60) for process in running]
+    assert [process.returncode for process in running] == [0, 0], told
+    new = [int(out.split()[1].replace(b",", b"")) for out, _ in told]
+    assert sum(new) == Content.select().count() == 4000
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_failing_import_does_not_wait_for_its_reader(url, database):
+    """More is read ahead than there is room for."""
+    rows = b"".join(lines(*({"id": f"{n:05}"} for n in range(20_000))))
+    assert len(rows) < 2_000_000  # else a file of it would be read by another process anyway
+    with database.atomic():
+        status, _, err = run_program("import", "--database", url, "--wait", "0.1", stdin=rows)
+    assert (status, "database is locked" in err) == (1, True)
+
+
+def test_a_pipe_a_link_and_a_mode_stay_what_they_are(store, url, tmp_path):
+    store(id="a")
+    real, link, pipe = tmp_path / "real", tmp_path / "link", tmp_path / "pipe"
+    real.write_text("before")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    assert run_program("export", str(link), "--database", url)[0] == 0
+    assert link.is_symlink()
+    assert b'"id":"a"' in real.read_bytes()
+    assert real.stat().st_mode & 0o777 == 0o640
+    os.mkfifo(pipe)
+    process = subprocess.Popen([PROGRAM, "export", pipe, "--database", url])
+    assert b'"id":"a"' in pipe.read_bytes()
+    assert process.wait(60) == 0
+    assert pipe.is_fifo()
+
+
+def test_no_standard_input_is_a_usage_error(url):
+    ran = subprocess.run(
+        f"{PROGRAM} import --database '{url}' <&-", shell=True, capture_output=True, text=True
+    )
+    assert (ran.returncode, "Traceback" in ran.stderr) == (2, False)
+
+
+def test_a_name_cannot_pass_for_a_line_of_the_report(url):
+    line = json.dumps({"x\nline 9: fake": 1}).encode()
+    status, _, err = run_program("import", "--database", url, stdin=line)
+    assert (status, err.count("\n")) == (1, 1)
