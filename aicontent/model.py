@@ -422,7 +422,9 @@ class AIGeneratedContent(ContentTable):
             moment_of(now),
             failed_after=failed_after,
             batch_size=batch_size,
-            budget=cleanup.Budget(max_rows, max_seconds, stop),
+            max_rows=max_rows,
+            max_seconds=max_seconds,
             dry_run=dry_run,
             progress=progress,
+            stop=stop,
         )

@@ -20,7 +20,7 @@ CACHE_SIZE = 500
 """The most statements cached per binding: an UPDATE is one for each set of columns."""
 
 _CACHE = "_aicontent_statements"
-"""The attribute of a model class that holds its cache, so that both are freed together."""
+"""The attribute of a model class with its database and statements, which are freed with it."""
 
 
 class Slot:
@@ -78,21 +78,6 @@ class Statement:
         return rows
 
 
-class _Cache:
-    def __init__(self, database: peewee.Database) -> None:
-        self.database = database
-        self._statements: dict[Hashable, Statement] = {}
-
-    def get(self, key: Hashable) -> Statement | None:
-        return self._statements.get(key)
-
-    def put(self, key: Hashable, statement: Statement) -> None:
-        # Two threads may build the same statement at once; either will do.
-        if len(self._statements) >= CACHE_SIZE:
-            self._statements.clear()
-        self._statements[key] = statement
-
-
 def statement_of(
     model: Any,
     key: Hashable,
@@ -113,10 +98,10 @@ def statement_of(
         NotBoundError: the model has no database.
     """
     database = database_of(model)
-    cache: _Cache | None = model.__dict__.get(_CACHE)
-    if cache is None or cache.database is not database:
-        cache = _Cache(database)
-        setattr(model, _CACHE, cache)
+    bound, statements = model.__dict__.get(_CACHE, (None, {}))
+    if bound is not database:
+        statements = {}
+        setattr(model, _CACHE, (database, statements))
     names: list[Hashable] = []
     for name, value in values.items():
         if type(value) is Computed:
@@ -130,13 +115,15 @@ def statement_of(
     cached_as = key and (meta.schema, meta.table_name, len(meta.fields), key, *names)
     if not _builds_as_peewee(model):
         cached_as = None
-    statement = cache.get(cached_as)
+    statement: Statement | None = statements.get(cached_as)
     if statement is None:
         query, fields = build()
         statement = Statement(query, database, fields)
         # Another thread may have bound the model to another database meanwhile.
         if cached_as is not None and database_of(model) is database:
-            cache.put(cached_as, statement)
+            if len(statements) >= CACHE_SIZE:
+                statements.clear()
+            statements[cached_as] = statement  # two threads may build it at once; either will do
     return statement
 
 

@@ -41,46 +41,32 @@ class CleanupReport:
         return self.expired + self.failed
 
 
-@dataclass(frozen=True)
-class Budget:
-    """When to stop early: after so many rows or seconds, or when `stop` says so."""
-
-    max_rows: int | None = None
-    max_seconds: float | None = None
-    stop: Callable[[], bool] | None = None
-
-    def rows_left(self, report: CleanupReport, seconds: float) -> int:
-        """Return how many rows the next batch may have; 0 ends the cleanup."""
-        if self.stop is not None and self.stop():
-            return 0
-        if self.max_seconds is not None and seconds >= self.max_seconds:
-            return 0
-        return sys.maxsize if self.max_rows is None else self.max_rows - report.deleted
-
-
 def cleanup(
     model: type[ContentTable],
     now: datetime,
     *,
     failed_after: timedelta = FAILED_AFTER,
     batch_size: int = BATCH_SIZE,
-    budget: Budget,
+    max_rows: int | None = None,
+    max_seconds: float | None = None,
     dry_run: bool = False,
     progress: Callable[[CleanupReport], object] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> CleanupReport:
     """Delete expired and failed rows; see `AIGeneratedContent.cleanup`."""
-    _check_arguments(failed_after, batch_size, budget)
+    _check_arguments(failed_after, batch_size, max_rows, max_seconds)
     if dry_run:
         return count_due(model, now, failed_after)
     reasons = reasons_of(model, now, _moment_before(now, failed_after))
     report = CleanupReport()
-    size, started = min(batch_size, _FIRST_BATCH), time.monotonic()
+    size, until = min(batch_size, _FIRST_BATCH), time.monotonic() + (max_seconds or 0)
     with batches_of(database_of(model)) as batches:
         for reason in reasons:
             batches.begin(reason)
             while True:
-                allowed = budget.rows_left(report, time.monotonic() - started)
-                if allowed <= 0:
+                is_late = max_seconds is not None and time.monotonic() >= until
+                allowed = sys.maxsize if max_rows is None else max_rows - report.deleted
+                if is_late or allowed <= 0 or (stop is not None and stop()):
                     return replace(report, left=any(each.any() for each in reasons))
                 deleted, took = batches.delete(min(size, allowed))
                 if deleted:
@@ -130,13 +116,15 @@ def _counted(report: CleanupReport, reason: str, deleted: int, took: float) -> C
     return replace(report, **counts, longest_batch=max(report.longest_batch, took))
 
 
-def _check_arguments(failed_after: timedelta, batch_size: int, budget: Budget) -> None:
+def _check_arguments(
+    failed_after: timedelta, batch_size: int, max_rows: int | None, max_seconds: float | None
+) -> None:
     if not isinstance(failed_after, timedelta) or failed_after < timedelta(0):
         raise ValidationError(
             "failed_after", "must be a timedelta, not negative", kind_of(failed_after)
         )
     check_number(batch_size, "batch_size", 1)
-    if budget.max_rows is not None:
-        check_number(budget.max_rows, "max_rows", 0)
-    if budget.max_seconds is not None:
-        check_number(budget.max_seconds, "max_seconds", 0, whole=False)
+    if max_rows is not None:
+        check_number(max_rows, "max_rows", 0)
+    if max_seconds is not None:
+        check_number(max_seconds, "max_seconds", 0, whole=False)

@@ -50,17 +50,13 @@ def check(
     with connected(database):
         moment = moment_of(now)
         clock = _clock(database, moment)  # first, because the rest takes time
-        problems = [*_configuration(database), *_schema(database, dropped)]
+        problem = backend_of(database).configuration_problem(database)
+        problems = [*([problem] if problem else []), *_schema(database, dropped)]
         # A model can only be bound to a sound database.
         if not problems:
             problems += _overdue(database, moment)
             problems += _unreadable(database)
         return [*problems, *clock]
-
-
-def _configuration(database: peewee.Database) -> list[str]:
-    problem = backend_of(database).configuration_problem(database)
-    return [problem] if problem else []
 
 
 def _clock(database: peewee.Database, now: datetime) -> list[str]:
