@@ -50,6 +50,7 @@ def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peew
     Raises:
         DatabaseURLError: the URL cannot be understood.
         DatabaseUnavailableError: the database cannot be opened.
+        AIContentError: the URL has compress_over, and zstd is not installed.
     """
     parts = _split(url)
     if parts.scheme == "sqlite":

@@ -28,7 +28,7 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return a name or a path as a message can repeat it: of a long one, its two ends."""
+    """Shorten a long name or path for an error message: keep its two ends."""
     return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}…{text[-_SHOWN:]}"
 
 
@@ -179,7 +179,7 @@ class DatabaseUnavailableError(AIContentError):
 
 
 class MigrationError(AIContentError):
-    """The schema cannot be changed; the database is unchanged."""
+    """The schema is missing or outdated, or a migration failed; nothing was changed."""
 
 
 class UsersTableError(MigrationError):

@@ -233,7 +233,7 @@ class AIGeneratedContent(ContentTable):
             serve_stale: return expired content, where it is still stored, rather than wait for
                 a caller who is generating it again.
             lease: longer than `generate` takes; it may also call `extend_lease` on its content.
-            max_attempts: how often generating is begun if workers are lost.
+            max_attempts: attempts after which a row whose workers were lost is failed.
 
         Returns:
             The completed content. Content that this call did not generate is marked accessed.
@@ -244,6 +244,7 @@ class AIGeneratedContent(ContentTable):
                 another worker has the row. Errors of `generate`, unchanged, after the row was
                 marked failed.
             ValidationError: an argument, or what `generate` returned, breaks a rule.
+            peewee.OperationalError: the content could not be stored, despite retries.
             UnknownUserError, OpenTransactionError, NotBoundError: before anything is generated.
         """
         return single_flight.get_or_generate(
@@ -295,7 +296,7 @@ class AIGeneratedContent(ContentTable):
     def claim(
         cls, types: Collection[str] | str | None = None, lease: Duration = LEASE
     ) -> Self | None:
-        """Claim the oldest pending row: it is generating then, with a lease and one attempt more.
+        """Claim the oldest pending row: make it generating, with a lease and one more attempt.
 
         It never waits for a row: on PostgreSQL it passes over rows that others have locked.
 
@@ -334,12 +335,12 @@ class AIGeneratedContent(ContentTable):
         *,
         max_attempts: int = MAX_ATTEMPTS,
     ) -> None:
-        """Give this claimed row up: it is failed then, or pending again.
+        """Mark this claimed row failed, or pending again to retry it.
 
         Args:
             reason: the reason, which is stored in `metadata["lastFailure"]`, cut to 500
                 characters and without anything that looks like a secret; of an exception only
-                its class.
+                its class (of a ValidationError its message, which repeats no value).
             retry: make the row pending again, unless it used up its attempts.
             max_attempts: how many attempts it has.
 
@@ -350,10 +351,11 @@ class AIGeneratedContent(ContentTable):
         claims.fail(self, reason, retry, max_attempts)
 
     def extend_lease(self, lease: Duration = LEASE) -> None:
-        """Hold this claimed row for so long from now, in seconds or as a timedelta.
+        """Extend the lease of this claimed row, to end this long from now.
 
         Raises:
-            LeaseLostError: the claim is over. ValidationError: `lease` is no such duration.
+            LeaseLostError: the claim is over. ValidationError: `lease` is not a positive duration
+                in seconds or as a timedelta.
         """
         claims.extend_lease(self, lease)
 
@@ -365,7 +367,7 @@ class AIGeneratedContent(ContentTable):
         now: datetime | None = None,
         dry_run: bool = False,
     ) -> RescueReport:
-        """Free the rows whose lease has run out, in one statement.
+        """Return rows whose lease has run out to the queue, in one statement.
 
         They are pending again, or failed if they used up their attempts. A row without a lease
         belongs to another program, which made it generating.
@@ -395,14 +397,15 @@ class AIGeneratedContent(ContentTable):
         progress: Callable[[CleanupReport], object] | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> CleanupReport:
-        """Delete expired rows of any status, and rows that failed a day ago.
+        """Delete expired rows of any status, and failed rows created over 24 hours ago.
 
         It deletes in batches with a transaction each. Call it outside any transaction; several
         may run at once.
 
         Args:
             now: the moment to judge by, aware; the current one by default.
-            failed_after: the age at which failed content is deleted; the specification's 24 hours.
+            failed_after: the age since `created_at` at which a failed row is deleted; the
+                specification's 24 hours.
             batch_size: the most rows of one batch; batches shrink if they take long.
             max_rows, max_seconds: stop after so many rows, or so many seconds.
             dry_run: count, and delete nothing.

@@ -1,4 +1,4 @@
-"""The table: its columns, and beside each column the rule of its values.
+"""Declare the table's columns, each with the rule of its values.
 
 A column without a rule cannot be declared. docs/schema.md describes the columns.
 """
@@ -52,7 +52,7 @@ def new_id() -> str:
 
 
 class User(peewee.Model):
-    """The host's users, of whom this package knows the id alone."""
+    """The host's users table, of which this package reads only the id."""
 
     class Meta:
         table_name = "users"

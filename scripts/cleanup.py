@@ -15,6 +15,7 @@ import click
 import aicontent
 from aicontent import CleanupReport, RescueReport
 from aicontent.database.supported import backend_of
+from aicontent.errors import counted
 from aicontent.generation.rescue import MAX_ATTEMPTS
 from aicontent.maintenance.defaults import BATCH_SIZE
 from aicontent.records.validation import MAX_INTEGER
@@ -42,7 +43,7 @@ LEFT = 3
     type=click.IntRange(min=1, max=MAX_INTEGER),
     default=MAX_ATTEMPTS,
     show_default=True,
-    help="How often generating is begun before a row whose lease ran out counts as failed.",
+    help="Attempts after which a row whose lease ran out becomes failed.",
 )
 @wait_option
 @click.option(
@@ -64,7 +65,7 @@ def cleanup(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Delete expired content, and content that failed over a day ago; free stale claims.
+    """Delete expired rows, and failed rows created over 24 hours ago; free stale claims.
 
     Before it deletes, rows whose lease has run out become pending again, or failed if they used
     up their attempts.
@@ -116,7 +117,8 @@ def _line(report: CleanupReport) -> str:
         return f"would delete {report.expired:,} expired, {report.failed:,} failed"
     line = f"deleted {report.expired:,} expired, {report.failed:,} failed"
     if report.batches:
-        line += f" in {report.batches:,} batches, the longest {report.longest_batch * 1000:.0f} ms"
+        batches = counted(report.batches, "batch", "batches")
+        line += f" in {batches}, the longest {report.longest_batch * 1000:.0f} ms"
     return line + ("; stopped with rows left" if report.left else "")
 
 

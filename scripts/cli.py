@@ -54,14 +54,14 @@ def migrate(url: str, create_users: bool) -> None:
 )
 @click.confirmation_option(
     "--yes",
-    prompt="This deletes what the migrations store: the first one all content. Go on?",
+    prompt="Rolling 001 back deletes all content, and 003 the columns of claims. Continue?",
     help="Do not ask.",
 )
 def rollback(url: str, steps: int) -> None:
     """Roll the latest migrations back.
 
-    This deletes what they store: the first migration the table and its content, 003 the columns
-    of claims. Migrations that add indexes store nothing.
+    Rolling 001 back deletes the table with all content, and 003 the columns of claims. The others
+    delete no data; 005 is refused on SQLite while documents are compressed.
     """
     names = aicontent.rollback(open_database(url), steps)
     for name in names:
@@ -83,7 +83,7 @@ def quickstart(file: IO[bytes] | None, url: str, content_type: str | None) -> No
     are stored. Without FILE the content is a sample of each type.
     """
     if content_type is not None and file is None:
-        raise click.UsageError("--type goes with FILE: the samples have their types")
+        raise click.UsageError("--type applies only to FILE: the samples have their own types")
     run_quickstart(
         open_database(url, must_exist=False),
         redact(url),

@@ -45,9 +45,9 @@ def _table(result: Stats, now: datetime) -> Iterator[str]:
     yield from _shares("rows by status", result.by("status"), "status", "rows")
     yield from _shares("tokens saved by type", result.by("type"), "type", "tokens_saved")
     yield f"{'rows':<22}{total.rows:,}, served again {total.uses:,} times"
-    yield f"{'due to go':<22}{result.expired:,} expired, {result.failed:,} failed"
+    yield f"{'due for deletion':<22}{result.expired:,} expired, {result.failed:,} failed"
     if result.stale:
-        yield f"{'left behind':<22}{result.stale:,} generating, whose lease ran out"
+        yield f"{'stale claims':<22}{result.stale:,} generating, whose lease ran out"
     if result.oldest_pending is not None:
         age = timedelta(seconds=int((now - result.oldest_pending).total_seconds()))
         yield f"{'oldest pending':<22}{result.oldest_pending:%Y-%m-%d %H:%M:%S} UTC, {age} ago"

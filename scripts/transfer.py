@@ -17,7 +17,7 @@ import peewee
 import aicontent
 from aicontent import ContentStatus, ImportReport
 from aicontent.database.supported import backend_of
-from aicontent.errors import printable
+from aicontent.errors import counted, printable
 from aicontent.transfer.exporter import selected
 from aicontent.transfer.importer import OnConflict, store_batches
 from aicontent.transfer.json_lines import Refused, batches
@@ -56,7 +56,7 @@ def export_command(
             for line in bar:
                 out.write(line)
                 written += 1
-    click.echo(f"exported {written:,} rows", err=True)
+    click.echo(f"exported {counted(written, 'row')}", err=True)
 
 
 @contextmanager

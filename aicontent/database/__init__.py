@@ -1,1 +1,1 @@
-"""What differs between kinds of databases, and the statements made for one."""
+"""Database backends, and SQL that is built once."""

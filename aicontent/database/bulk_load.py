@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import NoneType
-from typing import Any, ClassVar
+from typing import Any
 
 import peewee
 from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-defined]
@@ -36,11 +36,8 @@ class BulkInsert:
 class Loader(ABC):
     """Inserts rows by a means that is faster than one long INSERT."""
 
-    tells_row: ClassVar[bool]
-    """Whether `position` is the row at fault after an error."""
-
-    position = 0
-    """The row that was being inserted, from 0."""
+    position: int | None = None
+    """The row that is being inserted, from 0; None if this means cannot tell."""
 
     def __init__(self, database: peewee.Database, insert: BulkInsert) -> None:
         self._database = database
@@ -54,7 +51,7 @@ class Loader(ABC):
 class ExecuteManyLoader(Loader):
     """Executes one prepared statement per row, which SQLite does faster than it parses long SQL."""
 
-    tells_row = True
+    position: int | None = 0
 
     def load(self, rows: Sequence[Row]) -> bool:
         sql = self._insert.head + self._insert.row
@@ -75,8 +72,6 @@ class CopyLoader(Loader):
 
     COPY needs UTF-8, and refuses to run under row-level security.
     """
-
-    tells_row = False
 
     def __init__(self, database: peewee.Database, insert: BulkInsert) -> None:
         super().__init__(database, insert)

@@ -64,7 +64,7 @@ class DeletionSession(ABC):
 
     @abstractmethod
     def sees_others(self, seconds: float) -> bool:
-        """Tell whether another connection was active since the last question, or `seconds` ago."""
+        """Tell whether another connection wrote since the last call, or was active in `seconds`."""
 
     def write_back(self) -> None:
         """Do the work that would otherwise delay the next writer, if there is any."""

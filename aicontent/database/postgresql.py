@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .deletion import DeletionSession
 
 _MIGRATION_LOCK = 0x6169_636F_6E74_656E
-# The advisory lock of all migrators: the bytes of "aiconten".
+"""The advisory lock of all migrators: the bytes of "aiconten"."""
 
 _INTEGER_TYPES = {"smallint", "integer", "bigint"}
 

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from .deletion import DeletionSession
 
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
-# The one text form of times there. SQLite computes 'now' once per statement, so a statement that
-# sets it and the trigger that sets it agree.
+"""The one text form of times there. SQLite computes 'now' once per statement, so a statement that
+sets it and the trigger that sets it agree."""
 
 _BULK = {"cache_size": -32_000, "wal_autocheckpoint": 10_000}
-# 32 MB of pages and 40 MB of log: an import stores 1.4 times as many rows a second.
+"""32 MB of pages and 40 MB of log: an import stores 1.4 times as many rows a second."""
 
 _INCREMENTAL = 2
 _PAGES = 1000
-# Pages of one incremental step, a short transaction each.
+"""Pages of one incremental step, a short transaction each."""
 
 
 class SqliteBackend(Backend):

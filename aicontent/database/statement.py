@@ -141,7 +141,7 @@ def computed_names(values: Mapping[str, Any]) -> list[str]:
 
 
 def to_driver(field: Any) -> Callable[[Any], Any]:
-    """Return the function that converts a field's value for the driver, to no node if it can."""
+    """Return the function that converts a field's value to a driver's parameter."""
     # A foreign key answers to the names of the other table's columns, so the class is asked.
     own = hasattr(type(field), "parameter")
     convert: Callable[[Any], Any] = field.parameter if own else field.db_value

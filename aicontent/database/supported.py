@@ -39,13 +39,7 @@ def backend_of(database: Any) -> Backend:
 
 def known_backend(database: object) -> Backend | None:
     """Return the backend of a database, or None of anything else."""
-    backend = _BACKENDS.get(type(database))  # type: ignore[arg-type]
-    if backend is not None:
-        return backend
-    for kind, each in _BACKENDS.items():
-        if isinstance(database, kind):
-            return each
-    return None
+    return next((b for kind, b in _BACKENDS.items() if isinstance(database, kind)), None)
 
 
 def backend_named(name: str) -> Backend:

@@ -1,1 +1,1 @@
-"""Column types, and what a JSON document may hold."""
+"""Column types, and the policy for JSON documents."""

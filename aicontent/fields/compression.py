@@ -17,11 +17,11 @@ MAX_DOCUMENT_BYTES = 16_000_000
 """Far more than a model writes, and far less than PostgreSQL (255 MB) and SQLite (1 GB) store."""
 
 _LEVEL = 3
-# zstd's own default. At 4 KB and at 100 KB of text, higher levels cost more time than they save
-# space.
+"""zstd's own default. At 4 KB and at 100 KB of text, higher levels cost more time than they save
+space."""
 
 _MODULES = "compression.zstd", "backports.zstd"
-# Python's own module, from 3.14 on, and the same for older versions.
+"""Python's own module, from 3.14 on, and the same for older versions."""
 
 
 @dataclass

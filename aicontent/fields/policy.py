@@ -79,7 +79,7 @@ def decoded_text(document: object, field: str) -> str:
     # Each level takes two characters.
     deep = len(text) > 2 * MAX_DEPTH and text.count("{") + text.count("[") >= MAX_DEPTH
     if deep or "\\u0000" in text:
-        check_document(document, field)  # it may be sound
+        check_document(document, field)  # brackets in strings count too, so it may be valid
     return text
 
 

@@ -21,7 +21,7 @@ Generate = Callable[[Any], dict[str, Any] | tuple[dict[str, Any], Costs]]
 `claims.Outcome`."""
 
 STORE_FOR = 30.0
-"""Seconds for which storing is retried while the database cannot take it: the answer cost more."""
+"""Seconds to retry storing while the database is unavailable: generating again costs more."""
 
 FAIL_FOR = 2.0
 """Seconds for which marking a row failed is retried: enough to replace a lost connection."""
@@ -72,7 +72,7 @@ def generate_and_store(
     document, costs = _document_and_costs(generate(content))
     took = {"generation_time_ms": int((time.monotonic() - began) * 1000)}
     if was_closed and not database.is_closed():
-        database.close()  # a statement of generate's has opened it
+        database.close()  # generate() opened it by running a statement
     outcome = {"expires_in": expires_in, **took, **costs}
     _retry(
         database, min(STORE_FOR, lease), lambda again: _complete(content, document, outcome, again)
@@ -133,7 +133,7 @@ def _is_stored(content: Any) -> bool:
 
 
 def _is_temporary(error: Exception) -> bool:
-    """Tell whether an error may pass: a lock, a lost connection, a pool whose connections are used.
+    """Tell whether an error may pass: a lock, a lost connection, an exhausted pool.
 
     The error of Peewee's pool does not derive from Peewee's errors.
     """

@@ -18,7 +18,7 @@ UNKNOWN = "no reason was noted"
 _KEY = "lastFailure"
 _LONGEST = 500
 _READ = 2000
-# Characters of a text that are read: enough for those that are recorded.
+"""Characters of a text that are read: enough for those that are recorded."""
 
 _NAMES = r"[\w-]*(?:key|token|secret|passw(?:or)?d|passphrase|pass|pwd|credentials?|session|sid)"
 _SECRETS = rf"""
@@ -36,8 +36,9 @@ def reason_of(failure: str | BaseException) -> str:
     """Return the reason of a failure as it may be stored and shown.
 
     Args:
-        failure: a text, from which anything that looks like a secret is removed; or an exception,
-            of which only the class is recorded: its message may hold keys, addresses or prompts.
+        failure: a text, from which anything that looks like a secret is removed; or an exception:
+            of a ValidationError its message, which repeats no value, of any other only the
+            class, because its message may hold keys, addresses or prompts.
 
     Raises:
         ValidationError: it is neither.

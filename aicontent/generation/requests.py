@@ -19,7 +19,7 @@ _IN_FLIGHT = peewee.SQL(
 )
 
 _TRIES = 100
-# How often a row may conflict with the insert and then be gone at the next look.
+"""How often a row may conflict with the insert and then be gone at the next look."""
 
 _SET_LATER = {
     "status": "a new request is always pending",

@@ -18,7 +18,7 @@ from ..table import ContentTable
 from .failures import LEASE_RAN_OUT, with_failure
 
 MAX_ATTEMPTS = 3
-"""How often generation is begun before a row counts as failed."""
+"""Attempts after which a row counts as failed."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def rescue(model: type[ContentTable], stale: Any, max_attempts: int) -> RescueRe
         stale: a condition that implies `is_stale`.
         max_attempts: how many attempts a row has.
     """
-    # A row that a worker is completing at this moment is not waited for.
+    # Skip locked rows: a worker may be completing them.
     stale &= model.id.in_(unlocked(model, stale))
     used_up = model.attempts >= max_attempts
     changes = {

@@ -36,7 +36,7 @@ WAIT = timedelta(minutes=1)
 """How long to wait for another caller's generating: as long as a learner may have to wait."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
-# Seconds between two looks at a row that another caller generates. A look reads one row by its key.
+"""Seconds between two looks at a row that another caller generates. A look reads one row by key."""
 
 
 def get_or_generate(

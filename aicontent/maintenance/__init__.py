@@ -1,1 +1,1 @@
-"""Cleanup, and looking after the table."""
+"""Clean up, and inspect the table."""

@@ -17,10 +17,10 @@ from ..database.supported import backend_of, database_of
 from ..table import ContentTable
 
 _LOOKED_UP = 50_000
-# Rows that are looked up at once: the more rows, the more neighbours; up to 6 MB of memory.
+"""Rows that are looked up at once: the more rows, the more neighbours; up to 6 MB of memory."""
 
 _WATCHED = 5.0
-# Seconds for which other writers, once seen, are expected to go on.
+"""Seconds for which other writers, once seen, are expected to go on."""
 
 
 @dataclass(frozen=True)

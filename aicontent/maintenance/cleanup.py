@@ -1,4 +1,4 @@
-"""Delete expired content, and content that failed a day ago, in short batches."""
+"""Delete expired rows, and failed rows created over 24 hours ago, in short batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..enums import ContentStatus
 from ..errors import ValidationError, check_number, kind_of
 from ..table import ContentTable
 from .batches import Reason, batches_of, next_size
-from .defaults import BATCH_SIZE, FAILED_AFTER
+from .defaults import FAILED_AFTER
 
 _FIRST_BATCH = 20
 
@@ -45,13 +45,13 @@ def cleanup(
     model: type[ContentTable],
     now: datetime,
     *,
-    failed_after: timedelta = FAILED_AFTER,
-    batch_size: int = BATCH_SIZE,
-    max_rows: int | None = None,
-    max_seconds: float | None = None,
-    dry_run: bool = False,
-    progress: Callable[[CleanupReport], object] | None = None,
-    stop: Callable[[], bool] | None = None,
+    failed_after: timedelta,
+    batch_size: int,
+    max_rows: int | None,
+    max_seconds: float | None,
+    dry_run: bool,
+    progress: Callable[[CleanupReport], object] | None,
+    stop: Callable[[], bool] | None,
 ) -> CleanupReport:
     """Delete expired and failed rows; see `AIGeneratedContent.cleanup`."""
     _check_arguments(failed_after, batch_size, max_rows, max_seconds)

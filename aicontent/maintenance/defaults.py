@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 FAILED_AFTER = timedelta(hours=24)
-"""How long a failed row stays for inspection: the specification's 24 hours."""
+"""The age since `createdAt` at which a failed row is deleted: the specification's 24 hours."""
 
 BATCH_SIZE = 5000
 """The most rows of one DELETE."""

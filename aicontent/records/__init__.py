@@ -1,1 +1,1 @@
-"""Rows in and out of the table."""
+"""Validate, insert, find and update rows."""

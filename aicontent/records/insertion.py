@@ -51,8 +51,7 @@ class Insertion:
         Where it can, an insertion needs no savepoint, for which SQLite would copy each page that
         it changes.
         """
-        tells = self._loader is not None and self._loader.tells_row
-        return self._loader.position if tells and self._loader else None
+        return self._loader.position if self._loader else None
 
     def converted(self, values: Mapping[str, Any]) -> Row:
         """Validate one row's values, by attribute, and convert them for the driver.

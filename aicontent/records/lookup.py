@@ -110,8 +110,9 @@ def use(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any]
         backend = backend_of(database_of(model))
         first = backend.locking(first)
         changes = {"usage_count": _one_more(model), "last_accessed_at": moment}
-        key: Any = model._meta.primary_key
-        query: Any = model.update(changes | backend.columns_of_update()).where(key == first)
+        primary_key: Any = model._meta.primary_key
+        columns = changes | backend.columns_of_update()
+        query: Any = model.update(columns).where(primary_key == first)
         return query.returning(model), model._meta.sorted_fields
 
     return first_row(model, ("use", key), values, build)

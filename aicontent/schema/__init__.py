@@ -1,1 +1,1 @@
-"""Migrations, and the definitions they add up to."""
+"""Run migrations, and know the schema that they add up to."""

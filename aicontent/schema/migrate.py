@@ -45,6 +45,7 @@ def migrate(
         The names of the applied migrations; empty when the schema was up to date.
 
     Raises:
+        UnsupportedDatabaseError: as `bind`.
         UsersTableError: the `users` table is missing, or its `id` cannot be referenced.
         TableConflictError: a table of our name exists that these migrations did not create.
         DatabaseUnavailableError: the database is locked, read-only or unreachable, or this role
@@ -66,7 +67,7 @@ def rollback(
     lock_timeout: float = 10.0,
     directory: Path | None = None,
 ) -> list[str]:
-    """Roll the latest migrations back, and delete the content that their tables hold.
+    """Roll the latest migrations back. Rolling 001 back deletes all content.
 
     Args:
         database: where the table is.
@@ -79,7 +80,8 @@ def rollback(
 
     Raises:
         MigrationError: a migration cannot be rolled back, or a newer version of this package
-            applied it. DatabaseUnavailableError: as `migrate`. The database is unchanged.
+            applied it. DatabaseUnavailableError, UnsupportedDatabaseError: as `migrate`. The
+            database is unchanged.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise MigrationError(f"steps must be an int of at least 1, got {steps!r}")
@@ -105,7 +107,7 @@ def _migrating(
 
     with _failures_explained():
         database = supported(database)
-        if database.in_transaction():
+        if backend_of(database).in_transaction(database):
             raise MigrationError(
                 "migrating needs its own transaction: call migrate() or rollback() outside atomic()"
             )

@@ -1,1 +1,1 @@
-"""Content as JSON lines, out and in."""
+"""Export and import content as JSON lines."""

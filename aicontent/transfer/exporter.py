@@ -21,7 +21,7 @@ from ..records.validation import check_values
 from ..table import ContentTable, bound_model
 
 _BATCH = 200
-# Rows that are read at once: few enough for documents of 100 KB, and no slower than more.
+"""Rows that are read at once: few enough for documents of 100 KB, and no slower than more."""
 
 
 def export_lines(

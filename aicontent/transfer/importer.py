@@ -212,7 +212,7 @@ class _Import:
 _Numbered = tuple[int, Row]
 _USER = 1  # the position of userId in a row
 _UNKNOWN_USER = "userId: the users table has no such id; store the user first"
-_DUPLICATE = "id: a row with this id is stored already; --on-conflict skip or replace accepts it"
+_DUPLICATE = "id: a row with this id is stored already; skip or replace it by on-conflict"
 
 
 def _raise_unless_of_a_row(error: peewee.PeeweeException | UnicodeEncodeError) -> None:

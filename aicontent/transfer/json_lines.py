@@ -21,7 +21,7 @@ from ..records.insertion import BATCH
 from ..table import ContentTable
 
 _BATCH_BYTES = 1_000_000
-# Fewer rows make a batch if their lines are longer, so that memory stays bounded.
+"""Fewer rows make a batch if their lines are longer, so that memory stays bounded."""
 
 COLUMNS: Mapping[str, Any] = ContentTable._meta.columns
 

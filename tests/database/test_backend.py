@@ -218,8 +218,7 @@ def test_a_loader_inserts_rows(database, backend):
         assert loader.load([[1], [2]])
     with pytest.raises(peewee.IntegrityError), database.atomic():
         loader.load([[3], [2], [4]])
-    if loader.tells_row:
-        assert loader.position == 1
+    assert loader.position == (1 if backend.name == "sqlite" else None)
     assert database.execute_sql("SELECT count(*) FROM users").fetchone()[0] == 2
 
 

@@ -65,7 +65,7 @@ def test_what_was_left_behind_is_counted(Content, user, url):
     told = subprocess.run(
         [PROGRAM, "stats", "--database", url], capture_output=True, text=True, timeout=60
     )
-    assert "left behind           1 generating, whose lease ran out\n" in told.stdout
+    assert "stale claims          1 generating, whose lease ran out\n" in told.stdout
 
 
 def test_an_empty_table(database):
