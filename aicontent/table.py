@@ -74,7 +74,6 @@ class ContentTable(Record):
         required=True,
         column_name="userId",
         object_id_name="user_id",
-        backref="+",
         on_delete="CASCADE",
         index=False,
     )
@@ -125,7 +124,10 @@ class ContentTable(Record):
         table_name = TABLE
 
 
-ContentTable.rules = Rules(ContentTable._meta.sorted_fields)
+RULES = Rules(ContentTable._meta.sorted_fields)
+ContentTable._aicontent_rules = RULES
+# Nobody queries this class, so deleting a user must not look for its rows.
+ContentTable._meta.remove_ref(ContentTable.user)
 
 C = TypeVar("C", bound=ContentTable)
 
@@ -153,7 +155,7 @@ def bound_model(
             "primary key id, which the foreign key references"
         )
     user = deepcopy(base.user)  # with its column and its place in the order
-    user.rel_model, user.rel_field, user.declared_backref = user_model, key, "+"
+    user.rel_model, user.rel_field = user_model, key
     namespace: dict[str, Any] = {
         "__module__": base.__module__,
         "__doc__": base.__doc__,

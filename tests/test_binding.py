@@ -216,3 +216,50 @@ def test_what_is_tested_is_the_wheel():
 def test_every_public_name_is_documented():
     for name in aicontent.__all__:
         assert getattr(aicontent, name).__doc__, name
+
+
+def test_a_user_is_deleted_with_the_content(database, Content, url):
+    """Peewee follows the references to a user's model, so no other class may refer to it."""
+    aicontent.bind(database)
+    user = User.create()
+    AIGeneratedContent.create(user=user, type="lesson", request_payload={})
+    assert [ref.model for ref in User._meta.backrefs] == [AIGeneratedContent]
+    assert AIGeneratedContent.user.backref == "+"
+    assert not hasattr(User, "aigeneratedcontent_set")
+    assert user.delete_instance(recursive=True) == 1
+    assert AIGeneratedContent.select().count() == 0
+
+
+def test_columns_of_the_host_may_have_any_name(database, url):
+    """Also the names of attributes that this package uses itself."""
+    names = ("rule", "rules", "reader", "required", "parameter", "document_texts", "check")
+    for name in names:
+        for table in ("users", "ai_generated_content"):
+            database.execute_sql(f'ALTER TABLE {table} ADD COLUMN "{name}" TEXT')
+    columns = {name: peewee.TextField(null=True) for name in names}
+    meta = {"database": database, "table_name": "users"}
+    account = type("Account", (peewee.Model,), {"Meta": type("Meta", (), meta), **columns})
+    base = aicontent.for_database(database, account)
+    meta = {"database": database, "table_name": "ai_generated_content"}
+    columns = {name: peewee.TextField(null=True) for name in names}
+    host = type("Host", (base,), {"Meta": type("Meta", (), meta), **columns})
+    user = account.create(**dict.fromkeys(names, "yes"))
+    row = {"user": user, "type": "lesson", "request_payload": {}, "status": "completed"}
+    content = host.create(**row, **dict.fromkeys(names, "x"))
+    host.create_many([row | dict.fromkeys(names, "x")])
+    assert host.reuse(user, "lesson").rules == "x"
+    for name in names:
+        joined = host.select().join(account).where(getattr(host.user, name) == "yes")
+        assert joined.count() == 2
+        setattr(content, name, "y")
+    assert content.save() == 1
+    assert host.get_by_id(content.id).document_texts == "y"
+
+
+def test_peewees_own_save_writes_what_has_changed(store, Content):
+    content = store()
+    stale = Content.get_by_id(content.id)
+    content.mark_accessed()
+    stale.level = "A1"
+    peewee.Model.save(stale)
+    assert Content.get_by_id(content.id).usage_count == 1

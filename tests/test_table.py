@@ -19,7 +19,7 @@ from aicontent.fields.scalars import (
     UTCDateTimeField,
 )
 from aicontent.records.validation import Rules
-from aicontent.table import TABLE, ContentTable
+from aicontent.table import RULES, TABLE, ContentTable
 from helpers import ROOT
 
 FIELDS = {field.column_name: field for field in ContentTable._meta.sorted_fields}
@@ -45,7 +45,7 @@ def test_the_document_has_the_columns_in_their_order():
 
 @pytest.mark.parametrize("column", FIELDS)
 def test_rules_columns_and_docs_agree(database, kind, column):
-    field, rule = FIELDS[column], FIELDS[column].rule
+    field, rule = FIELDS[column], FIELDS[column].validation_rule
     table = backend_of(database).catalog(database).relation(TABLE)
     stored = {each.name: each for each in database.get_columns(TABLE)}[column]
     definitions = backend_of(database).catalog(database).definitions(TABLE)
@@ -85,9 +85,9 @@ def test_rules_columns_and_docs_agree(database, kind, column):
 
 
 def test_a_new_row_must_have_what_the_specification_requires():
-    required = [column for column, field in FIELDS.items() if field.required]
+    required = [column for column, field in FIELDS.items() if field.is_required]
     assert required == ["id", "userId", "type", "status", "requestPayload"]
-    assert ContentTable.rules.schema["required"] == required
+    assert RULES.schema["required"] == required
 
 
 def test_a_column_without_a_rule_cannot_be_declared():

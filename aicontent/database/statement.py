@@ -149,8 +149,8 @@ def to_driver(field: Any) -> Callable[[Any], Any]:
 
 
 def _from_driver(field: Any) -> Callable[[Any], Any] | None:
-    own = hasattr(type(field), "reader")
-    convert: Callable[[Any], Any] | None = field.reader if own else field.python_value
+    own = hasattr(type(field), "read_value")
+    convert: Callable[[Any], Any] | None = field.read_value if own else field.python_value
     return convert
 
 

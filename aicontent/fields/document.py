@@ -29,7 +29,7 @@ class DocumentAccessor(peewee.FieldAccessor):
             return self.field
         value = instance.__data__.get(self.name)
         if isinstance(value, (dict, list)) and self.name not in instance._dirty:
-            instance.document_texts.setdefault(self.name, snapshot(value))
+            instance._document_texts.setdefault(self.name, snapshot(value))
         return value
 
 
@@ -50,6 +50,8 @@ class DocumentField(RuledField, peewee.JSONField):
         super().__init__(dumps=encode, **options)
 
     def _db_hook(self, database: peewee.Database | None) -> None:
+        # First forget the old database: if it compresses, `_helper` refuses to be read.
+        self._storage, self._is_text = Storage(), False
         super()._db_hook(database)  # type: ignore[misc]
         if database is not None:
             self._helper = _checking(database.json_methods)(database)

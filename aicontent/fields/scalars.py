@@ -29,13 +29,17 @@ class RuledField(peewee.Field):
         required: whether a new row must have a value for it.
     """
 
-    reader: Callable[[Any], Any] | None = None
-    """Converts a driver's value to Python's; None where they are the same."""
-
     def __init__(self, *args: Any, rule: Rule, required: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.rule = rule
-        self.required = required
+        # A foreign key answers to the names of the other table's columns, hence the long names.
+        self.validation_rule = rule
+        self.is_required = required
+
+    @property
+    def read_value(self) -> Callable[[Any], Any] | None:
+        """Converts a driver's value to Python's; None where they are the same."""
+        is_plain = type(self).python_value is peewee.Field.python_value
+        return None if is_plain else self.python_value
 
 
 def is_ours(field: object) -> bool:
@@ -66,18 +70,20 @@ class EnumField(_CheckedText, peewee.TextField):
     def python_value(self, value: Any) -> Any:
         return self._members.get(value, value)
 
-    reader = python_value
-
 
 class CountField(RuledField, peewee.IntegerField):
     """An integer."""
 
 
 class UserField(RuledField, peewee.ForeignKeyField):
-    """The reference to the host's users table."""
+    """The reference to the host's users table; a user has no attribute that leads back."""
+
+    def bind(self, model: Any, name: str, set_attribute: bool = True) -> None:
+        self.declared_backref = "+"  # a subclass's copy of the field has lost it
+        super().bind(model, name, set_attribute)
 
     @property
-    def reader(self) -> Callable[[Any], Any] | None:  # type: ignore[override]
+    def read_value(self) -> Callable[[Any], Any] | None:
         """The conversion of the key that is referenced; an integer needs none."""
         key = type(self.rel_field)
         is_plain = key.python_value is peewee.Field.python_value and key.adapt in _IDENTITIES
@@ -117,8 +123,6 @@ class UTCDateTimeField(peewee.FieldDatabaseHook, RuledField, peewee.DateTimeFiel
         if isinstance(value, str):
             return datetime.fromisoformat(value).replace(tzinfo=UTC)
         return value if value is None else value.astimezone(UTC)
-
-    reader = python_value
 
 
 class FractionField(peewee.FieldDatabaseHook, RuledField, peewee.FloatField):

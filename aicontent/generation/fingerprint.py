@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from ..fields.policy import check_document, check_text
-from ..table import ContentTable
+from ..table import RULES
 
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -34,7 +34,7 @@ def fingerprint(
         ValidationError: an argument breaks a rule of its column.
     """
     row = {"type": type, "requestPayload": request_payload, "level": level}
-    ContentTable.rules.check(row, partial=True)
+    RULES.check(row, partial=True)
     check_text(level or "", "level")
     check_document(request_payload, "request_payload")
     check_document(variant, "variant")

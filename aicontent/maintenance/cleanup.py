@@ -59,12 +59,12 @@ def cleanup(
         return count_due(model, now, failed_after)
     reasons = reasons_of(model, now, _moment_before(now, failed_after))
     report = CleanupReport()
-    size, until = min(batch_size, _FIRST_BATCH), time.monotonic() + (max_seconds or 0)
+    size, started = min(batch_size, _FIRST_BATCH), time.monotonic()
     with batches_of(database_of(model)) as batches:
         for reason in reasons:
             batches.begin(reason)
             while True:
-                is_late = max_seconds is not None and time.monotonic() >= until
+                is_late = max_seconds is not None and time.monotonic() - started >= max_seconds
                 allowed = sys.maxsize if max_rows is None else max_rows - report.deleted
                 if is_late or allowed <= 0 or (stop is not None and stop()):
                     return replace(report, left=any(each.any() for each in reasons))

@@ -35,19 +35,23 @@ R = TypeVar("R", bound="Record")
 class Record(peewee.Model):
     """A Peewee model that validates what it writes, and writes only what has changed.
 
-    `is_new` tells whether an instance is yet to be inserted. `document_texts` holds the text of
+    `is_new` tells whether an instance is yet to be inserted. `_document_texts` holds the text of
     each document as it was last read or written, by attribute.
     """
 
-    rules: ClassVar[Rules]
+    _aicontent_rules: ClassVar[Rules]
     is_new: bool
-    document_texts: dict[str, str | None]
+    _document_texts: dict[str, str | None]
     _dirty: set[str]  # Peewee's, which its stubs leave out
     _pk: Any
     _populate_unsaved_relations: Callable[[dict[str, Any]], None]
 
+    class Meta:
+        # For a host that calls Peewee's own save(): a stale instance must not overwrite counters.
+        only_save_dirty = True
+
     def __init__(self, **values: Any) -> None:
-        self.document_texts = {}
+        self._document_texts = {}
         self.is_new = "__no_default__" not in values  # Peewee passes it for a row that it loads
         if self.is_new:
             for name in values:
@@ -58,7 +62,7 @@ class Record(peewee.Model):
     @property
     def dirty_fields(self) -> list[peewee.Field]:
         """The fields that `save()` would write, documents changed in place included."""
-        for name, text in self.document_texts.items():
+        for name, text in self._document_texts.items():
             if name not in self._dirty and snapshot(self.__data__[name]) != text:
                 self._dirty.add(name)
         fields: list[peewee.Field] = super().dirty_fields
@@ -190,7 +194,7 @@ def load(model: type[R], rows: Iterable[dict[str, Any]]) -> list[R]:
     for row in rows:
         instance = model.__new__(model)
         instance.__data__, instance.__rel__ = row, {}
-        instance._dirty, instance.document_texts, instance.is_new = set(), {}, False
+        instance._dirty, instance._document_texts, instance.is_new = set(), {}, False
         instances.append(instance)
     return instances
 
@@ -218,9 +222,9 @@ def mark_saved(content: Record, names: Iterable[str], written: Mapping[str, Any]
         if isinstance(value, (dict, list)):
             is_document = isinstance(content._meta.fields[name], DocumentField)
             text = written.get(name) if is_document else None
-            content.document_texts[name] = text if isinstance(text, str) else snapshot(value)
+            content._document_texts[name] = text if isinstance(text, str) else snapshot(value)
         else:
-            content.document_texts.pop(name, None)
+            content._document_texts.pop(name, None)
 
 
 def gone(content: Record) -> ContentGoneError:

@@ -37,13 +37,13 @@ class Rules:
     def __init__(self, fields: Iterable[peewee.Field]) -> None:
         properties: dict[str, Any] = {}
         required: list[str] = []
-        self._names: dict[str, str] = {}
+        self._columns: dict[str, peewee.Field] = {}
         for field in fields:
             if not isinstance(field, RuledField):
                 raise TypeError(f"column {field.column_name} has no rule: use a type of fields/")
-            properties[field.column_name] = dict(field.rule)
-            self._names[field.column_name] = field.name
-            if field.required:
+            properties[field.column_name] = dict(field.validation_rule)
+            self._columns[field.column_name] = field
+            if field.is_required:
                 required.append(field.column_name)
         self.schema: dict[str, Any] = {
             # In draft 4, 1.0 is not an integer.
@@ -54,11 +54,18 @@ class Rules:
         }
         self._compiled: dict[bool, Check] = {}
 
-    def check(self, row: Mapping[str, object], *, partial: bool = False) -> None:
+    def check(
+        self,
+        row: Mapping[str, object],
+        columns: Mapping[str, peewee.Field] | None = None,
+        *,
+        partial: bool = False,
+    ) -> None:
         """Validate values by column name.
 
         Args:
             row: the values.
+            columns: the fields to name in an error; a host may have renamed them.
             partial: whether they are an update, in which required columns may be missing.
 
         Raises:
@@ -70,7 +77,7 @@ class Rules:
         except _schema_error() as error:
             column = error.path[1] if len(error.path) > 1 else self._first_missing(row)
             raise ValidationError(
-                self._names[column], _rule_text(error), _kind_text(error)
+                (columns or self._columns)[column].name, _rule_text(error), _kind_text(error)
             ) from None
 
     def _compile(self, partial: bool) -> Check:
@@ -105,7 +112,7 @@ def validate(model: Any, values: Mapping[str, Any], *, partial: bool = False) ->
         for name, value in values.items()
         if not (partial and isinstance(value, (Computed, peewee.Node)))
     }
-    model.rules.check(row, partial=partial)
+    model._aicontent_rules.check(row, model._meta.columns, partial=partial)
 
 
 def check_values(model: Any, values: Mapping[str, Any], *, partial: bool = False) -> None:

@@ -18,7 +18,7 @@ from ..fields.document import DocumentField
 from ..fields.policy import decoded_text
 from ..fields.scalars import UTCDateTimeField, to_utc
 from ..records.insertion import BATCH
-from ..table import ContentTable
+from ..table import RULES, ContentTable
 
 _BATCH_BYTES = 1_000_000
 """Fewer rows make a batch if their lines are longer, so that memory stays bounded."""
@@ -126,7 +126,7 @@ class _Parser:
         values = {column: value for column, value in record.items() if value is not None}
         for column in self._defaults.keys() - record.keys():
             values[column] = self._defaults[column]
-        ContentTable.rules.check(values)
+        RULES.check(values)
         return [
             convert(values[column]) if column in values else None
             for column, convert in self._converters

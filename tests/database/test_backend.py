@@ -58,8 +58,9 @@ def test_other_databases_are_refused():
             backend_of(wrong)
     with pytest.raises(aicontent.UnsupportedDatabaseError, match="database.init"):
         resolved(peewee.SqliteDatabase(None))
+    unbound = type("Unbound", (peewee.Model,), {})
     with pytest.raises(aicontent.NotBoundError, match="aicontent.bind"):
-        database_of(aicontent.User)
+        database_of(unbound)
 
 
 def test_every_operation_is_implemented():

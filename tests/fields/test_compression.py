@@ -380,3 +380,16 @@ def test_the_default_cap_is_that_of_a_mistake(database, Content, user):
 def test_settings_that_cannot_be(database, name, value):
     with pytest.raises(aicontent.ValidationError, match=f"{name}: must be an int of at least 0"):
         aicontent.configure(database, **{name: value})
+
+
+def test_a_model_of_a_compressing_database_can_be_bound_and_subclassed(make_url):
+    compressing = aicontent.connect(f"{make_url('sqlite', True)}?compress_over=10")
+    other = aicontent.connect(make_url("sqlite", True))
+    for database in (compressing, compressing, other, compressing):
+        aicontent.bind(database)
+    own = aicontent.for_database(compressing)
+    type("Sub", (own,), {"Meta": type("Meta", (), {"table_name": own._meta.table_name})})
+    own.alias()
+    with aicontent.AIGeneratedContent.bind_ctx(other, bind_refs=False, bind_backrefs=False):
+        assert aicontent.AIGeneratedContent.select().count() == 0
+    aicontent.bind(other)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import aicontent
 from aicontent import ValidationError
 from aicontent.fields.policy import MAX_DEPTH, MAX_INT_DIGITS
-from aicontent.table import ContentTable
+from aicontent.table import RULES
 
 NAIVE = datetime(2026, 5, 1)
 
@@ -339,8 +339,8 @@ def test_scores_compare_alike(store, Content):
 
 def test_the_schema_is_the_specifications():
     """Its keys and rules to the letter; ours add upper ends of integers and a lower one of id."""
-    properties = ContentTable.rules.schema["properties"]
-    assert ContentTable.rules.schema["required"] == [
+    properties = RULES.schema["properties"]
+    assert RULES.schema["required"] == [
         "id",
         "userId",
         "type",
