@@ -407,7 +407,7 @@ class AIGeneratedContent(ContentTable):
             failed_after: the age since `created_at` at which a failed row is deleted; the
                 specification's 24 hours.
             batch_size: the most rows of one batch; batches shrink if they take long.
-            max_rows, max_seconds: stop after so many rows, or so many seconds.
+            max_rows, max_seconds: stop after this number of rows, or of seconds.
             dry_run: count, and delete nothing.
             progress: is called with the report so far after each batch.
             stop: is asked before each batch whether to stop.

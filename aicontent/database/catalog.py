@@ -99,7 +99,7 @@ class Catalog(ABC):
 
     @abstractmethod
     def totals(self, table: str, largest: int) -> Totals:
-        """Add up the rows by type and status, and find so many of the largest documents."""
+        """Add up the rows by type and status, and find the largest documents."""
 
     @abstractmethod
     def sizes(self, table: str) -> tuple[int, int]:

@@ -43,7 +43,7 @@ class DocumentField(RuledField, peewee.JSONField):
 
     def __init__(self, *, compressible: bool = False, **options: Any) -> None:
         # All of these must belong to the instance: a model's alias copies the field's attributes.
-        self._compressible, self._is_text = compressible, False
+        self.is_compressible, self._is_text = compressible, False
         self._storage = Storage()
         self._methods: Any = None
         self._driver_types: tuple[type, ...] = ()
@@ -73,7 +73,7 @@ class DocumentField(RuledField, peewee.JSONField):
 
     def stored(self, text: str) -> str | bytes:
         """Return what the database stores for a document's text."""
-        compressible = self._compressible and self._is_text
+        compressible = self.is_compressible and self._is_text
         return self._storage.stored(text, self.name, compressible=compressible)
 
     def python_value(self, value: Any) -> Any:
@@ -131,10 +131,10 @@ class DocumentField(RuledField, peewee.JSONField):
         """Return the expression that represents the whole document in a comparison."""
         self._check_queryable()
         # SQLite then refuses a document that another process has compressed as malformed JSON.
-        return peewee.fn.json(self) if self._compressible and self._is_text else self
+        return peewee.fn.json(self) if self.is_compressible and self._is_text else self
 
     def _check_queryable(self) -> None:
-        if self._compressible and self._is_text and self._storage.compress_over is not None:
+        if self.is_compressible and self._is_text and self._storage.compress_over is not None:
             raise not_queryable(self.name)
 
 

@@ -100,7 +100,7 @@ def _complete(content: Any, document: Any, outcome: Costs, is_retry: bool) -> No
 
 
 def _retry(database: peewee.Database, seconds: float, call: Callable[[bool], None]) -> None:
-    """Execute a statement, and again while the database cannot take it, for so many seconds.
+    """Execute a statement, and retry it for some seconds while the database is unavailable.
 
     `call` gets whether it is called again. A connection that the server has closed is replaced.
     """

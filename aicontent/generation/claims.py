@@ -186,7 +186,7 @@ def _state(content: ContentTable) -> str:
 
 
 def _seconds_from_now(name: str, seconds: float) -> Computed:
-    """Return the moment so many seconds from now, by the database's clock."""
+    """Return the time that lies some seconds after now, by the database's clock."""
 
     def build(model: Any) -> Any:
         return backend_of(database_of(model)).clock_after(Slot(f":{name}"))

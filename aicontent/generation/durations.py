@@ -27,9 +27,12 @@ def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> 
     value = duration.total_seconds() if isinstance(duration, timedelta) else duration
     least = "0 or more" if may_be_zero else "more than 0"
     rule = f"must be a timedelta or a number of seconds, {least}, at most a hundred years"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValidationError(field, rule, kind_of(value))
-    is_enough = value >= 0 if may_be_zero else value > 0
-    if not (is_enough and value <= LONGEST.total_seconds()):  # NaN fails here too
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # NaN fails each comparison.
+    if not (
+        is_number
+        and (value > 0 or (may_be_zero and value == 0))
+        and value <= LONGEST.total_seconds()
+    ):
         raise ValidationError(field, rule, kind_of(value))
     return float(value)

@@ -82,9 +82,10 @@ def get_or_generate(
 class _Flight:
     """One call of `get_or_generate`; times are in seconds.
 
-    Each step executes a few statements of its own. It returns content, and whether this call has
-    claimed it. Content that another caller has in flight is looked at again, by its id. If a step
-    returns no content, the row is gone, and the call begins again.
+    Each step executes a few statements. It returns content, and whether this call has claimed
+    it. Content that another caller has in flight is looked at again, by its id. If a step
+    returns no content, the row is gone or has a status that no step handles, and the call begins
+    again.
     """
 
     model: Any
@@ -181,17 +182,10 @@ class _Flight:
         return content
 
     def _use_reusable(self) -> Any:
-        def narrow(table: Any, query: Any, now: Any) -> Any:
-            return reusable(table, query, _same_request(table), now, _is_completed(table))
-
-        return self._use("request", narrow)
+        return self._use("request", _reusable)
 
     def _use_expired(self) -> Any:
-        def narrow(table: Any, query: Any, now: Any) -> Any:
-            completed = query.where(*_same_request(table), _is_completed(table))
-            return completed.order_by(table.expires_at.desc())
-
-        return self._use("expired request", narrow)
+        return self._use("expired request", _last_expired)
 
     def _use(self, key: str, narrow: Narrow) -> Any:
         # Without a moment, the database's clock judges, as it does for leases.
@@ -199,10 +193,18 @@ class _Flight:
         return use(self.model, key, narrow, values)
 
     def _use_completed(self, id: str) -> Any:
-        def narrow(table: Any, query: Any, now: Any) -> Any:
-            return query.where(table.id == slot("id"))
+        return use(
+            self.model, "completed", lambda t, query, _: query.where(t.id == slot("id")), {"id": id}
+        )
 
-        return use(self.model, "completed", narrow, {"id": id})
+
+def _reusable(table: Any, query: Any, now: Any) -> Any:
+    return reusable(table, query, _same_request(table), now, _is_completed(table))
+
+
+def _last_expired(table: Any, query: Any, now: Any) -> Any:
+    completed = query.where(*_same_request(table), _is_completed(table))
+    return completed.order_by(table.expires_at.desc())
 
 
 def _is_completed(table: Any) -> Any:

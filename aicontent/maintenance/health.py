@@ -10,6 +10,7 @@ import peewee
 from ..database.supported import backend_of, connected, resolved
 from ..errors import AIContentError, counted
 from ..fields.compression import zstd
+from ..fields.document import DocumentField
 from ..fields.scalars import moment_of
 from ..generation.rescue import rescue_stale
 from ..schema.history import applied, available, expected_definitions
@@ -22,8 +23,6 @@ sets when it was created."""
 
 OVERDUE = timedelta(days=1)
 """How long a row may stay after it is due: the timer cleans up every hour."""
-
-_COMPRESSIBLE = ("requestPayload", "generatedData", "validationResults")
 
 
 def check(
@@ -89,7 +88,12 @@ def _overdue(database: peewee.Database, now: datetime) -> list[str]:
 
 def _unreadable(database: peewee.Database) -> list[str]:
     """Report compressed documents among the newest rows if the module to read them is missing."""
-    if not backend_of(database).catalog(database).has_compressed(TABLE, _COMPRESSIBLE):
+    columns = [
+        field.column_name
+        for field in ContentTable._meta.sorted_fields
+        if isinstance(field, DocumentField) and field.is_compressible
+    ]
+    if not backend_of(database).catalog(database).has_compressed(TABLE, columns):
         return []
     try:
         zstd()

@@ -12,7 +12,6 @@ from typing import Any
 from ..database.backend import Backend
 from ..database.bulk_load import Row
 from ..database.statement import to_driver
-from ..enums import ContentStatus
 from ..errors import ValidationError, kind_of, shortened
 from ..fields.document import DocumentField
 from ..fields.policy import decoded_text
@@ -110,7 +109,12 @@ def _object(line: bytes) -> dict[str, Any] | str:
 class _Parser:
     def __init__(self, backend: Backend) -> None:
         self._time_text = backend.time_text
-        self._defaults = {"status": ContentStatus.PENDING.value, "usageCount": 0, "attempts": 0}
+        # Plain values: another process may parse the lines, and marshal knows no enumerations.
+        self._defaults = {
+            field.column_name: getattr(default, "value", default)
+            for field, default in ContentTable._meta.defaults.items()
+            if not callable(default)
+        }
         self._converters = [(name, self._converter(field)) for name, field in COLUMNS.items()]
 
     def row(self, record: Mapping[str, Any]) -> Row:
