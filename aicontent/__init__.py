@@ -4,15 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .binding import bind, for_database
-from .enums import ContentStatus, ContentType
+from .enums import ContentStatus, ContentType, Served
 from .errors import (
     AIContentError,
     ContentGoneError,
+    ContentNotStoredError,
     CorruptDocumentError,
     DatabaseUnavailableError,
     DatabaseURLError,
     DuplicateIdError,
     DuplicateRequestError,
+    GeneratedContentError,
     GenerationFailedError,
     InProgressError,
     LeaseLostError,
@@ -26,6 +28,9 @@ from .errors import (
     ValidationError,
 )
 from .fields.compression import configure
+from .generation.attempt import Generate
+from .generation.completion import Outcome
+from .generation.durations import Duration
 from .generation.fingerprint import fingerprint
 from .generation.rescue import RescueReport
 from .model import AIGeneratedContent
@@ -34,6 +39,7 @@ from .table import User
 if TYPE_CHECKING:
     from .connection import connect
     from .database.catalog import IndexUsage
+    from .generation.worker import WorkReport
     from .maintenance.cleanup import CleanupReport
     from .maintenance.health import check
     from .maintenance.index_usage import index_usage
@@ -50,6 +56,7 @@ else:
         for module, names in {
             "connection": ("connect",),
             "database.catalog": ("IndexUsage",),
+            "generation.worker": ("WorkReport",),
             "maintenance.cleanup": ("CleanupReport",),
             "maintenance.health": ("check",),
             "maintenance.index_usage": ("index_usage",),
@@ -78,6 +85,7 @@ __all__ = [
     "AIGeneratedContent",
     "CleanupReport",
     "ContentGoneError",
+    "ContentNotStoredError",
     "ContentStatus",
     "ContentType",
     "CorruptDocumentError",
@@ -85,6 +93,9 @@ __all__ = [
     "DatabaseUnavailableError",
     "DuplicateIdError",
     "DuplicateRequestError",
+    "Duration",
+    "Generate",
+    "GeneratedContentError",
     "GenerationFailedError",
     "ImportReport",
     "InProgressError",
@@ -93,9 +104,11 @@ __all__ = [
     "MigrationError",
     "NotBoundError",
     "OpenTransactionError",
+    "Outcome",
     "ReclaimReport",
     "Refused",
     "RescueReport",
+    "Served",
     "Stats",
     "TableConflictError",
     "UnknownUserError",
@@ -103,6 +116,7 @@ __all__ = [
     "User",
     "UsersTableError",
     "ValidationError",
+    "WorkReport",
     "bind",
     "check",
     "configure",

@@ -1,7 +1,5 @@
 """Bind the model to a database."""
 
-from __future__ import annotations
-
 import peewee
 
 from .database.supported import supported

@@ -1,7 +1,5 @@
 """Open a database from a URL, and show a URL without its password."""
 
-from __future__ import annotations
-
 import re
 import sqlite3
 import time

@@ -1,6 +1,4 @@
-"""The two enumerations of the specification: content types and statuses."""
-
-from __future__ import annotations
+"""The specification's two enumerations, content types and statuses, and ours."""
 
 from enum import StrEnum
 
@@ -25,3 +23,19 @@ class ContentStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CACHED = "cached"
+
+
+class Served(StrEnum):
+    """How `get_or_generate` came by the content that it returned."""
+
+    GENERATED = "generated"
+    """This call generated it."""
+
+    STORED = "stored"
+    """It was there already."""
+
+    WAITED = "waited"
+    """This call waited until another caller had generated it."""
+
+    STALE = "stale"
+    """It has expired, or is older than the refresh that was asked for."""

@@ -1,7 +1,5 @@
 """Every error that this package raises on purpose, under one root, and the words they share."""
 
-from __future__ import annotations
-
 import peewee
 
 _SHOWN = 40
@@ -98,8 +96,20 @@ class DuplicateRequestError(AIContentError, peewee.IntegrityError):
     """A row for this user's request is pending or generating already; nothing was written."""
 
 
+class GeneratedContentError(AIContentError):
+    """What `generate` returned cannot be stored; `generated` holds it, so that it is not lost."""
+
+    def __init__(self, why: str, generated: object = None) -> None:
+        super().__init__(why)  # without the content, which a log could repeat
+        self.generated = generated
+
+
+class ContentNotStoredError(GeneratedContentError, peewee.OperationalError):
+    """The database could not take what `generate` returned, despite retries."""
+
+
 class LeaseLostError(AIContentError):
-    """The claim on this content is over, and another worker may hold it; nothing was written.
+    """The claim on this content is over, or it has an answer already; nothing was written.
 
     `id` is the content's id, `attempt` the number of the claim that is over, `why` the state of
     the row.
@@ -149,13 +159,7 @@ class GenerationFailedError(AIContentError):
 
 
 class OpenTransactionError(AIContentError):
-    """The caller has a transaction open, which would hold its locks while content is generated."""
-
-    def _message(self) -> str:
-        return (
-            "get_or_generate() was called within a transaction, which would hold its locks for as "
-            "long as generating takes: call it outside atomic()"
-        )
+    """A transaction is open where it would hold its locks while content is generated."""
 
 
 class ContentGoneError(AIContentError):

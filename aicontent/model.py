@@ -13,9 +13,10 @@ import peewee
 
 from .enums import ContentStatus
 from .fields.scalars import moment_of, to_utc
-from .generation import claims, requests, rescue, single_flight
+from .generation import claims, completion, requests, rescue, single_flight
 from .generation.attempt import Generate
-from .generation.claims import LEASE, Outcome
+from .generation.claims import LEASE
+from .generation.completion import Outcome
 from .generation.durations import Duration
 from .generation.rescue import MAX_ATTEMPTS, RescueReport
 from .generation.single_flight import WAIT
@@ -25,6 +26,7 @@ from .records.record import data_with_relations, mark_saved
 from .table import TABLE, ContentTable
 
 if TYPE_CHECKING:
+    from .generation.worker import WorkReport
     from .maintenance.cleanup import CleanupReport
 
 
@@ -211,7 +213,9 @@ class AIGeneratedContent(ContentTable):
         wait: Duration = WAIT,
         expires_in: Duration | None = None,
         serve_stale: bool = False,
-        lease: Duration = LEASE,
+        refresh: bool = False,
+        mark: bool = True,
+        lease: Duration | None = None,
         max_attempts: int = MAX_ATTEMPTS,
     ) -> Self:
         """Return this user's content for a request: stored content, or what `generate` returns.
@@ -227,25 +231,32 @@ class AIGeneratedContent(ContentTable):
             request_payload, level, variant: the request, as `aicontent.fingerprint` takes it.
             generate: is called with the claimed content, at most once. It returns the document,
                 or a pair: the document and a mapping of its costs, which are arguments of
-                `complete`. `generation_time_ms` is measured if the costs do not have it.
+                `complete`. `generation_time_ms` is measured if the costs do not have it. A cost
+                that cannot be stored is left out, and its rule noted in `metadata["refused"]`.
             wait: how long to wait for another caller, in seconds or as a timedelta; 0 not to wait.
             expires_in: how long new content can be served; for ever by default.
-            serve_stale: return expired content, where it is still stored, rather than wait for
-                a caller who is generating it again.
-            lease: longer than `generate` takes; it may also call `extend_lease` on its content.
-            max_attempts: attempts after which a row whose workers were lost is failed.
+            serve_stale: return content that has expired, where it is still stored, rather than
+                wait for it to be generated again, and instead of an error of `generate`.
+            refresh: generate even if there is content, which is served no more afterwards.
+            mark: count the use. Without it, content that is stored is served without writing, as
+                a read-only replica needs.
+            lease: how long a lost process holds the row; it is renewed while `generate` runs. By
+                default 60 s, or five minutes where no second connection can renew it.
+            max_attempts: failures and lost processes after which the row is failed.
 
         Returns:
-            The completed content. Content that this call did not generate is marked accessed.
+            The newest completed content for the request. `served` tells how this call came by
+            it. Unless this call generated it, it is marked accessed.
 
         Raises:
             InProgressError: the wait is over. GenerationFailedError: the caller who was waited
-                for has failed. LeaseLostError: `generate` took longer than its lease, and
-                another worker has the row. Errors of `generate`, unchanged, after the row was
-                marked failed.
-            ValidationError: an argument, or what `generate` returned, breaks a rule.
-            peewee.OperationalError: the content could not be stored, despite retries.
-            UnknownUserError, OpenTransactionError, NotBoundError: before anything is generated.
+                for has failed. Errors of `generate`, unchanged, after the row was marked failed,
+                or pending again if `request()` had asked for it too.
+            GeneratedContentError: what `generate` returned cannot be stored; the error holds it.
+                It is a peewee.OperationalError too if the database was unavailable for 30 s.
+            OpenTransactionError: before anything is generated, if the caller has one open; after
+                the content was stored, if `generate` left one open.
+            ValidationError, UnknownUserError, NotBoundError: before anything is generated.
         """
         return single_flight.get_or_generate(
             cls,
@@ -258,6 +269,8 @@ class AIGeneratedContent(ContentTable):
             wait=wait,
             expires_in=expires_in,
             serve_stale=serve_stale,
+            refresh=refresh,
+            mark=mark,
             lease=lease,
             max_attempts=max_attempts,
         )
@@ -284,6 +297,8 @@ class AIGeneratedContent(ContentTable):
             request_payload, level, variant: the request, as `aicontent.fingerprint` takes it.
                 The variant is also stored in `metadata["variant"]`, for the worker.
             values: further attributes of a new row; a row in flight stays as it is.
+                `expires_at` is the moment after which nobody needs the answer any more: then the
+                row is never claimed. `max_attempts` is how many failures it may have.
 
         Raises:
             ValidationError, UnknownUserError: nothing was written, and an open transaction stays
@@ -294,46 +309,58 @@ class AIGeneratedContent(ContentTable):
 
     @classmethod
     def claim(
-        cls, types: Collection[str] | str | None = None, lease: Duration = LEASE
+        cls,
+        types: Collection[str] | str | None = None,
+        lease: Duration = LEASE,
+        *,
+        max_attempts: int | None = None,
     ) -> Self | None:
-        """Claim the oldest pending row: make it generating, with a lease and one more attempt.
+        """Claim the pending row that is due first: make it generating, with a lease.
 
-        It never waits for a row: on PostgreSQL it passes over rows that others have locked.
+        It never waits for a row: on PostgreSQL it passes over rows that others have locked. It
+        passes over rows whose retry is not due, and rows that have expired. A row that cannot be
+        read counts a failure, and the next is claimed.
 
         Args:
             types: only rows of these types; of all types by default.
             lease: how long the claim holds, in seconds or as a timedelta, by the database's clock.
+            max_attempts: how many failures the row may have, if no earlier claim allowed more.
 
         Returns:
-            The content, or None when nothing is pending.
+            The content, or None when nothing is due.
 
         Raises:
             ValidationError: an argument breaks a rule. NotBoundError: the model has no database.
         """
-        return claims.claim(cls, types, lease)
+        return claims.claim(cls, types, lease, max_attempts)
 
-    def complete(self, generated_data: dict[str, Any], /, **outcome: Unpack[Outcome]) -> None:
+    def complete(self, generated_data: Any, /, **outcome: Unpack[Outcome]) -> None:
         """Store the generated document of this claimed row, in one statement.
 
+        The first finished answer wins: it is stored even if the lease has run out, unless the
+        row has an answer already.
+
         Args:
-            generated_data: the document.
+            generated_data: the document: a dict, or an object that becomes one (a pydantic model,
+                a dataclass). docs/claims.md lists which types are converted to JSON.
             outcome: further attributes, by the names of `Outcome`. `expires_in` is how long the
                 content can be served, in seconds or as a timedelta, by the database's clock;
                 `metadata` is added to the metadata that the row had when it was claimed. An
                 attribute that is None or missing stays as it is.
 
         Raises:
-            ValidationError: the row stays claimed. LeaseLostError: the claim is over, and
-                another worker may have stored other content. Nothing was written.
+            ValidationError: the row stays claimed. LeaseLostError: the row has another answer, or
+                was deleted. Nothing was written.
         """
-        claims.complete(self, generated_data, outcome)
+        completion.complete(self, generated_data, outcome)
 
     def fail(
         self,
         reason: str | BaseException,
         retry: bool = False,
         *,
-        max_attempts: int = MAX_ATTEMPTS,
+        delay: Duration | None = None,
+        max_attempts: int | None = None,
     ) -> None:
         """Mark this claimed row failed, or pending again to retry it.
 
@@ -342,13 +369,23 @@ class AIGeneratedContent(ContentTable):
                 characters and without anything that looks like a secret; of an exception only
                 its class (of a ValidationError its message, which repeats no value).
             retry: make the row pending again, unless it used up its attempts.
-            max_attempts: how many attempts it has.
+            delay: with `retry`, how long `claim` passes over it; not at all by default.
+            max_attempts: how many failures it may have; by default what its claims and its
+                request allowed, or 3.
 
         Raises:
             LeaseLostError: the claim is over, and nothing was written. ValidationError: an
                 argument breaks a rule.
         """
-        claims.fail(self, reason, retry, max_attempts)
+        claims.fail(self, reason, retry, delay, max_attempts)
+
+    def release(self) -> None:
+        """Give this claimed row back to the queue; this counts as no failure.
+
+        Raises:
+            LeaseLostError: the claim is over, and nothing was written.
+        """
+        claims.release(self)
 
     def extend_lease(self, lease: Duration = LEASE) -> None:
         """Extend the lease of this claimed row, to end this long from now.
@@ -373,7 +410,7 @@ class AIGeneratedContent(ContentTable):
         belongs to another program, which made it generating.
 
         Args:
-            max_attempts: how many attempts a row has.
+            max_attempts: how many failures a row may have that no claim allowed a number.
             now: the moment to judge by, aware; the database's clock by default.
             dry_run: count, and change nothing.
 
@@ -381,6 +418,95 @@ class AIGeneratedContent(ContentTable):
             ValidationError: an argument breaks a rule. NotBoundError: the model has no database.
         """
         return rescue.rescue_stale(cls, max_attempts, now=now, dry_run=dry_run)
+
+    @classmethod
+    def work(
+        cls,
+        generate: Generate,
+        *,
+        types: Collection[str] | str | None = None,
+        lease: Duration | None = None,
+        stop: Callable[[], bool] | None = None,
+        until_empty: bool = False,
+        max_attempts: int = MAX_ATTEMPTS,
+        expires_in: Duration | None = None,
+        progress: Callable[[WorkReport], object] | None = None,
+    ) -> WorkReport:
+        """Claim pending rows one after another, and generate and store their content.
+
+        A row whose `generate` raises is retried after one second, then after twice as long each
+        time, up to five minutes, with jitter; after `max_attempts` failures it is failed. When
+        nothing is due it sleeps about a second. An interruption (KeyboardInterrupt, SystemExit)
+        releases the row and is raised. Call it outside any transaction.
+
+        Args:
+            generate: as `get_or_generate` takes it.
+            types: only rows of these types; of all types by default.
+            lease: as `get_or_generate` takes it.
+            stop: is asked before each claim whether to return.
+            until_empty: return when nothing is pending, rows that wait for a retry included.
+            max_attempts: how many failures a row may have, if nobody allowed it more.
+            expires_in: how long new content can be served; for ever by default.
+            progress: is called with the report so far after each row.
+
+        Returns:
+            How many rows were completed, failed, put back to retry, and released.
+
+        Raises:
+            ContentNotStoredError: the database was unavailable for 30 s; the error holds the
+                answer. peewee.OperationalError: it was, before a row was claimed.
+            ValidationError, OpenTransactionError, NotBoundError: before a row is claimed.
+        """
+        from .generation import worker  # serving content does not need it
+
+        return worker.work(
+            cls,
+            generate,
+            types=types,
+            lease=lease,
+            stop=stop,
+            until_empty=until_empty,
+            max_attempts=max_attempts,
+            expires_in=expires_in,
+            progress=progress,
+        )
+
+    @classmethod
+    def requeue(
+        cls,
+        *,
+        status: str = ContentStatus.FAILED,
+        types: Collection[str] | str | None = None,
+        ids: Collection[str] | str | None = None,
+        failed_within: Duration | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Make failed rows pending again, with their failures forgotten.
+
+        Of several failed rows for one request the newest is taken. A row is left if its request
+        is in flight, or was answered after the row was created.
+
+        Args:
+            status: `failed`; or `generating`, for rows without a lease, which another program
+                began and which `rescue_stale` never frees.
+            types: only rows of these types; of all types by default.
+            ids: only these rows.
+            failed_within: only rows that were last changed within this time before now, in
+                seconds or as a timedelta, by the database's clock.
+            dry_run: count, and change nothing.
+
+        Returns:
+            The number of rows made pending.
+
+        Raises:
+            ValidationError: an argument breaks a rule, or an id is of no such row; nothing was
+                written. NotBoundError: the model has no database.
+        """
+        from .generation import requeue  # serving content does not need it
+
+        return requeue.requeue(
+            cls, status=status, types=types, ids=ids, failed_within=failed_within, dry_run=dry_run
+        )
 
     # Delete content
 
@@ -398,6 +524,8 @@ class AIGeneratedContent(ContentTable):
         stop: Callable[[], bool] | None = None,
     ) -> CleanupReport:
         """Delete expired rows of any status, and failed rows created over 24 hours ago.
+
+        A row that a worker holds stays until its lease has run out.
 
         It deletes in batches with a transaction each. Call it outside any transaction; several
         may run at once.

@@ -3,8 +3,6 @@
 A column without a rule cannot be declared. docs/schema.md describes the columns.
 """
 
-from __future__ import annotations
-
 import sys
 from copy import deepcopy
 from typing import Any, TypeVar
@@ -18,6 +16,7 @@ from .fields.document import DocumentField
 from .fields.scalars import (
     CountField,
     EnumField,
+    FlagField,
     FractionField,
     ShortTextField,
     UserField,
@@ -113,12 +112,20 @@ class ContentTable(Record):
     created_at = UTCDateTimeField(column_name="createdAt")
     updated_at = UTCDateTimeField(column_name="updatedAt")
 
-    # For claims: the request, the number of the attempt, and the end of its lease.
+    # For claims: the request, the number of the attempt, and the end of its lease; then the
+    # failures that count, after how many the row is failed, when it may be retried, and whether
+    # a worker was asked for it.
     fingerprint = ShortTextField(
         rule={"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"}, max_length=64, null=True
     )
     attempts = CountField(rule=_COUNT, default=0)
     lease_expires_at = UTCDateTimeField(column_name="leaseExpiresAt", null=True)
+    failures = CountField(rule=_COUNT, default=0)
+    max_attempts = CountField(
+        rule=_COUNT_OR_NULL | {"minimum": 1}, column_name="maxAttempts", null=True
+    )
+    retry_at = UTCDateTimeField(column_name="retryAt", null=True)
+    queued = FlagField(rule={"type": "boolean"}, default=True)
 
     class Meta:
         table_name = TABLE

@@ -1,7 +1,5 @@
 """The `aicontent check` command."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import click

@@ -1,7 +1,5 @@
 """The `aicontent cleanup` command, which a systemd timer runs."""
 
-from __future__ import annotations
-
 import json
 import signal
 import sys

@@ -1,7 +1,5 @@
 """The `aicontent` command. It parses and prints; the library does the work."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Options that the commands share, errors in one line, and opening the database."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Run the guided tour: store, reuse and expire content on a real database."""
 
-from __future__ import annotations
-
 import shlex
 import time
 from collections.abc import Callable, Iterable

@@ -4,8 +4,6 @@ An import of 160 MB is 1.5 times as fast with it on SQLite, 1.3 times on Postgre
 `python -m aicontent.scripts.reading sqlite|postgresql`, it reads lines and writes batches.
 """
 
-from __future__ import annotations
-
 import gc
 import marshal
 import queue

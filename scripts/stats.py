@@ -1,7 +1,5 @@
 """The `aicontent stats` command."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The `aicontent export` and `aicontent import` commands."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

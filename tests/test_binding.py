@@ -213,9 +213,13 @@ def test_what_is_tested_is_the_wheel():
     assert "site-packages" in aicontent.__file__
 
 
+TYPES = ("Duration", "Generate")
+"""Their docstrings are beside them, where Python does not see them."""
+
+
 def test_every_public_name_is_documented():
     for name in aicontent.__all__:
-        assert getattr(aicontent, name).__doc__, name
+        assert getattr(aicontent, name).__doc__ or name in TYPES, name
 
 
 def test_a_user_is_deleted_with_the_content(database, Content, url):

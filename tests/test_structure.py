@@ -28,7 +28,7 @@ LAYERS = [
 ]
 """From the ground: a module imports from lower layers and from its own folder alone."""
 
-LINES = {"model.py": 500}
+LINES = {"model.py": 600}
 """The most lines of a module, where these are not 300."""
 
 
@@ -189,8 +189,8 @@ def test_modules_and_folders_are_small():
         assert lines <= LINES.get(path.name, 300), path
     for folder in {path.parent for path in MODULES.values()}:
         names = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
-        assert len(names) <= 10, folder
-    assert sum(len(p.read_text("utf-8").splitlines()) for p in PACKAGE.rglob("*.py")) <= 6750
+        assert len(names) <= 13, folder
+    assert sum(len(p.read_text("utf-8").splitlines()) for p in PACKAGE.rglob("*.py")) <= 8100
     assert sum(len(p.read_text("utf-8").splitlines()) for p in SCRIPTS.glob("*.py")) <= 1200
 
 

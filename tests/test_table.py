@@ -62,6 +62,7 @@ def test_rules_columns_and_docs_agree(database, kind, column):
     expected = {
         "string": ("character varying", "text", "varchar"),
         "integer": ("integer",),
+        "boolean": ("boolean", "integer"),
         "number": ("real",),
         "object": ("jsonb", "text"),
         "array": ("jsonb", "text"),
@@ -75,9 +76,10 @@ def test_rules_columns_and_docs_agree(database, kind, column):
         for member in rule["enum"]:
             assert member in docs
             assert f"'{member}'" in checks
-    if kinds[0] == "integer" and rule["minimum"] == 0:
-        assert "not negative" in docs
-        assert re.search(rf'\b{column}"? (>= 0|BETWEEN 0 AND)', checks), checks
+    if kinds[0] == "integer" and column != "userId":
+        least = rule["minimum"]
+        assert ("not negative" if least == 0 else f"at least {least}") in docs
+        assert re.search(rf'\b{column}"? (>= {least}|BETWEEN {least} AND)', checks), checks
     if kinds[0] in ("object", "array"):
         assert f"an {kinds[0]}" in docs
     if kinds[0] == "number":

@@ -46,6 +46,9 @@ class Backend(ABC):
     can_reclaim: ClassVar[bool] = False
     """Whether space can be returned to the file system on request."""
 
+    can_lose_connections: ClassVar[bool] = False
+    """Whether a server may close a connection."""
+
     # Connections and transactions
 
     def configuration_problem(self, database: peewee.Database) -> str | None:
@@ -55,6 +58,46 @@ class Backend(ABC):
     @abstractmethod
     def in_transaction(self, database: peewee.Database) -> bool:
         """Tell whether the open connection has a transaction, also one begun without Peewee."""
+
+    @contextmanager
+    def atomic(self, database: peewee.Database, *begin: Any) -> Iterator[None]:
+        """Begin a transaction (`begin` says how), or a savepoint within one.
+
+        An interrupt during BEGIN leaves no transaction behind. The error of the block is raised
+        even if the rollback fails too.
+        """
+        is_outermost, first = not self.in_transaction(database), None
+        try:
+            with database.atomic(*begin):
+                try:
+                    yield
+                except BaseException as error:
+                    first = error
+                    raise
+        except BaseException:
+            if is_outermost:
+                self.roll_back(database)
+            if first is not None:
+                raise first from first.__cause__
+            raise
+
+    def roll_back(self, database: Any) -> None:
+        """Roll back any open transaction, also one of which Peewee does not know."""
+        while database.in_transaction():
+            database.pop_transaction()
+        if self.in_transaction(database):
+            try:
+                database.rollback()
+            except Exception:  # noqa: BLE001 - the server rolls back when the connection ends
+                discard(database)
+
+    def is_lost(self, database: peewee.Database, error: BaseException | None = None) -> bool:
+        """Tell whether only another connection can help after an error."""
+        return False
+
+    def connects_twice(self, database: Any) -> bool:
+        """Tell whether a thread can have a connection while another thread has one."""
+        return bool(database.thread_safe) and getattr(database, "_max_connections", None) != 1
 
     def statement_savepoint(self, database: peewee.Database) -> AbstractContextManager[Any]:
         """Protect an open transaction from the failure of one statement."""
@@ -205,3 +248,15 @@ class Backend(ABC):
     @abstractmethod
     def shell_command(self, database: peewee.Database, url: str, query: str) -> list[str]:
         """Return the command by which a person runs a query in a terminal."""
+
+
+def discard(database: Any) -> None:
+    """Close the connection, and give it back to no pool.
+
+    Peewee then forgets the contexts that the caller is in, and could not leave them.
+    """
+    contexts = database._state.ctx
+    try:
+        getattr(database, "manual_close", database.close)()
+    finally:
+        database._state.ctx = contexts

@@ -1,7 +1,5 @@
 """Insert many rows the fastest way that a driver has. Called by `records.insertion`."""
 
-from __future__ import annotations
-
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence

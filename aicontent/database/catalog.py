@@ -1,7 +1,5 @@
 """Read what a database knows of its tables: catalog, sizes, statistics. Nothing here writes."""
 
-from __future__ import annotations
-
 import heapq
 import re
 from abc import ABC, abstractmethod

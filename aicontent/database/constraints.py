@@ -1,10 +1,8 @@
 """Read a database's error codes, and translate constraint errors into this package's errors."""
 
-from __future__ import annotations
-
 import peewee
 
-from ..errors import DuplicateIdError, DuplicateRequestError, MigrationError, UnknownUserError
+from ..errors import DuplicateIdError, DuplicateRequestError, UnknownUserError
 
 _IN_FLIGHT = "ai_generated_content.userId, ai_generated_content.fingerprint"
 
@@ -20,7 +18,7 @@ _SQLITE_TEXTS = {
 
 def error_code(error: BaseException) -> str:
     """Return the code that a database gave its error: a SQLSTATE, SQLite's name, or ""."""
-    cause = getattr(error, "orig", None)
+    cause = getattr(error, "orig", error)  # Peewee lets some errors of the driver through
     for attribute in ("pgcode", "sqlstate", "sqlite_errorname"):
         code = getattr(cause, attribute, None)
         if code:
@@ -39,10 +37,6 @@ def explained(error: peewee.IntegrityError) -> Exception:
     # The error of a host's own unique index is not translated.
     if str(error).endswith("ai_generated_content.id") or name == "ai_generated_content_pkey":
         return DuplicateIdError("id: a row with this id is stored already; leave the id out")
-    if code == "SQLITE_CONSTRAINT_CHECK" and str(error).endswith("_json"):
-        return MigrationError(
-            "this table takes no compressed documents yet: run `aicontent migrate`"
-        )
     if name == "idx_ai_content_in_flight" or str(error).endswith(_IN_FLIGHT):
         return DuplicateRequestError(
             "fingerprint: this user's request is in flight already; request() returns its row"

@@ -3,16 +3,19 @@
 `maintenance.batches` decides which rows and how many; a session here executes the batch.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import peewee
 
 from .constraints import error_code
+
+Atomic = Callable[..., AbstractContextManager[Any]]
+"""Begins a transaction of a database: `Backend.atomic`."""
 
 _LOCK_WAIT = "1s"
 
@@ -44,8 +47,9 @@ class DeletionSession(ABC):
     pause: ClassVar[float]
     """The least seconds between two batches next to other writers."""
 
-    def __init__(self, database: peewee.Database) -> None:
+    def __init__(self, database: peewee.Database, atomic: Atomic) -> None:
         self._database: Any = database
+        self._atomic = atomic
 
     def storage_order(self, location: Any) -> Any:
         """Return the key that sorts locations in the order of storage."""
@@ -85,8 +89,8 @@ class SqliteDeletion(DeletionSession):
     location = "rowid"
     seconds_alone, seconds_with_others, pause = 0.05, 0.0015, 0.01
 
-    def __init__(self, database: peewee.Database) -> None:
-        super().__init__(database)
+    def __init__(self, database: peewee.Database, atomic: Atomic) -> None:
+        super().__init__(database, atomic)
         self._version = self._data_version()
 
     def statement(self, model: type[peewee.Model], rule: Any) -> tuple[str, list[Any]]:
@@ -95,7 +99,7 @@ class SqliteDeletion(DeletionSession):
         return sql, values
 
     def delete(self, sql: str, locations: list[Any], values: list[Any]) -> tuple[int, float]:
-        with self._database.transaction("IMMEDIATE"):
+        with self._atomic(self._database, "IMMEDIATE"):
             began = time.monotonic()  # the wait for the lock is over
             cursor = self._database.execute_sql(sql, (json.dumps(locations), *values))
         return int(cursor.rowcount), time.monotonic() - began
@@ -150,7 +154,7 @@ class PostgresqlDeletion(DeletionSession):
     def wait_for_lock(self, model: type[peewee.Model], rule: Any) -> bool:
         set_timeout = "SELECT set_config('lock_timeout', %s, true)"
         try:
-            with self._database.atomic():
+            with self._atomic(self._database):
                 self._database.execute_sql(set_timeout, (_LOCK_WAIT,))
                 rows: Any = model.select(model._meta.primary_key).where(rule)
                 list(rows.limit(1).for_update().tuples())

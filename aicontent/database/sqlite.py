@@ -54,11 +54,16 @@ class SqliteBackend(Backend):
         connection: Any = None if database.is_closed() else database.connection()
         return connection is not None and bool(connection.in_transaction)
 
+    def connects_twice(self, database: Any) -> bool:
+        name = str(database.database)
+        in_memory = name in (":memory:", "") or ":memory:" in name or "mode=memory" in name
+        return super().connects_twice(database) and not in_memory
+
     def snapshot(self, database: Any) -> Any:
-        return database.transaction("DEFERRED")
+        return self.atomic(database, "DEFERRED")
 
     def migration_lock(self, database: Any, timeout: float) -> Any:
-        return database.transaction("IMMEDIATE")  # waits as the database's own timeout says
+        return self.atomic(database, "IMMEDIATE")  # waits as the database's own timeout says
 
     def bulk_settings(self, database: peewee.Database) -> AbstractContextManager[Any]:
         return pragmas(database, **_BULK)
@@ -122,7 +127,7 @@ class SqliteBackend(Backend):
 
         # A checkpoint blocks no other writer, so it does not belong into a batch.
         with pragmas(database, wal_autocheckpoint=0):
-            yield SqliteDeletion(database)
+            yield SqliteDeletion(database, self.atomic)
 
     def catalog(self, database: peewee.Database) -> Catalog:
         from .catalog import SqliteCatalog

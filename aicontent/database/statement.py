@@ -5,8 +5,6 @@ query is built once, with slots in the place of values. Its SQL is cached with t
 and a call fills the slots.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,10 +65,18 @@ class Statement:
 
     def rows(self, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Execute it and return its rows, by attribute."""
+        return self.read(self.fetch(parameters))
+
+    def fetch(self, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Execute it and return its rows as the driver does."""
         values = [parameters[v.name] if type(v) is Slot else v for v in self._values]
         cursor = self._database.execute_sql(self._sql, values)
         with driver_errors:
-            fetched = cursor.fetchall()
+            fetched: list[tuple[Any, ...]] = cursor.fetchall()
+        return fetched
+
+    def read(self, fetched: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
+        """Return the driver's rows by attribute, their values converted to Python's."""
         rows = [dict(zip(self._names, row, strict=True)) for row in fetched]
         for row in rows:
             for name, reader in self._readers:

@@ -1,12 +1,8 @@
-"""Which databases this package supports, and the backend and connection of one.
+"""Which databases this package supports, and the backend of one.
 
 This is the only place that asks for the class of a database.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import peewee
@@ -88,24 +84,3 @@ def database_of(model: type[peewee.Model]) -> peewee.Database:
         )
     bound: peewee.Database = database
     return bound
-
-
-@contextmanager
-def connected(database: peewee.Database) -> Iterator[None]:
-    """Open a connection if there is none, and close it again only if it was opened here."""
-    opened = database.connect(reuse_if_open=True)
-    try:
-        yield
-    finally:
-        if opened:
-            database.close()
-
-
-def reconnect(database: peewee.Database) -> None:
-    """Replace a connection that the server has closed, unless it had a transaction open."""
-    if database.is_closed() or database.in_transaction():
-        return
-    connection: Any = database.connection()
-    if getattr(connection, "closed", False):  # sqlite3 connections have no such attribute
-        database.close()
-        database.connect()

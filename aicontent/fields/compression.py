@@ -1,7 +1,5 @@
 """The largest size of documents, and their compression on SQLite."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module

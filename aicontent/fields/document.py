@@ -1,13 +1,12 @@
 """The field type of JSON documents: checked, stored, read, and watched for changes in place."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any
 
 import peewee
 
+from ..database.backend import Backend
 from ..database.supported import known_backend
 from ..errors import CorruptDocumentError
 from .compression import Storage, decompressed, not_queryable, storage_of
@@ -136,6 +135,26 @@ class DocumentField(RuledField, peewee.JSONField):
     def _check_queryable(self) -> None:
         if self.is_compressible and self._is_text and self._storage.compress_over is not None:
             raise not_queryable(self.name)
+
+
+class DocumentText:
+    """Reads a document that is selected as text.
+
+    An error in the driver's own decoding does not say which row is at fault.
+    """
+
+    def __init__(self, field: peewee.Field) -> None:
+        self.name = field.name
+
+    def read_value(self, text: str | None) -> Any:
+        return None if text is None else json.loads(text)
+
+
+def selected_as_text(backend: Backend, field: peewee.Field) -> tuple[Any, Any]:
+    """Return the column that selects a field, a document as text, and what reads it."""
+    if backend.documents_are_text or not isinstance(field, DocumentField):
+        return field, field
+    return backend.document_text(field), DocumentText(field)
 
 
 def _from_compressed(data: bytes) -> Any:

@@ -1,7 +1,5 @@
 """Encode documents as JSON text that both backends store exactly."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from decimal import Decimal

@@ -3,8 +3,6 @@
 SQLite stores nearly any text. PostgreSQL's jsonb does not, and stores numbers as exact decimals.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

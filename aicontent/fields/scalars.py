@@ -1,7 +1,5 @@
 """Field types of single values. Each converts a value to what both databases can store."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -73,6 +71,13 @@ class EnumField(_CheckedText, peewee.TextField):
 
 class CountField(RuledField, peewee.IntegerField):
     """An integer."""
+
+
+class FlagField(RuledField, peewee.BooleanField):
+    """True or False, which SQLite stores as 1 or 0."""
+
+    def python_value(self, value: Any) -> Any:
+        return None if value is None else bool(value)
 
 
 class UserField(RuledField, peewee.ForeignKeyField):

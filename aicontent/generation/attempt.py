@@ -1,46 +1,259 @@
-"""Run one attempt: generate a claimed row's content and store it, or mark the row failed."""
+"""Run one attempt: generate a claimed row's content and store it, or give the row up."""
 
-from __future__ import annotations
-
-import sys
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import peewee
 
-from ..database.supported import connected, database_of, reconnect
-from ..enums import ContentStatus
-from ..errors import LeaseLostError, ValidationError, kind_of
-from ..records.record import mark_saved
+from ..database.availability import is_temporary, retried
+from ..database.statement import driver_values
+from ..database.supported import backend_of, database_of
+from ..errors import (
+    AIContentError,
+    ContentNotStoredError,
+    GeneratedContentError,
+    LeaseLostError,
+    OpenTransactionError,
+    ValidationError,
+    kind_of,
+    printable,
+    shortened,
+)
+from ..fields.json_types import as_json
+from ..records.validation import validate
+from .completion import changes_of, store_anew
+from .events import say
+from .renewal import renewed
 
 Costs = Mapping[str, Any]
-Generate = Callable[[Any], dict[str, Any] | tuple[dict[str, Any], Costs]]
-"""Takes the claimed content; returns the document, alone or with its costs, which are named as in
-`claims.Outcome`."""
+Generate = Callable[[Any], Any]
+"""Takes the claimed content; returns the document, alone or in a pair with a mapping of its
+costs, which are named as in `completion.Outcome`."""
 
 STORE_FOR = 30.0
 """Seconds to retry storing while the database is unavailable: generating again costs more."""
 
 FAIL_FOR = 2.0
-"""Seconds for which marking a row failed is retried: enough to replace a lost connection."""
+"""Seconds for which giving a row up is retried: enough to replace a lost connection."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_LEFT_OPEN = "generate() left a transaction open, which was rolled back"
+
+
+@dataclass
+class _Answer:
+    """What `generate` returned: a document, its costs, and the rules that other costs broke."""
+
+    document: Any
+    costs: dict[str, Any] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def check_generate(generate: Any) -> None:
+    """Refuse what is no plain function, before anything is entered.
+
+    Raises:
+        ValidationError: it is not callable, or calling it would only begin the work.
+    """
+    call: Any = getattr(generate, "__call__", None)  # noqa: B004 - that of an object may be async
+    kinds = {
+        "an async function": inspect.iscoroutinefunction,
+        "an async generator function": inspect.isasyncgenfunction,
+        "a generator function": inspect.isgeneratorfunction,
+    }
+    found = [k for k, is_kind in kinds.items() if is_kind(generate) or is_kind(call)]
+    if found or not callable(generate):
+        rule = "must be a plain function: let it call asyncio.run() for its async code"
+        raise ValidationError("generate", rule, found[0] if found else kind_of(generate))
+
+
+def attempt(
+    content: Any,
+    generate: Generate,
+    *,
+    lease: float,
+    expires_in: float | None,
+    give_up: Callable[[Exception], None],
+) -> bool:
+    """Generate a claimed row's content, and complete the row.
+
+    Args:
+        content: the claimed content, whose `complete` and `release` a host may override.
+        generate: returns its document.
+        lease: the seconds for which the row was claimed; they are renewed meanwhile.
+        expires_in: the seconds after which the content expires, if it does.
+        give_up: fails the row; it gets the error, which is raised again unchanged. An
+            interruption (what is no `Exception`) releases the row instead.
+
+    Returns:
+        Whether the answer was stored; another attempt's may have been first.
+
+    Raises:
+        GeneratedContentError: what `generate` returned cannot be stored.
+        OpenTransactionError: `generate` left a transaction open; its content was stored.
+        And anything that `generate` raises.
+    """
+    database = database_of(type(content))
+    with renewed(content, lease), ended_by_errors(content, give_up):
+        began = time.monotonic()
+        returned, left_open = _called(database, content, generate)
+        answer = _answer(returned)
+        took = {"generation_time_ms": int((time.monotonic() - began) * 1000)}
+        outcome = {"expires_in": expires_in, **took}
+        stored = _store(content, answer, outcome, min(STORE_FOR, lease))
+    if left_open:
+        raise OpenTransactionError(
+            f"{_LEFT_OPEN}; its content was stored as {content.id}: let generate() end its "
+            "transactions before it returns"
+        )
+    return stored
 
 
 @contextmanager
-def failed_by_errors(content: Any) -> Iterator[None]:
-    """Mark a claimed row failed if anything is raised, so that it does not wait for its lease.
-
-    The error is raised again unchanged.
-    """
+def ended_by_errors(content: Any, give_up: Callable[[Exception], None]) -> Iterator[None]:
+    """Give a claimed row up if anything is raised, so that it does not wait for its lease."""
     try:
         yield
-    except BaseException as error:
-        if not is_lost(content, error):
-            _fail(content, error)
+    except Exception as error:
+        failure = error
+        _end(content, lambda: give_up(failure), error)
         raise
+    except BaseException as interruption:
+        _end(content, content.release, interruption)
+        raise
+
+
+def _end(content: Any, end: Callable[[], None], error: BaseException) -> None:
+    def call(_: bool) -> None:
+        with suppress(LeaseLostError):  # the row is another's, or a reply was lost
+            end()
+
+    try:
+        retried(database_of(type(content)), FAIL_FOR, call)
+    except Exception as another:  # noqa: BLE001 - a note of the error that is raised
+        error.add_note(f"content {content.id} could not be given up: {another}")
+
+
+def _called(database: peewee.Database, content: Any, generate: Generate) -> tuple[Any, bool]:
+    """Call `generate`; return its answer, and whether it left a transaction open."""
+    backend, was_closed = backend_of(database), database.is_closed()
+
+    def left_open() -> bool:
+        is_open = database.in_transaction() or backend.in_transaction(database)
+        backend.roll_back(database)
+        return is_open
+
+    try:
+        try:
+            returned = generate(content)
+        except BaseException as error:
+            if left_open():
+                error.add_note(_LEFT_OPEN)
+            raise
+        return returned, left_open()
+    finally:
+        if was_closed and not database.is_closed():
+            database.close()  # generate() opened it by running a statement
+
+
+def _answer(returned: Any) -> _Answer:
+    if inspect.isawaitable(returned):
+        getattr(returned, "close", lambda: None)()  # otherwise Python warns of it
+        raise GeneratedContentError(
+            f"generate() returned {kind_of(returned)}, which nobody awaited: let it call "
+            "asyncio.run() for its async code"
+        )
+    if not isinstance(returned, tuple):
+        return _Answer(returned)
+    if len(returned) != 2:
+        rule = "generate() must return a dict, or a pair of a dict and a mapping of its costs"
+        raise GeneratedContentError(f"{rule}; it returned {kind_of(returned)}", returned)
+    answer = _Answer(returned[0])
+    try:
+        costs = as_json(returned[1], "costs") if hasattr(returned[1], "model_dump") else returned[1]
+    except ValidationError as error:
+        answer.refused["costs"] = error.rule
+        return answer
+    if isinstance(costs, Mapping):
+        answer.costs = {name: v for name, v in costs.items() if isinstance(name, str)}
+    if costs is not None and len(answer.costs) < len(costs if isinstance(costs, Mapping) else "?"):
+        answer.refused["costs"] = "must be a mapping whose names are strings"
+    return answer
+
+
+def _store(content: Any, answer: _Answer, defaults: dict[str, Any], seconds: float) -> bool:
+    """Store an answer, trying for some seconds; False if another's was first.
+
+    Raises:
+        GeneratedContentError: it cannot be stored.
+    """
+    costs = {name: value for name, value in answer.costs.items() if value is not None}
+    outcome = {**defaults, **costs}
+
+    def store(_: bool) -> bool:
+        try:
+            content.complete(answer.document, **outcome)
+        except LeaseLostError as error:
+            if not is_lost(content, error):
+                raise
+            model = type(content)
+            if model.select().where(model.id == content.id).exists():
+                return False
+            store_anew(content, answer.document, outcome)
+        return True
+
+    try:
+        if answer.refused or not _is_sound(content, outcome):
+            outcome = _sound(content, answer, defaults, costs)
+        return retried(database_of(type(content)), seconds, store)
+    except (AIContentError, peewee.PeeweeException) as error:
+        # A database's message may repeat the content.
+        why = str(error) if isinstance(error, AIContentError) else type(error).__name__
+        kind = ContentNotStoredError if is_temporary(error) else GeneratedContentError
+        raise kind(f"what generate() returned cannot be stored: {why}", answer.document) from error
+    except Exception as error:
+        if not is_temporary(error):  # such as that of an exhausted pool
+            raise
+        text = f"what generate() returned cannot be stored: {type(error).__name__}"
+        raise ContentNotStoredError(text, answer.document) from error
+    except BaseException:
+        with suppress(Exception):  # the interruption is raised
+            store(True)  # it is paid for
+        raise
+
+
+def _is_sound(content: Any, outcome: Costs) -> bool:
+    try:
+        _check(content, outcome)
+    except ValidationError:
+        return False
+    return True
+
+
+def _check(content: Any, outcome: Costs) -> None:
+    changes = changes_of(content, outcome)
+    validate(type(content), changes, partial=True)
+    driver_values(type(content), changes)
+
+
+def _sound(
+    content: Any, answer: _Answer, defaults: dict[str, Any], costs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the costs that can be stored; note the rules that the others break."""
+    sound, refused = dict(defaults), answer.refused
+    for name, value in costs.items():
+        try:
+            _check(content, {name: value})
+        except ValidationError as error:
+            refused[printable(shortened(name))] = error.rule
+        else:
+            sound[name] = value
+    metadata = as_json(sound.get("metadata", {}), "metadata")
+    say("refused", content, note=", ".join(refused))
+    return {**sound, "metadata": {**metadata, "refused": refused}}
 
 
 def is_lost(content: Any, error: BaseException) -> bool:
@@ -48,107 +261,3 @@ def is_lost(content: Any, error: BaseException) -> bool:
     return isinstance(error, LeaseLostError) and (
         (error.id, error.attempt) == (content.id, content.attempts)
     )
-
-
-def generate_and_store(
-    content: Any, generate: Generate, *, lease: float, expires_in: float | None
-) -> None:
-    """Generate a claimed row's content, and complete the row.
-
-    Args:
-        content: the claimed content, whose `complete` a host may override.
-        generate: returns its document.
-        lease: the seconds for which the row was claimed.
-        expires_in: the seconds after which the content expires, if it does.
-
-    Raises:
-        ValidationError: `generate` returned no document with its costs. LeaseLostError: it took
-            too long. peewee.OperationalError: the content could not be stored, despite retries.
-            And anything that `generate` raises.
-    """
-    database = database_of(type(content))
-    was_closed = database.is_closed()
-    began = time.monotonic()
-    document, costs = _document_and_costs(generate(content))
-    took = {"generation_time_ms": int((time.monotonic() - began) * 1000)}
-    if was_closed and not database.is_closed():
-        database.close()  # generate() opened it by running a statement
-    outcome = {"expires_in": expires_in, **took, **costs}
-    _retry(
-        database, min(STORE_FOR, lease), lambda again: _complete(content, document, outcome, again)
-    )
-
-
-def _document_and_costs(answer: Any) -> tuple[Any, Costs]:
-    if not isinstance(answer, tuple):
-        return answer, {}
-    if len(answer) == 2 and isinstance(answer[1], Mapping):
-        document, costs = answer
-        if all(isinstance(name, str) for name in costs):
-            return document, costs
-    rule = "must be a dict, or a pair of a dict and a mapping of its costs by their names"
-    raise ValidationError("generated_data", rule, kind_of(answer))
-
-
-def _complete(content: Any, document: Any, outcome: Costs, is_retry: bool) -> None:
-    try:
-        content.complete(document, **outcome)
-    except LeaseLostError:
-        # The previous try may have succeeded although its reply was lost.
-        if not (is_retry and _is_stored(content)):
-            raise
-
-
-def _retry(database: peewee.Database, seconds: float, call: Callable[[bool], None]) -> None:
-    """Execute a statement, and retry it for some seconds while the database is unavailable.
-
-    `call` gets whether it is called again. A connection that the server has closed is replaced.
-    """
-    until = time.monotonic() + seconds
-    pause, is_retry = _FIRST_PAUSE, False
-    while True:
-        try:
-            reconnect(database)
-            with connected(database):
-                call(is_retry)
-            return
-        except Exception as error:
-            if not _is_temporary(error) or time.monotonic() + pause > until:
-                raise
-        time.sleep(pause)
-        pause, is_retry = min(2 * pause, _LONGEST_PAUSE), True
-
-
-def _is_stored(content: Any) -> bool:
-    model = type(content)
-    stored: Any = model.get_or_none(
-        model.id == content.id,
-        model.status == ContentStatus.COMPLETED,
-        model.attempts == content.attempts,
-    )
-    if stored is not None:
-        content.__data__ |= stored.__data__
-        mark_saved(content, content.__data__, {})
-    return stored is not None
-
-
-def _is_temporary(error: Exception) -> bool:
-    """Tell whether an error may pass: a lock, a lost connection, an exhausted pool.
-
-    The error of Peewee's pool does not derive from Peewee's errors.
-    """
-    pool: Any = sys.modules.get("playhouse.pool")
-    exhausted = (pool.MaxConnectionsExceeded,) if pool else ()
-    return isinstance(error, (peewee.OperationalError, peewee.InterfaceError, *exhausted))
-
-
-def _fail(content: Any, error: BaseException) -> None:
-    def fail(is_retry: bool) -> None:
-        # After a try whose reply was lost, the claim is over.
-        with suppress(LeaseLostError) if is_retry else nullcontext():
-            content.fail(error)
-
-    try:
-        _retry(database_of(type(content)), FAIL_FOR, fail)
-    except Exception as another:  # noqa: BLE001 - a note of the error that is raised
-        error.add_note(f"content {content.id} could not be marked failed: {another}")

@@ -1,126 +1,156 @@
-"""Claim pending rows under a lease, and end claims: complete, fail, extend.
+"""Claim pending rows under a lease, and give claims up: fail, release, extend.
 
-A worker holds a claimed row until its lease ends. Its statements are fenced by the number of the
-attempt, so a worker that has lost the row changes nothing. docs/claims.md shows the states.
+A worker holds a claimed row until its lease ends. Its statements here are fenced by the number of
+the attempt, so a worker that has lost the row changes nothing. docs/claims.md shows the states.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, TypedDict, cast
+from typing import Any
 
 import peewee
 
-from ..database.statement import Computed, Slot, slot
+from ..database.availability import survived
+from ..database.statement import Computed, Slot, slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
-from ..errors import LeaseLostError, ValidationError, kind_of, shortened
-from ..records.lookup import first_row
-from ..records.record import update
+from ..errors import AIContentError, LeaseLostError, ValidationError, kind_of
+from ..fields.document import selected_as_text
+from ..records.record import load, update
 from ..records.validation import validate
 from ..table import C, ContentTable
-from .durations import Duration, seconds_of
-from .failures import reason_of, with_failure
-from .rescue import checked_attempts, unlocked
+from .durations import Duration, backoff, seconds_of
+from .events import say
+from .failures import UNREADABLE, reason_of, with_failure
+from .rescue import MAX_ATTEMPTS, checked_attempts, unlocked
 
 LEASE = timedelta(minutes=5)
-"""How long a claim holds: several times what a model takes for its longest answer."""
+"""How long a claim holds that nobody renews: several times what a model takes for its longest
+answer."""
 
 # Constants, not parameters, so that the planner knows that the partial indexes apply.
 _PENDING = peewee.SQL(f"'{ContentStatus.PENDING}'")
 _GENERATING = peewee.SQL(f"'{ContentStatus.GENERATING}'")
 
 
-class Outcome(TypedDict, total=False):
-    """What may be stored with a generated document."""
+def claim(
+    model: type[C],
+    types: Collection[str] | str | None,
+    lease: Duration,
+    max_attempts: int | None = None,
+) -> C | None:
+    """Claim the pending row that is due first; see `AIGeneratedContent.claim`."""
+    names = {} if types is None else {f"type{i}": t for i, t in enumerate(types_of(model, types))}
+    seconds = seconds_of(lease, "lease")
+    most = None if max_attempts is None else checked_attempts(max_attempts)
+    database = database_of(model)
 
-    expires_in: Duration | None
-    validation_results: dict[str, Any] | None
-    validation_score: float | None
-    token_usage: int | None
-    model_used: str | None
-    generation_time_ms: int | None
-    estimated_completion_time: int | None
-    topics: list[Any] | None
-    focus_areas: list[Any] | None
-    metadata: dict[str, Any] | None
-
-
-def claim(model: type[C], types: Collection[str] | str | None, lease: Duration) -> C | None:
-    """Claim the oldest pending row; see `AIGeneratedContent.claim`."""
-    names = {} if types is None else {f"type{i}": t for i, t in enumerate(_types(model, types))}
-
-    def oldest() -> Any:
+    def first_due() -> Any:
         table: Any = model.alias()
-        query = table.select(table.id).where(table.status == _PENDING)
+        backend = backend_of(database)
+        due, now = due_at(table), backend.statement_clock()
+        query = table.select(table.id).where(
+            table.status == _PENDING,
+            due <= now,
+            table.expires_at.is_null() | (table.expires_at > now),
+        )
         if names:
             query = query.where(table.type.in_([slot(name) for name in names]))
-        query = query.order_by(table.created_at, table.id).limit(1)
-        return backend_of(database_of(model)).skipping_locked(query)
+        return backend.skipping_locked(query.order_by(due, table.id).limit(1))
 
-    return _claim(model, "oldest", oldest, names, seconds_of(lease, "lease"))
+    while True:
+        content, found = survived(
+            database, lambda: _claim(model, "first due", first_due, names, seconds, most)
+        )
+        if content is not None or not found:
+            return content
 
 
-def claim_row(model: type[C], id: str, lease: float) -> C | None:
+def claim_row(model: type[C], id: str, lease: float, max_attempts: int | None = None) -> C | None:
     """Claim one row for `lease` seconds, if it is pending and no other transaction has locked it.
 
     Raises:
         NotBoundError: the model has no database.
     """
-    return _claim(model, "row", lambda: unlocked(model, model.id == slot("id")), {"id": id}, lease)
+    one = {"id": id}
+    return _claim(
+        model, "row", lambda: unlocked(model, model.id == slot("id")), one, lease, max_attempts
+    )[0]
 
 
-def attributes_of_claim(lease: float) -> dict[str, Any]:
+def due_at(table: Any) -> Any:
+    """Return the time from which a pending row may be claimed, as its index has it."""
+    return peewee.fn.COALESCE(table.retry_at, table.created_at)
+
+
+def attributes_of_claim(lease: float, max_attempts: int) -> dict[str, Any]:
     """Return the attributes of a new row that is claimed for `lease` seconds as it is inserted."""
     return {
         "status": ContentStatus.GENERATING,
         "attempts": 1,
-        "lease_expires_at": _seconds_from_now("lease", lease),
+        "lease_expires_at": seconds_from_now("lease", lease),
+        "max_attempts": max_attempts,
+        "queued": False,
     }
 
 
-def complete(content: ContentTable, generated_data: dict[str, Any], outcome: Outcome) -> None:
-    """Store the generated document of a claimed row; see `AIGeneratedContent.complete`."""
-    if not isinstance(generated_data, dict):
-        raise ValidationError("generated_data", "must be a dict", kind_of(generated_data))
-    changes: dict[str, Any] = {n: v for n, v in outcome.items() if v is not None}
-    for name in changes:
-        if name not in Outcome.__annotations__:
-            rule = f"is no outcome; the outcomes are {', '.join(Outcome.__annotations__)}"
-            raise ValidationError(shortened(name), rule, "an unknown name")
-    if "metadata" in changes:
-        validate(type(content), {"metadata": changes["metadata"]}, partial=True)
-        changes["metadata"] = {**(content.metadata or {}), **changes["metadata"]}
-    if "expires_in" in changes:
-        seconds = seconds_of(changes.pop("expires_in"), "expires_in")
-        changes["expires_at"] = _seconds_from_now("expires_in", seconds)
-    _end(content, ContentStatus.COMPLETED, generated_data=generated_data, **changes)
-
-
 def fail(
-    content: ContentTable, reason: str | BaseException, retry: bool, max_attempts: int
+    content: Any,
+    reason: str | BaseException,
+    retry: bool,
+    delay: Duration | None,
+    max_attempts: int | None,
 ) -> None:
     """Give a claimed row up; see `AIGeneratedContent.fail`."""
     if not isinstance(retry, bool):
         raise ValidationError("retry", "must be True or False", kind_of(retry))
-    has_left = cast(int, content.attempts) < checked_attempts(max_attempts)
-    status = ContentStatus.PENDING if retry and has_left else ContentStatus.FAILED
+    if delay is not None and not retry:
+        raise ValidationError("delay", "needs retry=True", kind_of(delay))
+    seconds = 0.0 if delay is None else seconds_of(delay, "delay", may_be_zero=True)
+    most = content.max_attempts if max_attempts is None else checked_attempts(max_attempts)
+    failures = (content.failures or 0) + 1
+    has_left = retry and failures < (most or MAX_ATTEMPTS)
     failure = Computed(
         "failure",
         lambda model: with_failure(model, slot(":reason")),
         {":reason": reason_of(reason)},
     )
-    _end(content, status, metadata=failure)
+    _end(
+        content,
+        ContentStatus.PENDING if has_left else ContentStatus.FAILED,
+        metadata=failure,
+        failures=Computed("one more failure", lambda model: model.failures + 1),
+        max_attempts=most,
+        retry_at=seconds_from_now("delay", seconds) if has_left and seconds else None,
+    )
+    say("retried" if has_left else "failed", content)
 
 
-def extend_lease(content: ContentTable, lease: Duration) -> None:
+def release(content: Any) -> None:
+    """Give a claimed row back unharmed; see `AIGeneratedContent.release`."""
+    _end(content, ContentStatus.PENDING)
+    say("released", content)
+
+
+def extend_lease(content: Any, lease: Duration) -> None:
     """Hold a claimed row longer; see `AIGeneratedContent.extend_lease`."""
-    _fenced(content, lease_expires_at=_seconds_from_now("lease", seconds_of(lease, "lease")))
+    _fenced(content, lease_expires_at=seconds_from_now("lease", seconds_of(lease, "lease")))
 
 
-def _types(model: type[ContentTable], types: Collection[str] | str) -> list[str]:
+def renew(content: Any, lease: float) -> bool:
+    """Extend the lease of a claimed row without changing the instance; False if it is lost."""
+    twin = load(type(content), [{"id": content.id, "attempts": content.attempts}])[0]
+    changes = {"lease_expires_at": seconds_from_now("lease", lease)}
+    return update(twin, changes, _fence_of(twin))
+
+
+def types_of(model: type[ContentTable], types: Collection[str] | str) -> list[str]:
+    """Return the names of types, checked.
+
+    Raises:
+        ValidationError: there are none, or one is unknown.
+    """
     names = [types] if isinstance(types, str) else types
     if not (isinstance(names, Collection) and names):
         raise ValidationError("types", "must name types, or be None for all", kind_of(types))
@@ -135,35 +165,86 @@ def _claim(
     select_id: Callable[[], Any],
     values: Mapping[str, Any],
     lease: float,
-) -> C | None:
-    """Claim the row whose id a query selects, if it is pending; `values` fill its slots."""
+    max_attempts: int | None,
+) -> tuple[C | None, bool]:
+    """Claim the row whose id a query selects, if it is pending; `values` fill its slots.
+
+    Returns:
+        The content, and whether there was a row. A row that cannot be read has failed instead.
+    """
     database = database_of(model)
     backend = backend_of(database)
+    selected = [selected_as_text(backend, field) for field in model._meta.sorted_fields]
 
-    def build() -> tuple[Any, list[Any]]:
+    def build() -> tuple[Any, Sequence[Any]]:
+        # The row allows as many attempts as the claim that allowed most.
+        most = peewee.Cast(slot(":max_attempts"), "integer")
+        is_less = model.max_attempts.is_null() | (model.max_attempts < most)
         changes = {
             "status": ContentStatus.GENERATING,
             "attempts": model.attempts + 1,
             "lease_expires_at": backend.clock_after(Slot(":lease")),
+            "max_attempts": peewee.Case(None, [(is_less, most)], model.max_attempts),
+            "retry_at": None,
             **backend.columns_of_update(),
         }
         query: Any = model.update(changes).where(model.id == select_id(), model.status == _PENDING)
-        return query.returning(model), model._meta.sorted_fields
+        columns, readers = zip(*selected, strict=True)
+        return query.returning(*columns), readers
 
-    # If the row cannot be decompressed, roll the claim back, so that it does not use up an attempt.
-    with database.atomic() if backend.documents_are_text else nullcontext():
-        return first_row(model, ("claim", key), {**values, ":lease": lease}, build)
+    parameters = {**values, ":lease": lease, ":max_attempts": max_attempts}
+    statement = statement_of(model, ("claim", key), values, build)
+    rows = statement.fetch(parameters)
+    if not rows:
+        return None, False
+    try:
+        content = load(model, statement.read(rows))[0]
+    except (ValueError, TypeError, RecursionError) as error:
+        unread = _unread(model, rows[0])
+        # Another worker may be able to read it.
+        delay = backoff(unread.failures)
+        fail(unread, f"{UNREADABLE}: {error}", retry=True, delay=delay, max_attempts=None)
+        return None, True
+    except AIContentError:  # such as a missing module: this worker's fault
+        release(_unread(model, rows[0]))
+        raise
+    content._claimed_at = time.monotonic()
+    return content, True
 
 
-def _end(content: ContentTable, status: ContentStatus, **changes: Any) -> None:
-    _fenced(content, status=status, lease_expires_at=None, **changes)
+def _unread(model: type[C], row: tuple[Any, ...]) -> Any:
+    """Return the content of a claimed row without its documents."""
+    by_name = dict(zip(model._meta.sorted_field_names, row, strict=True))
+    names = ("id", "user", "attempts", "failures", "max_attempts", "type", "status")
+    return load(model, [{name: by_name[name] for name in names}])[0]
 
 
-def _fenced(content: ContentTable, **changes: Any) -> None:
+def _end(content: Any, status: ContentStatus, **changes: Any) -> None:
+    _fenced(content, **{"status": status, "lease_expires_at": None, "retry_at": None, **changes})
+
+
+def _fenced(content: Any, **changes: Any) -> None:
     """Write changes to the claimed row, if this attempt still holds it."""
-    fence = Computed("fence", _is_held, {":attempt": content.attempts})
-    if not update(content, changes, fence):
-        raise LeaseLostError(content.id, content.attempts, _state(content))
+    check_claimed(content)
+    database = database_of(type(content))
+    if not survived(database, lambda: update(content, changes, _fence_of(content))):
+        raise LeaseLostError(content.id, content.attempts, state_of(content))
+
+
+def check_claimed(content: Any) -> None:
+    """Refuse an instance that no claim has returned.
+
+    Raises:
+        LeaseLostError: it has another status than a claimed one.
+    """
+    has_lease = content.__data__.get("lease_expires_at", True) is not None
+    if content.status != ContentStatus.GENERATING or not has_lease:
+        why = f"this instance has it as {content.status} without a lease, so call claim() first"
+        raise LeaseLostError(content.id, content.attempts, why)
+
+
+def _fence_of(content: Any) -> Computed:
+    return Computed("fence", _is_held, {":attempt": content.attempts})
 
 
 def _is_held(model: Any) -> Any:
@@ -172,20 +253,22 @@ def _is_held(model: Any) -> Any:
     return (model.status == _GENERATING) & (model.attempts == slot(":attempt")) & has_lease
 
 
-def _state(content: ContentTable) -> str:
-    if content.status != ContentStatus.GENERATING:
-        return f"this instance has it as {content.status}, so call claim() first"
+def state_of(content: Any) -> str:
+    """Return why a claim is over."""
     model = type(content)
     rows: Any = model.select(model.status, model.attempts).where(model.id == content.id).tuples()
     for status, attempts in rows:
+        is_now = f"it is {status} now, at attempt {attempts}"
+        if status in (ContentStatus.COMPLETED, ContentStatus.CACHED):
+            return f"{is_now}: another answer was first"
         return (
-            f"its lease ran out, and it is {status} now, at attempt {attempts}: claim with a "
-            "longer lease, or call extend_lease() while generating"
+            f"its lease ran out, and {is_now}: claim with a longer lease, or call extend_lease() "
+            "while generating"
         )
     return "it was deleted"
 
 
-def _seconds_from_now(name: str, seconds: float) -> Computed:
+def seconds_from_now(name: str, seconds: float) -> Computed:
     """Return the time that lies some seconds after now, by the database's clock."""
 
     def build(model: Any) -> Any:

@@ -1,13 +1,14 @@
 """Convert durations, which callers pass as seconds or as a timedelta."""
 
-from __future__ import annotations
-
+import random
 from datetime import timedelta
 
 from ..errors import ValidationError, kind_of
 
 Duration = float | timedelta
 """Seconds, or a timedelta."""
+
+_LONGEST_BACKOFF = 300.0
 
 LONGEST = timedelta(days=36_525)
 """A hundred years: longer than any use, and within the years of both databases."""
@@ -36,3 +37,12 @@ def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> 
     ):
         raise ValidationError(field, rule, kind_of(value))
     return float(value)
+
+
+def backoff(failures: int) -> float:
+    """Return the seconds to wait after a failure: from one to 300, doubled for each before it.
+
+    Jitter of up to a half keeps rows that failed together from being retried together.
+    """
+    jitter = random.uniform(1, 1.5)  # noqa: S311 - no secret
+    return min(_LONGEST_BACKOFF, 2.0 ** min(failures, 10) * jitter)

@@ -1,7 +1,5 @@
 """The reason why generating failed, as `metadata["lastFailure"]` records it, without secrets."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from typing import Any
@@ -9,10 +7,11 @@ from typing import Any
 import peewee
 
 from ..database.supported import backend_of, database_of
-from ..errors import ValidationError, kind_of, printable
+from ..errors import GeneratedContentError, ValidationError, kind_of, printable
 from ..table import ContentTable
 
 LEASE_RAN_OUT = "the lease ran out"
+UNREADABLE = "the stored request cannot be read"
 UNKNOWN = "no reason was noted"
 
 _KEY = "lastFailure"
@@ -37,13 +36,13 @@ def reason_of(failure: str | BaseException) -> str:
 
     Args:
         failure: a text, from which anything that looks like a secret is removed; or an exception:
-            of a ValidationError its message, which repeats no value, of any other only the
-            class, because its message may hold keys, addresses or prompts.
+            of a ValidationError or GeneratedContentError its message, which repeats no value, of
+            any other only the class, because its message may hold keys, addresses or prompts.
 
     Raises:
         ValidationError: it is neither.
     """
-    if isinstance(failure, ValidationError):
+    if isinstance(failure, (ValidationError, GeneratedContentError)):
         failure = str(failure)  # which never repeats a value
     if isinstance(failure, BaseException):
         return type(failure).__qualname__

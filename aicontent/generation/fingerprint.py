@@ -1,7 +1,5 @@
 """Compute the fingerprint of a request: equal requests have equal fingerprints, on any system."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from decimal import Decimal

@@ -1,14 +1,16 @@
 """Request content: one row is in flight for a user's request, however many callers ask."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import peewee
 
+from ..database.availability import survived
+from ..database.statement import Computed, slot
+from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import AIContentError, ValidationError
-from ..records.record import insert, user_id
+from ..fields.scalars import to_utc
+from ..records.record import insert, update, user_id
 from ..records.validation import validate
 from ..table import C, ContentTable
 from .fingerprint import fingerprint
@@ -21,12 +23,32 @@ _IN_FLIGHT = peewee.SQL(
 _TRIES = 100
 """How often a row may conflict with the insert and then be gone at the next look."""
 
+_IS_IN_FLIGHT = Computed("in flight", lambda model: _IN_FLIGHT)
+
+
+def _same(model: Any, completed: bool) -> Any:
+    table, now = model.alias(), backend_of(database_of(model)).statement_clock()
+    states = (ContentStatus.PENDING, ContentStatus.GENERATING)
+    wanted = table.status.in_([peewee.SQL(f"'{status}'") for status in states])
+    if completed:
+        unexpired = table.expires_at.is_null() | (table.expires_at > now)
+        wanted |= (table.status == peewee.SQL(f"'{ContentStatus.COMPLETED}'")) & unexpired
+    same = (table.user == slot("user"), table.fingerprint == slot("fingerprint"))
+    return table.select(peewee.SQL("1")).where(*same, wanted)
+
+
+_IS_ENTERED = Computed("entered", lambda model: _same(model, completed=False))
+_IS_ENTERED_OR_COMPLETED = Computed("completed", lambda model: _same(model, completed=True))
+
 _SET_LATER = {
     "status": "a new request is always pending",
     "generated_data": "complete() stores it",
     "fingerprint": "it is computed from the request",
     "attempts": "claim() counts them",
     "lease_expires_at": "claim() sets it",
+    "failures": "fail() counts them",
+    "retry_at": "fail() sets it",
+    "queued": "a request is always queued",
 }
 
 
@@ -41,7 +63,30 @@ def request(
 ) -> C:
     """Return the row in flight for a request; see `AIGeneratedContent.request`."""
     attributes = attributes_of(model, user, type, request_payload, level, variant, values)
-    return enter(model, attributes)[0]
+
+    def entered() -> C | None:
+        content, is_new = enter(model, attributes)
+        is_asked_for = is_new or _join(content, attributes.get("expires_at"))
+        return content if is_asked_for else None
+
+    for _ in range(_TRIES):
+        content = survived(database_of(model), entered)
+        if content is not None:
+            return content
+    raise _never_entered(attributes)
+
+
+def _join(content: Any, expires_at: Any) -> bool:
+    """Ask for a row in flight too; False if it is no longer in flight.
+
+    It is then wanted until the later of the two ends, and stays queued if a caller's attempt fails.
+    """
+    until = content.expires_at
+    changes: dict[str, Any] = {} if content.queued else {"queued": True}
+    if until is not None:
+        later = None if expires_at is None else max(until, to_utc(expires_at, "expires_at"))
+        changes |= {} if later == until else {"expires_at": later}
+    return not changes or update(content, changes, _IS_IN_FLIGHT)
 
 
 def attributes_of(
@@ -78,12 +123,21 @@ def attributes_of(
     return {**values, **attributes}
 
 
-def enter(model: type[C], attributes: dict[str, Any], **claim: Any) -> tuple[C, bool]:
+def enter(
+    model: type[C],
+    attributes: dict[str, Any],
+    *,
+    unless_completed: bool = False,
+    columns: tuple[Any, ...] = (),
+    **claim: Any,
+) -> tuple[C | None, bool]:
     """Return the row in flight for a request, and whether this call inserted it.
 
     Args:
         model: the bound model.
         attributes: those of `attributes_of`.
+        unless_completed: insert nothing if the request is answered; then return None.
+        columns: those to read of a row that is in flight already; all by default.
         claim: further attributes of a row that is inserted as claimed.
 
     Raises:
@@ -91,26 +145,41 @@ def enter(model: type[C], attributes: dict[str, Any], **claim: Any) -> tuple[C, 
     """
     content = model(**attributes, **claim)
     for _ in range(_TRIES):
-        # Look first: an insert would wait for a transaction that is about to end the row.
-        existing = _in_flight(model, attributes)
-        if existing is not None:
-            return existing, False
+        # It looks before it inserts: otherwise it would wait for a transaction that is about to
+        # end the row.
         if insert(
             content,
+            _IS_ENTERED_OR_COMPLETED if unless_completed else _IS_ENTERED,
             action="nothing",
             conflict_target=[model.user, model.fingerprint],
             conflict_where=_IN_FLIGHT,
         ):
             return content, True
-    raise AIContentError(
-        f"a row for request {content.fingerprint} neither exists nor can be inserted: check that "
-        "no trigger of the database suppresses the insert"
+        existing = _in_flight(model, attributes, columns)
+        if existing is not None:
+            return existing, existing.id == content.id  # its own, if the reply was lost
+        if unless_completed and _is_completed(model, attributes):
+            return None, False
+    raise _never_entered(attributes)
+
+
+def _is_completed(model: type[C], attributes: dict[str, Any]) -> bool:
+    same = (model.user == attributes["user"], model.fingerprint == attributes["fingerprint"])
+    return bool(
+        model.select().where(*same, model.status == ContentStatus.COMPLETED).limit(1).exists()
     )
 
 
-def _in_flight(model: type[C], attributes: dict[str, Any]) -> C | None:
+def _never_entered(attributes: dict[str, Any]) -> AIContentError:
+    return AIContentError(
+        f"a row for request {attributes['fingerprint']} neither exists nor can be inserted: check "
+        "that no trigger of the database suppresses the insert"
+    )
+
+
+def _in_flight(model: type[C], attributes: dict[str, Any], columns: tuple[Any, ...]) -> C | None:
     same = (
         model.user == attributes["user"],
         model.fingerprint == attributes["fingerprint"],
     )
-    return next(iter(list(model.select().where(*same, _IN_FLIGHT).limit(1))), None)
+    return next(iter(list(model.select(*columns).where(*same, _IN_FLIGHT).limit(1))), None)

@@ -1,6 +1,4 @@
-"""Return stale claims to the queue. Called by the cleanup and by waiting callers."""
-
-from __future__ import annotations
+"""Return rows to the queue: those whose lease has run out, and failed ones on request."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,16 +7,19 @@ from typing import Any
 
 import peewee
 
+from ..database.availability import survived
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import check_number
 from ..fields.scalars import to_utc
+from ..records.record import load
 from ..records.validation import MAX_INTEGER
 from ..table import ContentTable
+from .events import say
 from .failures import LEASE_RAN_OUT, with_failure
 
 MAX_ATTEMPTS = 3
-"""Attempts after which a row counts as failed."""
+"""Failures after which a row is failed, if no claim of it allowed more."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ def rescue_stale(
     """Free the rows whose lease has run out; see `AIGeneratedContent.rescue_stale`."""
     stale, most = is_stale(model, now), checked_attempts(max_attempts)
     if dry_run:
-        rows: Any = model.select(model.attempts).where(stale).tuples()
-        failed = Counter(attempts >= most for (attempts,) in rows)
+        rows: Any = model.select(_has_used_up(model, most)).where(stale).tuples()
+        failed = Counter(bool(used_up) for (used_up,) in rows)
         return RescueReport(failed[False], failed[True])
-    return rescue(model, stale, most)
+    return survived(database_of(model), lambda: rescue(model, stale, most))
 
 
 def is_stale(model: type[ContentTable], now: datetime | None = None) -> Any:
@@ -64,21 +65,26 @@ def rescue(model: type[ContentTable], stale: Any, max_attempts: int) -> RescueRe
     Args:
         model: the bound model.
         stale: a condition that implies `is_stale`.
-        max_attempts: how many attempts a row has.
+        max_attempts: how many attempts a row has that no claim allowed a number.
     """
     # Skip locked rows: a worker may be completing them.
     stale &= model.id.in_(unlocked(model, stale))
-    used_up = model.attempts >= max_attempts
+    used_up = _has_used_up(model, max_attempts)
     changes = {
         "status": peewee.Case(
             None, [(used_up, ContentStatus.FAILED.value)], ContentStatus.PENDING.value
         ),
         "metadata": with_failure(model, LEASE_RAN_OUT),
+        "failures": model.failures + 1,
         "lease_expires_at": None,
         **backend_of(database_of(model)).columns_of_update(),
     }
-    rows: Any = model.update(changes).where(stale).returning(model.status).tuples()
-    counts = Counter(status for (status,) in rows.execute())
+    columns = (model.id, model.user, model.type, model.status, model.attempts)
+    rows: Any = model.update(changes).where(stale).returning(*columns).dicts()
+    rescued = load(model, list(rows.execute()))
+    for content in rescued:
+        say("rescued", content, note=f"{LEASE_RAN_OUT}, and it is {content.status}")
+    counts: Counter[Any] = Counter(content.status for content in rescued)
     return RescueReport(counts[ContentStatus.PENDING], counts[ContentStatus.FAILED])
 
 
@@ -86,3 +92,7 @@ def unlocked(model: type[ContentTable], condition: Any) -> Any:
     """Select the ids of rows that no other transaction has locked."""
     query = model.select(model.id).where(condition)
     return backend_of(database_of(model)).skipping_locked(query)
+
+
+def _has_used_up(model: Any, max_attempts: int) -> Any:
+    return model.failures + 1 >= peewee.fn.COALESCE(model.max_attempts, max_attempts)

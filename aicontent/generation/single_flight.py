@@ -1,34 +1,34 @@
 """Serve content or generate it: once for all callers who ask for the same at the same time."""
 
-from __future__ import annotations
-
 import random
 import time
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import timedelta
-from inspect import iscoroutinefunction
+from functools import partial
 from typing import Any
 
 import peewee
 
+from ..database.availability import connected, is_temporary, survived
 from ..database.statement import slot
-from ..database.supported import backend_of, connected, database_of
-from ..enums import ContentStatus
+from ..database.supported import backend_of, database_of
+from ..enums import ContentStatus, Served
 from ..errors import (
     GenerationFailedError,
     InProgressError,
-    LeaseLostError,
     OpenTransactionError,
     ValidationError,
     kind_of,
 )
-from ..records.lookup import Narrow, reusable, use
+from ..records.lookup import Narrow, find, use
 from ..table import C
-from .attempt import Generate, failed_by_errors, generate_and_store, is_lost
+from .attempt import Generate, attempt, check_generate, ended_by_errors, is_lost
 from .claims import attributes_of_claim, claim_row
-from .durations import Duration, seconds_of
+from .durations import Duration, backoff, seconds_of
+from .events import say
 from .failures import LEASE_RAN_OUT, recorded_reason
+from .renewal import lease_seconds
 from .requests import attributes_of, enter
 from .rescue import checked_attempts, is_stale, rescue
 
@@ -37,6 +37,9 @@ WAIT = timedelta(minutes=1)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
 """Seconds between two looks at a row that another caller generates. A look reads one row by key."""
+
+_RESTARTS = 10
+"""How often a call whose wait is over begins again, because the row that it found was gone."""
 
 
 def get_or_generate(
@@ -51,19 +54,22 @@ def get_or_generate(
     wait: Duration,
     expires_in: Duration | None,
     serve_stale: bool,
-    lease: Duration,
+    refresh: bool,
+    mark: bool,
+    lease: Duration | None,
     max_attempts: int,
 ) -> C:
     """Serve or generate content; see `AIGeneratedContent.get_or_generate`."""
     database = database_of(model)
     if backend_of(database).in_transaction(database):
-        raise OpenTransactionError
-    if not callable(generate) or iscoroutinefunction(generate):
-        rule = "must be a plain function: let it call asyncio.run() for its async code"
-        kind = "an async function" if iscoroutinefunction(generate) else kind_of(generate)
-        raise ValidationError("generate", rule, kind)
-    if not isinstance(serve_stale, bool):
-        raise ValidationError("serve_stale", "must be True or False", kind_of(serve_stale))
+        raise OpenTransactionError(
+            "get_or_generate() was called within a transaction, which would hold its locks for as "
+            "long as generating takes: call it outside atomic()"
+        )
+    check_generate(generate)
+    for name, flag in (("serve_stale", serve_stale), ("refresh", refresh), ("mark", mark)):
+        if not isinstance(flag, bool):
+            raise ValidationError(name, "must be True or False", kind_of(flag))
     flight = _Flight(
         model=model,
         attributes=attributes_of(model, user, type, request_payload, level, variant, {}),
@@ -71,8 +77,11 @@ def get_or_generate(
         wait=seconds_of(wait, "wait", may_be_zero=True),
         expires_in=None if expires_in is None else seconds_of(expires_in, "expires_in"),
         serve_stale=serve_stale,
-        lease=seconds_of(lease, "lease"),
+        refresh=refresh,
+        mark=mark,
+        lease=lease_seconds(database, lease),
         max_attempts=checked_attempts(max_attempts),
+        began=time.monotonic(),
     )
     content: C = flight.run()
     return content
@@ -94,123 +103,179 @@ class _Flight:
     wait: float
     expires_in: float | None
     serve_stale: bool
+    refresh: bool
+    mark: bool
     lease: float
     max_attempts: int
+    began: float
 
     def run(self) -> Any:
         """Take steps until there is content."""
-        began, pause = time.monotonic(), _FIRST_PAUSE
-        awaited = None
+        database = database_of(self.model)
+        pause, restarts = _FIRST_PAUSE, 0
+        awaited: str | None = None
         while True:
-            with connected(database_of(self.model)):
-                content, is_claimed = self._look(awaited) if awaited else self._begin()
+            with connected(database):
+                step = self._begin if awaited is None else partial(self._look, awaited, True)
+                content, is_claimed = survived(database, step)
             if is_claimed:
                 return self._generate(content)
-            if content is not None and content.status == ContentStatus.COMPLETED:
+            if content is not None and content.served is not None:
                 return content
+            restarts += content is None
             awaited = None if content is None else content.id
-            waited = time.monotonic() - began
-            if awaited and waited >= self.wait:
-                raise InProgressError(awaited, waited)
+            waited = time.monotonic() - self.began
+            if waited >= self.wait and (awaited or restarts > _RESTARTS):
+                raise InProgressError(awaited or "of this request", waited)
             # Jitter keeps the waiting callers from looking at the same moments.
             jitter = random.uniform(0.5, 1)  # noqa: S311 - no secret
             time.sleep(max(0.0, min(pause * jitter, self.wait - waited)))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
     def _begin(self) -> tuple[Any, bool]:
-        content = self._use_reusable()
+        content = self._use_reusable(Served.STORED)
         if content is not None:
             return content, False
         # The caller owns the payload, and generate may change the content's.
         payload = deepcopy(self.attributes["request_payload"])
         attributes = self.attributes | {"request_payload": payload}
-        content, is_new = enter(self.model, attributes, **attributes_of_claim(self.lease))
-        return (content, True) if is_new else self._look(content.id)
+        content, is_new = enter(
+            self.model,
+            attributes,
+            unless_completed=not self.refresh,
+            columns=(self.model.id,),
+            **attributes_of_claim(self.lease, self.max_attempts),
+        )
+        if content is None or not is_new:
+            return (None, False) if content is None else self._look(content.id, False)
+        content._claimed_at = time.monotonic()
+        with ended_by_errors(content, partial(self._give_up, content)):
+            # Another caller may have begun and completed the request between the first look and
+            # the insert of this row, but not since.
+            earlier = survived(database_of(self.model), partial(self._use_reusable, Served.STORED))
+            if earlier is None:
+                return content, True
+            self._give_up(content, "another caller had just completed it")
+            return earlier, False
 
-    def _look(self, id: str) -> tuple[Any, bool]:
-        model = self.model
-        stale = is_stale(model)
-        columns = (model.id, model.status, model.metadata, stale.alias("is_stale"))
-        row = next(iter(list(model.select(*columns).where(model.id == id))), None)
-        if row is not None and row.status == ContentStatus.GENERATING and row.is_stale:
+    def _look(self, id: str, is_waiting: bool) -> tuple[Any, bool]:
+        """Look at the row in flight. A caller who waited takes it over only when it is due."""
+        model, served = self.model, Served.WAITED if is_waiting else Served.STORED
+        now = backend_of(database_of(model)).statement_clock()
+        stale, is_due = is_stale(model), model.retry_at.is_null() | (model.retry_at <= now)
+        columns = (model.id, model.status, model.metadata, model.queued)
+        query = model.select(*columns, stale.alias("is_stale"), is_due.alias("is_due"))
+        row = next(iter(list(query.where(model.id == id))), None)
+        if row is None:
+            return None, False
+        if row.status == ContentStatus.GENERATING and row.is_stale:
             rescued = rescue(model, stale & (model.id == id), self.max_attempts)
             if rescued.failed:
                 raise GenerationFailedError(id, LEASE_RAN_OUT)
             if rescued.requeued:
                 row.status = ContentStatus.PENDING
-        if row is None:
-            return None, False
         match row.status:
             case ContentStatus.COMPLETED:
                 # It was generated for the callers who waited, however soon it expires.
-                return self._use_completed(id), False
+                return self._use_completed(id, served), False
             case ContentStatus.FAILED:
-                content = self._use_reusable()
+                content = self._use_reusable(served) or self._use_stale()
                 if content is None:
                     raise GenerationFailedError(id, recorded_reason(row.metadata))
                 return content, False
             case ContentStatus.PENDING:
-                content = self._use_reusable()
+                content = self._use_reusable(served) or (self._use_stale() if row.queued else None)
                 if content is not None:
                     return content, False
-                content = claim_row(model, id, self.lease)
+                if is_waiting and not row.is_due:
+                    return row, False
+                content = claim_row(model, id, self.lease, self.max_attempts)
                 return (content, True) if content is not None else (row, False)
             case ContentStatus.GENERATING:
-                return (self.serve_stale and self._use_expired()) or row, False
+                return self._use_stale() or row, False
         return None, False
 
     def _generate(self, content: Any) -> Any:
-        database = database_of(self.model)
+        database, options = database_of(self.model), {"expires_in": self.expires_in}
         try:
-            with failed_by_errors(content):
-                with connected(database):
-                    # Another caller may have begun and completed the request between the first
-                    # look and the insert of this row, but not since.
-                    earlier = self._use_reusable()
-                    if earlier is not None:
-                        content.fail("another caller had just completed it")
-                        return earlier
-                generate_and_store(
-                    content, self.generate, lease=self.lease, expires_in=self.expires_in
-                )
-        except LeaseLostError as error:
-            with connected(database):
-                other = self._use_reusable() if is_lost(content, error) else None
+            stored = attempt(
+                content,
+                self.generate,
+                lease=self.lease,
+                give_up=partial(self._give_up, content),
+                **options,
+            )
+        except OpenTransactionError:
+            raise
+        except Exception as error:
+            other = self._instead(content, error)
             if other is None:
                 raise
             return other
-        return content
+        if stored:
+            content.served = Served.GENERATED
+            return content
+        with connected(database):
+            return self._use_completed(content.id, Served.STORED) or content
 
-    def _use_reusable(self) -> Any:
-        return self._use("request", _reusable)
+    def _give_up(self, content: Any, reason: str | Exception) -> None:
+        """Fail the row, or give it back if a worker was asked for it too."""
+        model = self.model
+        query = model.select(model.queued).where(model.id == content.id).tuples()
+        if any(queued for (queued,) in query):
+            content.fail(reason, retry=True, delay=backoff(content.failures or 0))
+        else:
+            content.fail(reason)
 
-    def _use_expired(self) -> Any:
-        return self._use("expired request", _last_expired)
+    def _instead(self, content: Any, error: Exception) -> Any:
+        """Return content to serve instead of raising an error, if there is any."""
+        has_lost = is_lost(content, error)
+        if not (has_lost or self.serve_stale):
+            return None
+        try:
+            with connected(database_of(self.model)):
+                if has_lost:
+                    served = self._use_completed(content.id, Served.STORED)
+                    return served or self._use_reusable(Served.STORED)
+                return self._use_stale()
+        except Exception as another:
+            if not is_temporary(another):
+                raise
+            return None
 
-    def _use(self, key: str, narrow: Narrow) -> Any:
+    def _use_reusable(self, served: Served) -> Any:
+        return None if self.refresh else self._use("request", _reusable, served)
+
+    def _use_stale(self) -> Any:
+        return self._use("expired request", _newest, Served.STALE) if self.serve_stale else None
+
+    def _use_completed(self, id: str, served: Served) -> Any:
+        return self._use("completed", _of_id, served, {"id": id})
+
+    def _use(
+        self, key: str, narrow: Narrow, served: Served, values: dict[str, Any] | None = None
+    ) -> Any:
         # Without a moment, the database's clock judges, as it does for leases.
-        values = {name: self.attributes[name] for name in ("user", "fingerprint")}
-        return use(self.model, key, narrow, values)
-
-    def _use_completed(self, id: str) -> Any:
-        return use(
-            self.model, "completed", lambda t, query, _: query.where(t.id == slot("id")), {"id": id}
-        )
+        values = values or {name: self.attributes[name] for name in ("user", "fingerprint")}
+        content = (use if self.mark else find)(self.model, key, narrow, values)
+        if content is not None:
+            content.served = served
+            say(served, content, time.monotonic() - self.began)
+        return content
 
 
 def _reusable(table: Any, query: Any, now: Any) -> Any:
-    return reusable(table, query, _same_request(table), now, _is_completed(table))
+    unexpired = table.expires_at.is_null() | (table.expires_at > now)
+    return _newest(table, query, now).where(unexpired)
 
 
-def _last_expired(table: Any, query: Any, now: Any) -> Any:
-    completed = query.where(*_same_request(table), _is_completed(table))
-    return completed.order_by(table.expires_at.desc())
+def _newest(table: Any, query: Any, _: Any) -> Any:
+    # COALESCE keeps the planner from the indexes of all rows: one request has few.
+    is_completed = peewee.fn.COALESCE(table.status, "") == ContentStatus.COMPLETED
+    same = (table.user == slot("user"), table.fingerprint == slot("fingerprint"))
+    newest = peewee.fn.COALESCE(table.created_at, table.updated_at).desc()
+    return query.where(*same, is_completed).order_by(newest, table.id.desc())
 
 
-def _is_completed(table: Any) -> Any:
-    # COALESCE keeps the planner from the index of all completed rows: one request has few rows.
-    return peewee.fn.COALESCE(table.status, "") == ContentStatus.COMPLETED
-
-
-def _same_request(table: Any) -> list[Any]:
-    return [table.user == slot("user"), table.fingerprint == slot("fingerprint")]
+def _of_id(table: Any, query: Any, _: Any) -> Any:
+    return query.where(table.id == slot("id"), table.status == ContentStatus.COMPLETED)

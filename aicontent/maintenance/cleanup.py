@@ -1,7 +1,5 @@
 """Delete expired rows, and failed rows created over 24 hours ago, in short batches."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable
@@ -10,7 +8,7 @@ from datetime import datetime, timedelta
 
 import peewee
 
-from ..database.supported import database_of
+from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import ValidationError, check_number, kind_of
 from ..table import ContentTable
@@ -93,7 +91,9 @@ def count_due(
 
 def reasons_of(model: type[ContentTable], now: datetime, failed_before: datetime) -> list[Reason]:
     """Return the two reasons to delete a row; no row has both."""
-    expired = model.expires_at < now
+    clock = backend_of(database_of(model)).statement_clock()
+    is_held = (model.status == ContentStatus.GENERATING) & (model.lease_expires_at > clock)
+    expired = (model.expires_at < now) & ~peewee.fn.COALESCE(is_held, peewee.SQL("false"))
     unexpired = model.expires_at.is_null() | (model.expires_at >= now)
     # A constant, not a parameter, so that the planner knows that the partial index applies.
     is_failed = model.status == peewee.SQL(f"'{ContentStatus.FAILED}'")

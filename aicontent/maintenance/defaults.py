@@ -1,7 +1,5 @@
 """The defaults of the cleanup, apart from its code so that `model.py` loads little."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 FAILED_AFTER = timedelta(hours=24)

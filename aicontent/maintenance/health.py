@@ -1,13 +1,12 @@
 """Check a database for missing or damaged parts, and whether the cleanup runs."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 import peewee
 
-from ..database.supported import backend_of, connected, resolved
+from ..database.availability import connected
+from ..database.supported import backend_of, resolved
 from ..errors import AIContentError, counted
 from ..fields.compression import zstd
 from ..fields.document import DocumentField

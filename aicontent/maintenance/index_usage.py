@@ -1,11 +1,10 @@
 """Report which indexes queries use and which only cost, as PostgreSQL has counted."""
 
-from __future__ import annotations
-
 import peewee
 
+from ..database.availability import connected
 from ..database.catalog import IndexUsage
-from ..database.supported import backend_of, connected, resolved
+from ..database.supported import backend_of, resolved
 from ..table import TABLE
 
 

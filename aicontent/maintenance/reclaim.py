@@ -1,13 +1,12 @@
 """Return the space of deleted rows to the file system; SQLite only."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import peewee
 
+from ..database.availability import connected
 from ..database.constraints import error_code
-from ..database.supported import backend_of, connected, resolved
+from ..database.supported import backend_of, resolved
 from ..errors import DatabaseUnavailableError
 
 

@@ -1,7 +1,5 @@
 """Add up what the table holds, what is due for deletion, and what reuse has saved."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +7,8 @@ from datetime import datetime
 
 import peewee
 
-from ..database.supported import backend_of, connected, resolved
+from ..database.availability import connected
+from ..database.supported import backend_of, resolved
 from ..fields.scalars import moment_of
 from ..generation.rescue import rescue_stale
 from ..table import TABLE, ContentTable, bound_model

@@ -1,7 +1,5 @@
 """Write many rows at once: validated, in batches, within one transaction."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -23,7 +21,7 @@ def create_many(model: type[Record], rows: Iterable[Mapping[str, Any]]) -> list[
     ids: list[str] = []
     source = iter(rows)
     insertion = Insertion(model)
-    with database.atomic():
+    with backend_of(database).atomic(database):
         while batch := _converted(model, insertion, islice(source, BATCH), len(ids)):
             _insert(database, insertion, batch, len(ids))
             ids += (row[0] for row in batch)
@@ -98,7 +96,7 @@ def _insert(database: peewee.Database, insertion: Insertion, batch: list[Row], b
                 raise
         return
     try:
-        with database.atomic():
+        with backend.atomic(database):
             insertion.execute(batch)
     except peewee.IntegrityError:
         # One by one, to learn which row is at fault.

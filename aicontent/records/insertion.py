@@ -1,7 +1,5 @@
 """Build the INSERT of many rows once, and execute it for batches of them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from functools import reduce

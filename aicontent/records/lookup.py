@@ -8,6 +8,7 @@ from typing import Any
 
 import peewee
 
+from ..database.availability import survived
 from ..database.statement import Computed, slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
@@ -125,19 +126,19 @@ def first_row(
     build: Callable[[], tuple[Any, Sequence[Any]]],
 ) -> R | None:
     """Execute a statement of `statement_of`, and return its first row as an instance."""
-    rows = statement_of(model, key, values, build).rows(values)
+    statement = statement_of(model, key, values, build)
+    rows = survived(database_of(model), lambda: statement.rows(values))
     return next(iter(load(model, rows)), None)
 
 
-def reusable(table: Any, query: Any, same: list[Any], moment: Any, completed: Any = None) -> Any:
+def reusable(table: Any, query: Any, same: list[Any], moment: Any) -> Any:
     """Narrow a query to completed content that has not expired: least used first, then newest.
 
-    `same` are the conditions on what is asked for. `completed` is the condition on the status,
-    by default the one of the index for reuse.
+    `same` are the conditions on what is asked for.
     """
     return query.where(
         *same,
-        table.status == _COMPLETED if completed is None else completed,
+        table.status == _COMPLETED,
         table.expires_at.is_null() | (table.expires_at > moment),
     ).order_by(table.usage_count.asc(), table.created_at.desc())
 

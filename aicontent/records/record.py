@@ -3,8 +3,6 @@
 `Record` overrides what Peewee lets only a subclass override. The rest are functions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, TypeVar, cast
@@ -21,6 +19,7 @@ from ..database.statement import (
     with_slots,
 )
 from ..database.supported import backend_of, database_of
+from ..enums import Served
 from ..errors import ContentGoneError, MigrationError, ValidationError, shortened
 from ..fields.document import DocumentAccessor, DocumentField
 from ..fields.encoding import snapshot
@@ -39,7 +38,11 @@ class Record(peewee.Model):
     each document as it was last read or written, by attribute.
     """
 
+    served: Served | None = None
+    """How `get_or_generate` came by this content, on what it returned."""
+
     _aicontent_rules: ClassVar[Rules]
+    _claimed_at: float | None = None
     is_new: bool
     _document_texts: dict[str, str | None]
     _dirty: set[str]  # Peewee's, which its stubs leave out
@@ -113,11 +116,12 @@ class Record(peewee.Model):
             )
 
 
-def insert(content: Record, **on_conflict: Any) -> bool:
+def insert(content: Record, unless: Computed | None = None, **on_conflict: Any) -> bool:
     """Insert the row of a new instance, and tell whether it was inserted.
 
     Args:
         content: the instance.
+        unless: a query; insert nothing if it finds a row.
         on_conflict: as for Peewee's `on_conflict`; without it, a conflict is an error.
 
     Raises:
@@ -132,7 +136,13 @@ def insert(content: Record, **on_conflict: Any) -> bool:
     converted = driver_values(model, values)
 
     def build() -> tuple[Any, list[Any]]:
-        query = model.insert(with_slots(model, converted))
+        columns = with_slots(model, converted)
+        if unless is None:
+            query: Any = model.insert(columns)
+        else:
+            absent = ~peewee.fn.EXISTS(unless.build(model))
+            row = peewee.Select(columns=[*columns.values()]).where(absent)
+            query = model.insert_from(row, [model._meta.fields[name] for name in columns])
         if on_conflict:
             query = query.on_conflict(**on_conflict)
         names = (*SET_BY_DATABASE, *computed_names(values))
@@ -141,10 +151,10 @@ def insert(content: Record, **on_conflict: Any) -> bool:
 
     # Peewee would put a missing default into the statement, for all rows.
     is_complete = values.keys() >= {field.name for field in model._meta.defaults}
-    key = ("insert", bool(on_conflict)) if is_complete else None
+    key = ("insert", bool(on_conflict), unless and unless.key) if is_complete else None
     statement = statement_of(model, key, converted, build)
     with backend_of(database).constraints_explained(database):
-        rows = statement.rows(parameters_of(converted))
+        rows = statement.rows(parameters_of(converted) | dict(unless.parameters if unless else {}))
     if rows:
         content.__data__ |= {**values, **rows[0]}
         mark_saved(content, content.__data__, converted)

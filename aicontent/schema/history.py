@@ -1,7 +1,5 @@
 """The migrations that exist, those that a database has had, and the schema they add up to."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import peewee
 
+from ..database.availability import connected
 from ..database.constraints import error_code
-from ..database.supported import backend_of, connected, supported
+from ..database.supported import backend_of, supported
 from ..errors import (
     AIContentError,
     DatabaseUnavailableError,

@@ -7,8 +7,6 @@ need no replay. It takes no lock, so of several migrators at once some fail; `ai
 holds a lock.
 """
 
-from __future__ import annotations
-
 import logging
 from functools import cached_property
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Export content as JSON lines: equal content gives equal bytes, from either backend."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -10,13 +8,14 @@ from typing import Any
 import peewee
 from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-defined]
 
+from ..database.availability import connected
 from ..database.backend import Backend
-from ..database.supported import backend_of, connected, database_of
+from ..database.supported import backend_of, database_of
 from ..errors import AIContentError
 from ..fields.compression import decompressed
 from ..fields.document import DocumentField
 from ..fields.encoding import canonical
-from ..fields.scalars import FractionField, UTCDateTimeField
+from ..fields.scalars import FlagField, FractionField, UTCDateTimeField
 from ..records.validation import check_values
 from ..table import ContentTable, bound_model
 
@@ -132,6 +131,8 @@ def _converter(field: Any) -> Callable[[Any], Any] | None:
         return _iso
     if isinstance(field, FractionField):
         return field.parameter  # the six digits that the column stores
+    if isinstance(field, FlagField):
+        return bool
     return None
 
 

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import peewee
 
+from ..database.availability import connected
 from ..database.bulk_load import Row
 from ..database.constraints import error_code
-from ..database.supported import backend_of, connected, resolved
+from ..database.supported import backend_of, resolved
 from ..errors import (
     DuplicateIdError,
     DuplicateRequestError,
@@ -130,7 +131,7 @@ class _Import:
         """Store a batch in a transaction of its own."""
         rows = batch.rows
         refused: dict[str, str] = {}
-        with self._database.atomic():
+        with self._backend.atomic(self._database):
             unknown = self._unknown_users(rows) if rows else ()
             stored = self._stored_ids(rows) if rows else set()
             for id, (_, row) in rows.items():
@@ -174,7 +175,7 @@ class _Import:
         if not rows:
             return set(), {}
         try:
-            with self._database.atomic():
+            with self._backend.atomic(self._database):
                 return set(self._insertion.execute([row for _, row in rows.values()])), {}
         except (peewee.PeeweeException, UnicodeEncodeError) as error:
             _raise_unless_of_a_row(error)
@@ -182,7 +183,10 @@ class _Import:
         faults = {}
         for id, (_, row) in rows.items():
             try:
-                with self._backend.constraints_explained(self._database), self._database.atomic():
+                with (
+                    self._backend.constraints_explained(self._database),
+                    self._backend.atomic(self._database),
+                ):
                     written.update(self._insertion.execute([row]))
             except (peewee.PeeweeException, UnicodeEncodeError) as error:
                 _raise_unless_of_a_row(error)

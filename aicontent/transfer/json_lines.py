@@ -1,7 +1,5 @@
 """Parse JSON lines into rows that are ready for the database. Nothing is stored here."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping

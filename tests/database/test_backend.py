@@ -9,12 +9,12 @@ import peewee
 import pytest
 
 import aicontent
+from aicontent.database.availability import connected
 from aicontent.database.backend import Backend
 from aicontent.database.bulk_load import BulkInsert
 from aicontent.database.supported import (
     backend_named,
     backend_of,
-    connected,
     database_of,
     known_backend,
     resolved,

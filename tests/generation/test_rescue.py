@@ -31,7 +31,7 @@ def test_rescue(ask, Content):
     held, once, thrice, unleased = (Content.claim() for _ in rows)
     for content in (once, thrice):
         stale(content, Content)
-    Content.update(attempts=3).where(Content.id == thrice.id).execute()
+    Content.update(failures=2).where(Content.id == thrice.id).execute()
     # A program that knows only the specification has no leases.
     Content.update(lease_expires_at=None).where(Content.id == unleased.id).execute()
 
@@ -42,9 +42,10 @@ def test_rescue(ask, Content):
 
     assert stored(once).status is ContentStatus.PENDING
     assert stored(thrice).status is ContentStatus.FAILED
-    for content, attempt in ((once, 1), (thrice, 3)):
+    for content, failures in ((once, 1), (thrice, 3)):
         row = stored(content)
-        assert row.metadata == {"lastFailure": {"reason": "the lease ran out", "attempt": attempt}}
+        assert row.metadata == {"lastFailure": {"reason": "the lease ran out", "attempt": 1}}
+        assert row.failures == failures
         assert row.lease_expires_at is None
     for content in (held, unleased):
         assert stored(content).status is ContentStatus.GENERATING
@@ -97,9 +98,12 @@ def test_one_that_another_program_took_is_that_programs(ask, Content, database):
     stale(late, Content)
     Content.rescue_stale()
     database.execute_sql("UPDATE ai_generated_content SET status = 'generating'")
-    with pytest.raises(aicontent.LeaseLostError):
-        late.complete({"late": True})
+    for end in (late.release, late.extend_lease, lambda: late.fail("late")):
+        with pytest.raises(aicontent.LeaseLostError):
+            end()
     assert Content.rescue_stale() == aicontent.RescueReport()
+    late.complete({"late": True})  # the first finished answer wins
+    assert stored(late).generated_data == {"late": True}
 
 
 def test_a_rollback_frees_what_is_claimed(ask, Content, database):

@@ -212,7 +212,7 @@ def test_what_cannot_be_stored_is_told_and_no_error_hides_another(url, user):
 
         with pytest.raises(RuntimeError, match="no answer") as caught:
             Content.get_or_generate(user, "lesson", {}, hog)
-        assert "could not be marked failed" in caught.value.__notes__[0]
+        assert "could not be given up" in caught.value.__notes__[0]
         pool.submit(database.close).result(timeout=30)
 
         def hold(content):
@@ -227,7 +227,9 @@ def test_what_cannot_be_stored_is_told_and_no_error_hides_another(url, user):
             pool.submit(database.connect).result(timeout=30)
             return MADE
 
-        with pytest.raises(MaxConnectionsExceeded):
+        with pytest.raises(aicontent.ContentNotStoredError) as caught:
             Content.get_or_generate(user, "lesson", {"n": 3}, hold_on, lease=0.1)
+        assert isinstance(caught.value.__cause__, MaxConnectionsExceeded)
+        assert caught.value.generated == MADE
         pool.submit(database.close).result(timeout=30)
     database.close_all()

@@ -113,9 +113,9 @@ def faults(model: Any, notes: list[list[str]]) -> Iterator[str]:
         ):
             yield f"what attempt {attempt} made of {id} was lost"
     for id, content in rows.items():
-        if content.status == "completed" and content.generated_data["attempt"] != content.attempts:
-            yield f"{id} was overwritten"
-        if content.status == "failed" and content.attempts < MAX_ATTEMPTS:
+        if content.status == "completed" and content.generated_data["attempt"] > content.attempts:
+            yield f"{id} has the answer of an attempt that never was"
+        if content.status == "failed" and content.failures < MAX_ATTEMPTS:
             yield f"{id} was given up too early"
 
 

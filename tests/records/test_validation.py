@@ -356,5 +356,5 @@ def test_the_schema_is_the_specifications():
     }
     columns = [f.column_name for f in aicontent.AIGeneratedContent._meta.sorted_fields]
     assert list(properties) == columns
-    times = {"lastAccessedAt", "expiresAt", "createdAt", "updatedAt", "leaseExpiresAt"}
+    times = {"lastAccessedAt", "expiresAt", "createdAt", "updatedAt", "leaseExpiresAt", "retryAt"}
     assert {column for column, rule in properties.items() if not rule} == times

@@ -269,7 +269,7 @@ def test_the_takeover_that_the_documents_describe(host):
         elif not line.startswith("--") and others not in line:
             host.execute_sql(line)
     (kept,) = host.execute_sql(f"SELECT * FROM {TABLE}").fetchall()
-    assert kept == (*row, None, 0, None)
+    assert kept == (*row, None, 0, None, 0, None, None, True)
     assert aicontent.check(host) == []
 
 

@@ -55,7 +55,7 @@ def test_the_command_frees_those_whose_lease_ran_out(Content, user, url):
         Content.claim()
     Content.update(lease_expires_at=NOW).execute()
     first = Content.select(Content.id).limit(1)
-    Content.update(attempts=3).where(Content.id == first).execute()
+    Content.update(failures=2).where(Content.id == first).execute()
     told = "stale claims: 2 to pending, 1 to failed\ndelete"
     assert clean("--dry-run")[1].startswith(f"would free {told[:-6]}would delete 0 expired")
     assert json.loads(clean("--json", "--dry-run")[1])["rescued"] == {"requeued": 2, "failed": 1}

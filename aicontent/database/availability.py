@@ -1,0 +1,104 @@
+"""Keep working while a database is unavailable for a moment.
+
+The causes are a lock, a connection that the server has closed, a pool in use, and a server that is
+read-only during a failover. This is the only place that decides when to connect or call again.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import peewee
+
+from .backend import discard
+from .constraints import error_code
+from .supported import backend_of
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+_TEMPORARY = {"25006", "40001", "40P01", "57014"}
+"""SQLSTATEs that Peewee does not map to OperationalError: read-only server, serialization failure,
+deadlock, cancelled statement."""
+
+T = TypeVar("T")
+
+
+@contextmanager
+def connected(database: peewee.Database, *, keep: bool = False) -> Iterator[None]:
+    """Open a connection if there is none, and close it again only if it was opened here.
+
+    `keep` leaves it open.
+    """
+    state: Any = database._state  # type: ignore[attr-defined]
+    contexts = state.ctx  # connect() empties it, and the caller could not leave its contexts
+    try:
+        opened = database.connect(reuse_if_open=True)
+    finally:
+        state.ctx = contexts
+    try:
+        yield
+    finally:
+        if opened and not (contexts or keep):
+            database.close()
+
+
+def survived(database: peewee.Database, call: Callable[[], T]) -> T:
+    """Call, and once more if the server had closed the connection.
+
+    Within a transaction the first error is raised, because the server has forgotten the
+    transaction.
+    """
+    backend = backend_of(database)
+    if not backend.can_lose_connections or backend.in_transaction(database):
+        return call()
+    was_open = not database.is_closed()
+    try:
+        return call()
+    except Exception as error:
+        if not _dropped(database, error):
+            raise
+    with connected(database, keep=was_open):
+        return call()
+
+
+def retried(database: peewee.Database, seconds: float, call: Callable[[bool], T]) -> T:
+    """Call, and call again for some seconds while the database is unavailable.
+
+    Args:
+        database: where the call writes, outside any transaction.
+        seconds: how long to try.
+        call: gets whether it is called again; the reply of its previous try may be lost.
+    """
+    until = time.monotonic() + seconds
+    pause, is_retry, was_open = _FIRST_PAUSE, False, not database.is_closed()
+    _dropped(database)
+    while True:
+        try:
+            with connected(database, keep=was_open):
+                return call(is_retry)
+        except Exception as error:
+            if not is_temporary(error) or time.monotonic() + pause > until:
+                raise
+            _dropped(database, error)
+        time.sleep(pause)
+        pause, is_retry = min(2 * pause, _LONGEST_PAUSE), True
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Tell whether an error may pass; that of Peewee's pool derives from none of Peewee's."""
+    pool: Any = sys.modules.get("playhouse.pool")
+    exhausted = (pool.MaxConnectionsExceeded,) if pool else ()
+    kinds = (peewee.OperationalError, peewee.InterfaceError, *exhausted)
+    return isinstance(error, kinds) or error_code(error) in _TEMPORARY
+
+
+def _dropped(database: Any, error: BaseException | None = None) -> bool:
+    """Drop a connection that is lost, and tell whether it was."""
+    if database.in_transaction() or not backend_of(database).is_lost(database, error):
+        return False
+    discard(database)
+    if hasattr(database, "close_idle"):
+        database.close_idle()  # the pool's other connections were lost with it
+    return True

@@ -1,0 +1,86 @@
+"""Convert what model clients return to JSON's types, by the rule that docs/claims.md lists."""
+
+import dataclasses
+import numbers
+from collections.abc import Mapping
+from datetime import date, time
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from ..errors import ValidationError, kind_of
+from .policy import MAX_DEPTH
+
+
+def as_json(value: Any, field: str, depth: int = 0) -> Any:
+    """Return a value made of JSON's types; what has no such form stays, for the policy to refuse.
+
+    Args:
+        value: any value.
+        field: the attribute it belongs to, for the message.
+        depth: the levels above it.
+
+    Raises:
+        ValidationError: it is nested too deeply, two of its keys are the same text, or its
+            `model_dump` fails.
+    """
+    if type(value) in _SAME:
+        return value
+    if depth > MAX_DEPTH:  # cycles too
+        rule = f"must be nested at most {MAX_DEPTH} levels deep"
+        raise ValidationError(field, rule, "a deeper document")
+    if isinstance(value, Mapping):
+        converted = {_key(k): as_json(v, field, depth + 1) for k, v in value.items()}
+        if len(converted) < len(value):
+            raise ValidationError(field, "must have keys that differ as text", kind_of(value))
+        return converted
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [as_json(item, field, depth + 1) for item in value]
+    plain = _plain(value, field)
+    return value if plain is value else as_json(plain, field, depth + 1)
+
+
+_SAME = {str, int, float, bool, type(None)}
+
+
+def _plain(value: Any, field: str) -> Any:
+    """Return a value that is one step nearer to JSON, or the value itself."""
+    if isinstance(value, type):
+        return value
+    if isinstance(value, Enum):
+        return value.value
+    if hasattr(value, "model_dump"):  # pydantic's, which most model clients return
+        return _dumped(value, field)
+    if dataclasses.is_dataclass(value):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    if hasattr(value, "tolist"):  # arrays and scalars of numpy and its like
+        return value.tolist()
+    if isinstance(value, Decimal):
+        is_whole = value.is_finite() and value == value.to_integral_value()
+        return int(value) if is_whole and abs(value.adjusted()) < 100 else float(value)
+    if isinstance(value, numbers.Number) and not isinstance(value, (int, float)):
+        if isinstance(value, numbers.Integral):
+            return int(value)
+        return float(value) if isinstance(value, numbers.Real) else value
+    return value
+
+
+def _dumped(value: Any, field: str) -> Any:
+    try:
+        try:
+            return value.model_dump(mode="json")
+        except TypeError:  # another library's
+            return value.model_dump()
+    except Exception as error:
+        rule = "must be JSON, but its model_dump() failed"
+        raise ValidationError(field, rule, kind_of(value)) from error
+
+
+def _key(key: Any) -> Any:
+    plain = as_json(key, "a key") if not isinstance(key, (str, tuple)) else key
+    return plain if isinstance(plain, str) or not isinstance(plain, int) else str(plain)

@@ -1,0 +1,152 @@
+"""Store answers: the first finished one wins, whoever holds the row then.
+
+An answer costs money, so it is stored unless the row has one already. docs/claims.md has the rules.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
+
+import peewee
+
+from ..database.availability import survived
+from ..database.statement import Computed
+from ..database.supported import backend_of, database_of
+from ..enums import ContentStatus
+from ..errors import LeaseLostError, ValidationError, kind_of, shortened
+from ..fields.json_types import as_json
+from ..fields.scalars import CountField
+from ..records.record import insert, mark_saved, update
+from ..records.validation import validate
+from .claims import check_claimed, seconds_from_now, state_of
+from .durations import Duration, seconds_of
+from .events import say
+
+_UNANSWERED = (ContentStatus.PENDING, ContentStatus.GENERATING, ContentStatus.FAILED)
+
+
+class Outcome(TypedDict, total=False):
+    """What may be stored with a generated document."""
+
+    expires_in: Duration | None
+    validation_results: dict[str, Any] | None
+    validation_score: float | None
+    token_usage: int | None
+    model_used: str | None
+    generation_time_ms: int | None
+    estimated_completion_time: int | None
+    topics: list[Any] | None
+    focus_areas: list[Any] | None
+    metadata: dict[str, Any] | None
+
+
+def complete(content: Any, generated_data: Any, outcome: Mapping[str, Any]) -> None:
+    """Store the generated document of a claimed row; see `AIGeneratedContent.complete`."""
+    changes = changes_of(content, outcome)
+    if content.expires_at is not None and "expires_at" not in changes:
+        # It was the end of the request; an answer that came after it can still be served.
+        changes["expires_at"] = Computed("unexpired", _unexpired)
+    changes |= {"status": ContentStatus.COMPLETED, "lease_expires_at": None, "retry_at": None}
+    check_claimed(content)
+    if not with_document(
+        generated_data,
+        lambda document: survived(
+            database_of(type(content)),
+            lambda: update(content, {"generated_data": document, **changes}, _IS_UNANSWERED),
+        ),
+    ):
+        _check_stored(content, generated_data)
+    say("generated", content)
+
+
+def store_anew(content: Any, generated_data: Any, outcome: Mapping[str, Any]) -> None:
+    """Insert the answer to a claimed row that was deleted meanwhile, as a completed row.
+
+    Raises:
+        ValidationError: as `complete`. UnknownUserError: the user is gone too.
+        DuplicateIdError: the row is there.
+    """
+    model = type(content)
+    ended = {"status", "lease_expires_at", "expires_at", "created_at", "updated_at"}
+    kept = {name: value for name, value in content.__data__.items() if name not in ended}
+    changes = changes_of(content, outcome)
+
+    def store(document: Any) -> None:
+        values = {**kept, **changes, "generated_data": document}
+        new = model(**values, status=ContentStatus.COMPLETED)
+        insert(new)
+        content.__data__ |= new.__data__
+        mark_saved(content, content.__data__, {})
+
+    with_document(generated_data, store)
+    say("generated", content)
+
+
+def with_document(answer: Any, store: Callable[[Any], Any]) -> Any:
+    """Store an answer as it is, or converted to JSON's types if it cannot be stored so.
+
+    Raises:
+        ValidationError: it cannot be stored, and nothing was written.
+    """
+    if isinstance(answer, dict):
+        try:
+            return store(answer)
+        except ValidationError:
+            converted = as_json(answer, "generated_data")
+            if converted == answer:
+                raise
+            return store(converted)
+    converted = as_json(answer, "generated_data")
+    if not isinstance(converted, dict):
+        rule = "must be a dict, or an object that becomes one, such as a pydantic model"
+        raise ValidationError("generated_data", rule, kind_of(answer))
+    return store(converted)
+
+
+def changes_of(content: Any, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that an outcome changes.
+
+    Raises:
+        ValidationError: an outcome is unknown, or breaks a rule.
+    """
+    changes: dict[str, Any] = {}
+    for name, value in outcome.items():
+        if name not in Outcome.__annotations__:
+            rule = f"is no outcome; the outcomes are {', '.join(Outcome.__annotations__)}"
+            raise ValidationError(shortened(str(name)), rule, "an unknown name")
+        plain = as_json(value, name)
+        if name == "expires_in" and plain is not None:
+            seconds = seconds_of(plain, "expires_in")
+            changes["expires_at"] = seconds_from_now("expires_in", seconds)
+        elif plain is not None:
+            is_count = isinstance(content._meta.fields[name], CountField)
+            whole = is_count and isinstance(plain, float) and plain.is_integer()
+            changes[name] = int(plain) if whole else plain
+    if "metadata" in changes:
+        validate(type(content), {"metadata": changes["metadata"]}, partial=True)
+        changes["metadata"] = {**(content.metadata or {}), **changes["metadata"]}
+    return changes
+
+
+_IS_UNANSWERED = Computed(
+    "unanswered",
+    lambda model: model.status.in_([peewee.SQL(f"'{status}'") for status in _UNANSWERED]),
+)
+
+
+def _check_stored(content: Any, answer: Any) -> None:
+    """Accept a row that has this answer: a reply may have been lost.
+
+    Raises:
+        LeaseLostError: it has another answer, or was deleted.
+    """
+    model = type(content)
+    stored = model.get_or_none(model.id == content.id)
+    if stored is None or stored.generated_data != as_json(answer, "generated_data"):
+        raise LeaseLostError(content.id, content.attempts, state_of(content))
+    content.__data__ |= stored.__data__
+    mark_saved(content, content.__data__, {})
+
+
+def _unexpired(model: Any) -> Any:
+    now = backend_of(database_of(model)).statement_clock()
+    return peewee.Case(None, [(model.expires_at > now, model.expires_at)])

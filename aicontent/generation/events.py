@@ -1,0 +1,43 @@
+"""Say what happened to a row, in the log `aicontent.generation`; never content or prompts."""
+
+import logging
+import time
+from typing import Any
+
+logger = logging.getLogger("aicontent.generation")
+logging.getLogger("aicontent").addHandler(logging.NullHandler())  # silent unless configured
+
+_LEVELS = {
+    "stored": logging.DEBUG,
+    "failed": logging.WARNING,
+    "retried": logging.WARNING,
+    "rescued": logging.WARNING,
+    "refused": logging.WARNING,
+}
+"""Levels of events that are not INFO; `stored` is a mere hit."""
+
+
+def say(event: str, content: Any, seconds: float | None = None, note: str = "") -> None:
+    """Log one event with the fields that docs/claims.md lists.
+
+    Args:
+        event: what happened.
+        content: the row.
+        seconds: how long it took; by default since this process claimed the row, if it did.
+        note: a word on the cause, without content.
+    """
+    level = _LEVELS.get(event, logging.INFO)
+    if not logger.isEnabledFor(level):
+        return
+    data = content.__data__
+    if seconds is None and content._claimed_at is not None:
+        seconds = time.monotonic() - content._claimed_at
+    fields = {
+        "event": event,
+        "content_id": data.get("id"),
+        "user_id": data.get("user"),
+        "type": data.get("type"),
+        "seconds": seconds,
+        "attempt": data.get("attempts"),
+    }
+    logger.log(level, "%s %s%s", event, fields["content_id"], note and f": {note}", extra=fields)

@@ -1,0 +1,117 @@
+"""Renew the leases of claims while their content is generated: one thread for the process."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import peewee
+
+from ..database.availability import connected
+from ..database.supported import backend_of, database_of
+from .claims import LEASE, renew
+from .durations import Duration, seconds_of
+from .events import logger
+
+RENEWED_LEASE = timedelta(minutes=1)
+"""How long a claim holds that is renewed: after so long, a lost process is noticed."""
+
+_SHORTEST, _LONGEST = 0.05, 3600.0
+"""Seconds between two looks at the claims to renew."""
+
+
+def lease_seconds(database: peewee.Database, lease: Duration | None) -> float:
+    """Return the seconds of a lease; without one, it depends on whether it can be renewed.
+
+    Raises:
+        ValidationError: it is not a positive duration.
+    """
+    if lease is None:
+        lease = RENEWED_LEASE if backend_of(database).connects_twice(database) else LEASE
+    return seconds_of(lease, "lease")
+
+
+@contextmanager
+def renewed(content: Any, lease: float) -> Iterator[None]:
+    """Renew the lease of a claimed row, to end `lease` seconds from each third of it."""
+    database = database_of(type(content))
+    if not backend_of(database).connects_twice(database):
+        yield
+        return
+    claim = _Claim(content, lease)
+    _renewer.add(claim)
+    try:
+        yield
+    finally:
+        _renewer.remove(claim)
+
+
+class _Claim:
+    def __init__(self, content: Any, lease: float) -> None:
+        self.content, self.lease = content, lease
+        self.due = time.monotonic() + max(lease / 3, _SHORTEST)
+
+    def renew(self) -> bool:
+        """Renew the lease, by a connection that is given back; False if the row is lost."""
+        pause = self.lease / 3
+        try:
+            with connected(database_of(type(self.content))):
+                return renew(self.content, self.lease)
+        except Exception as error:  # noqa: BLE001 - the lease has two thirds left for other tries
+            pause /= 4
+            logger.debug("the lease of %s was not renewed: %s", self.content.id, error)
+            return True
+        finally:
+            self.due = time.monotonic() + max(pause, _SHORTEST)
+
+
+class _Renewer:
+    """A daemon thread, which begins with the first claim and sleeps while there is none."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._claims: set[_Claim] = set()
+        self._thread: threading.Thread | None = None
+        self._wakes_at = 0.0
+
+    def add(self, claim: _Claim) -> None:
+        with self._changed:
+            self._claims.add(claim)
+            if self._thread is None:
+                name = "aicontent-leases"
+                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+                self._thread.start()
+            elif claim.due < self._wakes_at:
+                self._changed.notify()
+
+    def remove(self, claim: _Claim) -> None:
+        with self._changed:
+            self._claims.discard(claim)
+
+    def _run(self) -> None:
+        while True:
+            for claim in self._due():
+                if not claim.renew():
+                    self.remove(claim)
+            claim = None  # type: ignore[assignment]  # it would keep the content in memory
+
+    def _due(self) -> list[_Claim]:
+        """Wait until claims are due, and return them."""
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                due = [claim for claim in self._claims if claim.due <= now]
+                if due:
+                    return due
+                next_due = min((claim.due for claim in self._claims), default=now + _LONGEST)
+                self._wakes_at = min(next_due, now + _LONGEST)
+                self._changed.wait(self._wakes_at - now)
+
+
+_renewer = _Renewer()
+if hasattr(os, "register_at_fork"):
+    # The thread and the claims are the parent's.
+    os.register_at_fork(after_in_child=_renewer.__init__)  # type: ignore[misc]

@@ -1,0 +1,118 @@
+"""Make failed rows pending again, on request of a person."""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import peewee
+
+from ..database.availability import connected
+from ..database.supported import backend_of, database_of
+from ..enums import ContentStatus
+from ..errors import DuplicateRequestError, ValidationError, kind_of, printable, shortened
+from .claims import types_of
+from .durations import Duration, seconds_of
+
+_BATCH = 500
+"""Rows of one UPDATE: other writers to SQLite wait for it."""
+
+_STATUSES = (ContentStatus.FAILED, ContentStatus.GENERATING)
+
+
+def requeue(
+    model: Any,
+    *,
+    status: str,
+    types: Collection[str] | str | None,
+    ids: Collection[str] | str | None,
+    failed_within: Duration | None,
+    dry_run: bool,
+) -> int:
+    """Make failed rows pending; see `AIGeneratedContent.requeue`."""
+    if status not in _STATUSES:
+        raise ValidationError("status", f"must be one of {', '.join(_STATUSES)}", kind_of(status))
+    if not isinstance(dry_run, bool):
+        raise ValidationError("dry_run", "must be True or False", kind_of(dry_run))
+    database = database_of(model)
+    backend = backend_of(database)
+    wanted = [model.status == status]
+    if status == ContentStatus.GENERATING:
+        wanted.append(model.lease_expires_at.is_null())
+    if types is not None:
+        wanted.append(model.type.in_(types_of(model, types)))
+    if failed_within is not None:
+        since = backend.clock_after(-seconds_of(failed_within, "failed_within"))
+        wanted.append(model.updated_at >= since)
+    with connected(database):
+        chosen = None if ids is None else _checked(model, ids, status)
+        if chosen is not None:
+            wanted.append(backend.any_of(model.id, chosen))
+        wanted.append(~peewee.fn.EXISTS(_preferred(model, status, chosen)))
+        return sum(_requeue(model, wanted, batch, dry_run) for batch in _batches(model, wanted))
+
+
+def _checked(model: Any, ids: Collection[str] | str, status: str) -> list[str]:
+    chosen = [ids] if isinstance(ids, str) else list(ids) if isinstance(ids, Collection) else []
+    if not (chosen and all(isinstance(id, str) for id in chosen)):
+        raise ValidationError("ids", "must name rows, or be None for all", kind_of(ids))
+    backend = backend_of(database_of(model))
+    rows = model.select(model.id, model.status).where(backend.any_of(model.id, chosen)).tuples()
+    found = dict(rows)
+    for id in chosen:
+        if found.get(id) != status:
+            is_now = f"is {found[id]}" if id in found else "is not stored"
+            name = printable(shortened(id))
+            raise ValidationError("ids", f"must be ids of {status} rows", f"{name}, which {is_now}")
+    return chosen
+
+
+def _preferred(model: Any, status: str, chosen: list[str] | None) -> Any:
+    """Select rows of the same request that are preferred: in flight, newer, or answers."""
+    other, backend = model.alias(), backend_of(database_of(model))
+    is_newer = (other.created_at > model.created_at) | (
+        (other.created_at == model.created_at) & (other.id > model.id)
+    )
+    in_flight = other.status.in_([ContentStatus.PENDING, ContentStatus.GENERATING])
+    rival = (other.status == status) & is_newer
+    if chosen is not None:
+        rival &= backend.any_of(other.id, chosen)
+    unexpired = other.expires_at.is_null() | (other.expires_at > backend.statement_clock())
+    answered = (other.status == ContentStatus.COMPLETED) & is_newer & unexpired
+    same = (other.user == model.user) & (other.fingerprint == model.fingerprint)
+    return other.select(peewee.SQL("1")).where(
+        same, other.id != model.id, in_flight | rival | answered
+    )
+
+
+def _batches(model: Any, wanted: list[Any]) -> Iterable[list[str]]:
+    last = None
+    while True:
+        query = model.select(model.created_at, model.id).where(*wanted)
+        if last is not None:
+            created_at, id = last
+            later = (model.created_at > created_at) | (model.id > id)
+            query = query.where(model.created_at >= created_at, later)
+        rows = list(query.order_by(model.created_at, model.id).limit(_BATCH).tuples())
+        if not rows:
+            return
+        last = rows[-1]
+        yield [id for _, id in rows]
+
+
+def _requeue(model: Any, wanted: list[Any], ids: list[str], dry_run: bool) -> int:
+    if dry_run:
+        return len(ids)
+    backend = backend_of(database_of(model))
+    changes = {
+        "status": ContentStatus.PENDING,
+        "failures": 0,
+        "retry_at": None,
+        "queued": True,
+    }
+    query = model.update(changes).where(backend.any_of(model.id, ids), *wanted)
+    try:
+        with backend.constraints_explained(database_of(model)):
+            return int(query.execute())
+    except DuplicateRequestError:  # one of these requests was entered meanwhile
+        if len(ids) == 1:
+            return 0
+        return sum(_requeue(model, wanted, [id], False) for id in ids)

@@ -1,0 +1,139 @@
+"""Work off pending rows: claim, generate, store, and try again later what failed."""
+
+import random
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..database.availability import connected, retried, survived
+from ..database.supported import backend_of, database_of
+from ..enums import ContentStatus
+from ..errors import (
+    ContentNotStoredError,
+    OpenTransactionError,
+    ValidationError,
+    kind_of,
+)
+from .attempt import STORE_FOR, Generate, attempt, check_generate
+from .claims import types_of
+from .durations import Duration, backoff, seconds_of
+from .events import logger
+from .renewal import lease_seconds
+from .rescue import checked_attempts
+
+_IDLE = (0.5, 1.5)
+"""Seconds to sleep when nothing is due: jitter keeps workers from looking at the same moments."""
+
+_STEP = 0.1
+"""Seconds after which a sleeping worker asks whether to stop."""
+
+_RESCUES = 60.0
+"""Seconds between two looks for the rows of workers that were lost."""
+
+
+@dataclass(frozen=True)
+class WorkReport:
+    """How many rows a worker completed, failed for good, put back to retry, and released."""
+
+    completed: int = 0
+    failed: int = 0
+    retried: int = 0
+    released: int = 0
+
+
+def work(
+    model: Any,
+    generate: Generate,
+    *,
+    types: Collection[str] | str | None,
+    lease: Duration | None,
+    stop: Callable[[], bool] | None,
+    until_empty: bool,
+    max_attempts: int,
+    expires_in: Duration | None,
+    progress: Callable[[WorkReport], object] | None,
+) -> WorkReport:
+    """Work off pending rows; see `AIGeneratedContent.work`."""
+    database = database_of(model)
+    if backend_of(database).in_transaction(database):
+        raise OpenTransactionError(
+            "work() was called within a transaction, which would hold its locks for as long as it "
+            "works: call it outside atomic()"
+        )
+    check_generate(generate)
+    names = None if types is None else types_of(model, types)
+    seconds = lease_seconds(database, lease)
+    checked_attempts(max_attempts)
+    lifetime = None if expires_in is None else seconds_of(expires_in, "expires_in")
+    if not isinstance(until_empty, bool):
+        raise ValidationError("until_empty", "must be True or False", kind_of(until_empty))
+    is_told, report, rescue_at = stop or _never, WorkReport(), time.monotonic()
+
+    def claimed(_: bool) -> Any:
+        return model.claim(names, seconds, max_attempts=max_attempts)
+
+    while not is_told():
+        if time.monotonic() >= rescue_at:
+            retried(database, STORE_FOR, lambda _: model.rescue_stale(max_attempts))
+            rescue_at = time.monotonic() + _RESCUES * random.uniform(0.5, 1)  # noqa: S311
+        content = retried(database, STORE_FOR, claimed)
+        if content is None:
+            if until_empty and not _has_pending(model, names):
+                break
+            _sleep(is_told)
+            continue
+        try:
+            _attempt(content, generate, seconds, lifetime)
+        finally:
+            counted = _COUNTED.get(content.status, "retried")
+            report = replace(report, **{counted: getattr(report, counted) + 1})
+            if progress is not None:
+                progress(report)
+    return report
+
+
+_COUNTED = {ContentStatus.COMPLETED: "completed", ContentStatus.FAILED: "failed"}
+
+
+def _attempt(content: Any, generate: Generate, lease: float, expires_in: float | None) -> None:
+    """Run one attempt; a failure is logged, and the row is put back.
+
+    Raises:
+        ContentNotStoredError: the database is unavailable. And interruptions.
+    """
+
+    def give_up(error: Exception) -> None:
+        content.fail(error, retry=True, delay=backoff(content.failures or 0))
+
+    try:
+        if not attempt(content, generate, lease=lease, expires_in=expires_in, give_up=give_up):
+            content.status = ContentStatus.COMPLETED  # by another attempt
+    except ContentNotStoredError:
+        raise
+    except Exception as error:  # noqa: BLE001 - generate() may raise anything
+        # The traceback is the host's business: it may hold prompts.
+        logger.error("attempt %s at content %s: %r", content.attempts, content.id, type(error))
+
+
+def _has_pending(model: Any, types: list[str] | None) -> bool:
+    now = backend_of(database_of(model)).statement_clock()
+    query = model.select().where(
+        model.status == ContentStatus.PENDING,
+        model.expires_at.is_null() | (model.expires_at > now),
+    )
+    if types:
+        query = query.where(model.type.in_(types))
+    database = database_of(model)
+    with connected(database):
+        return bool(survived(database, query.exists))
+
+
+def _sleep(is_told: Callable[[], bool]) -> None:
+    until = time.monotonic() + random.uniform(*_IDLE)  # noqa: S311 - no secret
+    while time.monotonic() < until and not is_told():
+        time.sleep(_STEP)
+
+
+def _never() -> bool:
+    return False

@@ -1,0 +1,71 @@
+"""Add the columns of retries, and find pending rows in the order in which they are due.
+
+Attempts number the claims; failures count those that failed or lost their lease. Each column is
+nullable or has a default, so a writer that knows only the specification goes on working.
+"""
+
+from peewee import SqliteDatabase
+
+TABLE = "ai_generated_content"
+
+# Name, PostgreSQL's definition, SQLite's, comment. Constraints stand on lines of their own.
+COLUMNS = (
+    (
+        "failures",
+        'integer NOT NULL DEFAULT 0\n  CONSTRAINT "{table}_failures_check" CHECK ("failures" >= 0)',
+        'INTEGER NOT NULL DEFAULT 0\n  CONSTRAINT "{table}_failures_check" '
+        'CHECK (typeof("failures") = \'integer\' AND "failures" BETWEEN 0 AND 2147483647)',
+        "How many attempts failed or lost their lease",
+    ),
+    (
+        "maxAttempts",
+        'integer NULL\n  CONSTRAINT "{table}_maxAttempts_check" CHECK ("maxAttempts" >= 1)',
+        'INTEGER NULL\n  CONSTRAINT "{table}_maxAttempts_check" '
+        "CHECK (typeof(\"maxAttempts\") IN ('integer', 'null') "
+        'AND "maxAttempts" BETWEEN 1 AND 2147483647)',
+        "The number of failures after which the row is failed",
+    ),
+    (
+        "retryAt",
+        "timestamptz NULL",
+        'TEXT NULL\n  CONSTRAINT "{table}_retryAt_utc" CHECK ("retryAt" GLOB \'{time}\')',
+        "When a pending row may be claimed again",
+    ),
+    (
+        "queued",
+        "boolean NOT NULL DEFAULT true",
+        'INTEGER NOT NULL DEFAULT 1\n  CONSTRAINT "{table}_queued_check" '
+        'CHECK ("queued" BETWEEN 0 AND 1)',
+        "Whether a worker was asked for it, not one caller alone",
+    ),
+)
+SQLITE_TIME = "NNNN-NN-NN NN:NN:NN.NNNNNN".replace("N", "[0-9]")
+
+INDEX = "idx_ai_content_pending"
+BEFORE = '("status", "createdAt", "id", "type")'
+AFTER = '("status", COALESCE("retryAt", "createdAt"), "id", "type")'
+
+
+def migrate(migrator, database, *, fake=False):
+    """Add the columns, and replace the index of pending rows."""
+    sqlite = isinstance(database, SqliteDatabase)
+    for name, postgres, lite, comment in COLUMNS:
+        definition = (lite if sqlite else postgres).format(table=TABLE, time=SQLITE_TIME)
+        migrator.sql(f'ALTER TABLE "{TABLE}" ADD COLUMN "{name}" {definition}')
+        if not sqlite:
+            migrator.sql(f"""COMMENT ON COLUMN "{TABLE}"."{name}" IS '{comment}'""")
+    _replace_index(migrator, AFTER)
+
+
+def rollback(migrator, database, *, fake=False):
+    """Restore the index and drop the columns, unless the table was dropped without migrations."""
+    if not database.table_exists(TABLE):
+        return
+    _replace_index(migrator, BEFORE)
+    for name, _, _, _ in reversed(COLUMNS):
+        migrator.sql(f'ALTER TABLE "{TABLE}" DROP COLUMN "{name}"')
+
+
+def _replace_index(migrator, columns):
+    migrator.sql(f'DROP INDEX IF EXISTS "{INDEX}"')
+    migrator.sql(f'CREATE INDEX "{INDEX}" ON "{TABLE}" {columns} WHERE "status" = \'pending\'')
