@@ -85,7 +85,9 @@ class Backend(ABC):
         """Roll back any open transaction, also one of which Peewee does not know."""
         while database.in_transaction():
             database.pop_transaction()
-        if self.in_transaction(database):
+        if self.is_lost(database):
+            discard(database)
+        elif self.in_transaction(database):
             try:
                 database.rollback()
             except Exception:  # noqa: BLE001 - the server rolls back when the connection ends

@@ -21,6 +21,10 @@ _MIGRATION_LOCK = 0x6169_636F_6E74_656E
 
 _READ_ONLY = "25006"
 
+_BUSY, _IN_TRANSACTION = 1, (2, 3)
+"""libpq's states: with psycopg 3 an interrupt leaves a connection busy for ever. 0 is idle, and 4
+is unknown, because the connection is lost."""
+
 _INTEGER_TYPES = {"smallint", "integer", "bigint"}
 
 _STREAM = "aicontent_stream"
@@ -45,8 +49,7 @@ class PostgresqlBackend(Backend):
 
     def in_transaction(self, database: peewee.Database) -> bool:
         connection: Any = None if database.is_closed() else database.connection()
-        # 0 is idle; 4 is unknown, because the connection is lost.
-        return connection is not None and 0 < connection.info.transaction_status < 4
+        return connection is not None and connection.info.transaction_status in _IN_TRANSACTION
 
     def is_lost(self, database: peewee.Database, error: BaseException | None = None) -> bool:
         if database.is_closed():
@@ -54,7 +57,8 @@ class PostgresqlBackend(Backend):
         # A server that has become read-only may have a successor, which a new connection reaches.
         is_read_only = error is not None and error_code(error) == _READ_ONLY
         connection: Any = database.connection()
-        return bool(connection.closed) or is_read_only
+        is_busy = connection.info.transaction_status == _BUSY and not database.in_transaction()
+        return bool(connection.closed) or is_busy or is_read_only
 
     def statement_savepoint(self, database: Any) -> Any:
         # A failed statement would spoil the whole transaction.

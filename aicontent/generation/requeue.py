@@ -9,6 +9,7 @@ from ..database.availability import connected
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import DuplicateRequestError, ValidationError, kind_of, printable, shortened
+from ..fields.policy import check_text
 from .claims import types_of
 from .durations import Duration, seconds_of
 
@@ -54,6 +55,8 @@ def _checked(model: Any, ids: Collection[str] | str, status: str) -> list[str]:
     chosen = [ids] if isinstance(ids, str) else list(ids) if isinstance(ids, Collection) else []
     if not (chosen and all(isinstance(id, str) for id in chosen)):
         raise ValidationError("ids", "must name rows, or be None for all", kind_of(ids))
+    for id in chosen:
+        check_text(id, "ids")
     backend = backend_of(database_of(model))
     rows = model.select(model.id, model.status).where(backend.any_of(model.id, chosen)).tuples()
     found = dict(rows)

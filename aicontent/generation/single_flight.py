@@ -160,7 +160,7 @@ class _Flight:
 
     def _look(self, id: str, is_waiting: bool) -> tuple[Any, bool]:
         """Look at the row in flight. A caller who waited takes it over only when it is due."""
-        model, served = self.model, Served.WAITED if is_waiting else Served.STORED
+        model = self.model
         now = backend_of(database_of(model)).statement_clock()
         stale, is_due = is_stale(model), model.retry_at.is_null() | (model.retry_at <= now)
         columns = (model.id, model.status, model.metadata, model.queued)
@@ -177,14 +177,14 @@ class _Flight:
         match row.status:
             case ContentStatus.COMPLETED:
                 # It was generated for the callers who waited, however soon it expires.
-                return self._use_completed(id, served), False
+                return self._use_completed(id, Served.WAITED), False
             case ContentStatus.FAILED:
-                content = self._use_reusable(served) or self._use_stale()
+                content = self._use_reusable(Served.STORED) or self._use_stale()
                 if content is None:
                     raise GenerationFailedError(id, recorded_reason(row.metadata))
                 return content, False
             case ContentStatus.PENDING:
-                content = self._use_reusable(served) or (self._use_stale() if row.queued else None)
+                content = self._use_reusable(Served.STORED) or (self._use_stale() if row.queued else None)
                 if content is not None:
                     return content, False
                 if is_waiting and not row.is_due:

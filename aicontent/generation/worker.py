@@ -83,10 +83,12 @@ def work(
                 break
             _sleep(is_told)
             continue
+        failures = content.failures
         try:
             _attempt(content, generate, seconds, lifetime)
         finally:
-            counted = _COUNTED.get(content.status, "retried")
+            put_back = "released" if content.failures == failures else "retried"
+            counted = _COUNTED.get(content.status, put_back)
             report = replace(report, **{counted: getattr(report, counted) + 1})
             if progress is not None:
                 progress(report)

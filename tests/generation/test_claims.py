@@ -12,10 +12,12 @@ import pytest
 
 import aicontent
 from aicontent import ContentStatus
+from aicontent.table import TABLE
 from helpers import ROOT
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+LATER = datetime(2099, 1, 1, tzinfo=UTC)
 
 
 def stale(content, Content):
@@ -233,6 +235,112 @@ def test_fail_asks_for_sense(ask, Content):
         with pytest.raises(aicontent.ValidationError):
             content.fail(**{"retry": True, **wrong})
     assert stored(content).status is ContentStatus.GENERATING
+
+
+def test_a_retry_waits_until_it_is_due(ask, Content):
+    first, second = ask(0), ask(1)
+    claimed = Content.claim()
+    claimed.fail("429", retry=True, delay=HOUR)
+    assert stored(first).retry_at - datetime.now(UTC) > HOUR / 2
+    assert (claimed.retry_at, claimed.failures) == (stored(first).retry_at, 1)
+    assert Content.claim() == second
+    assert Content.claim() is None
+    Content.update(retry_at=NOW).where(Content.id == first.id).execute()
+    again = Content.claim()
+    assert (again, again.attempts, again.retry_at) == (first, 2, None)
+    again.fail("429", retry=True, delay=0)  # at once
+    assert Content.claim() == first
+
+
+def test_what_is_due_first_is_claimed_first(ask, Content):
+    rows = [ask(number) for number in range(3)]
+    for content, hours in zip(rows, (3, 1, 2), strict=True):
+        Content.update(retry_at=NOW + hours * HOUR).where(Content.id == content.id).execute()
+    assert [Content.claim() for _ in rows] == [rows[1], rows[2], rows[0]]
+
+
+def test_release(ask, Content):
+    """It counts as no failure, and the number of the attempt stays what it was."""
+    content = ask()
+    for attempt in range(1, 6):
+        claimed = Content.claim()
+        assert (claimed, claimed.attempts) == (content, attempt)
+        claimed.release()
+        row = stored(content)
+        assert (row.status, row.failures, row.attempts) == ("pending", 0, attempt)
+        assert (row.lease_expires_at, row.metadata) == (None, None)
+        with pytest.raises(aicontent.LeaseLostError, match="call claim.. first"):
+            claimed.release()
+
+
+def test_how_many_failures_a_row_may_have_is_its_own(ask, Content):
+    """A cleanup with the default does not fail rows whose workers allow more."""
+    patient, plain = ask(0, max_attempts=5), ask(1)
+    for failures in range(1, 4):
+        for content in (patient, plain):
+            Content.update(status="pending").where(Content.id == content.id).execute()
+            assert Content.claim() == content
+            stale(content, Content)
+        report = Content.rescue_stale()
+        assert (report.requeued, report.failed) == ((2, 0) if failures < 3 else (1, 1))
+    assert stored(plain).status is ContentStatus.FAILED
+    for most, allowed in ((2, 5), (9, 9), (None, 9)):
+        claimed = Content.claim(max_attempts=most)
+        assert (claimed, claimed.max_attempts) == (patient, allowed)
+        claimed.release()
+    Content.claim().fail("no", retry=True, max_attempts=4)  # this worker says otherwise
+    assert stored(patient).status is ContentStatus.FAILED
+
+
+def test_an_expired_request_is_never_claimed(ask, Content):
+    ended, ends, other = (ask(n, expires_at=e) for n, e in ((0, NOW), (1, LATER), (2, None)))
+    assert [Content.claim() for _ in range(3)] == [ends, other, None]
+    assert ask(0, expires_at=LATER) == ended  # who asks again needs it
+    assert stored(ended).expires_at == LATER
+    assert ask(0) == ended
+    assert stored(ended).expires_at is None
+    assert Content.claim() == ended
+
+
+def test_an_answer_that_comes_after_the_request_has_ended_is_served(ask, Content):
+    content = ask(expires_at=LATER)
+    claimed = Content.claim()
+    Content.update(expires_at=NOW).where(Content.id == content.id).execute()
+    assert Content.cleanup().expired == 0  # a worker holds it
+    claimed.complete({"paid": True})
+    assert claimed.expires_at is stored(content).expires_at is None
+    assert claimed.is_reusable()
+
+
+def test_the_same_answer_twice_is_stored_once(ask, Content):
+    """A reply may be lost, and the worker tries again."""
+    content = ask()
+    Content.claim()
+    one, same, other = (stored(content) for _ in range(3))
+    one.complete({"n": [1, 2]}, token_usage=5)
+    same.complete({"n": (1, 2)}, token_usage=7)
+    assert (same.status, same.token_usage) == ("completed", 5)
+    with pytest.raises(aicontent.LeaseLostError, match="another answer was first"):
+        other.complete({"n": 3})
+
+
+def test_a_row_that_cannot_be_read_never_blocks_the_queue(ask, Content, database, kind):
+    """It counts a failure each time, as a worker that can read it may come, and then fails."""
+    poisoned, sound = ask(0), ask(1)
+    # A compressed document, damaged; or a number of more digits than Python reads.
+    number = f"""'{{"n": {"9" * 5000}}}'"""
+    payload = "x'28b52ffd00'" if kind == "sqlite" else number
+    where = f"WHERE id = '{poisoned.id}'"
+    database.execute_sql(f'UPDATE {TABLE} SET "requestPayload" = {payload} {where}')
+    assert Content.claim() == sound
+    for failures in range(1, 4):
+        sql = f'SELECT status, failures, "leaseExpiresAt" FROM {TABLE} {where}'
+        status = "pending" if failures < 3 else "failed"
+        assert database.execute_sql(sql).fetchone() == (status, failures, None)
+        database.execute_sql(f'UPDATE {TABLE} SET "retryAt" = NULL {where}')
+        assert Content.claim() is None
+    reason = Content.select(Content.metadata).where(Content.id == poisoned.id).get().metadata
+    assert reason["lastFailure"]["reason"].startswith("the stored request cannot be read")
 
 
 def test_extend_lease(ask, Content):

@@ -126,6 +126,113 @@ def test_what_was_asked_for_before_is_claimed(get_or_generate, Content, user):
     assert (made, made.attempts, made.topics) == (pending, 1, ["food"])
 
 
+def test_a_request_that_was_queued_outlives_the_failure_of_a_caller(get_or_generate, ask, Content):
+    """Whoever asked for it was promised a worker and its attempts."""
+
+    def fails(content):
+        raise TimeoutError("429")
+
+    asked = ask()
+    for failures in range(1, 4):
+        with pytest.raises(TimeoutError):
+            get_or_generate(fails)
+        row = Content.get_by_id(asked.id)
+        assert (row.status, row.failures) == ("pending" if failures < 3 else "failed", failures)
+        assert (row.retry_at is None) is (failures == 3)
+    assert get_or_generate() != asked
+
+
+def test_a_request_that_joins_a_caller_outlives_its_failure_too(
+    get_or_generate, elsewhere, ask, Content
+):
+    with generating(get_or_generate, elsewhere, RuntimeError("no")) as first:
+        asked = ask()
+        assert Content.claim() is None
+    with pytest.raises(RuntimeError):
+        first.result()
+    assert Content.get_by_id(asked.id).status is ContentStatus.PENDING
+
+
+def test_who_waits_for_a_retry_takes_it_over_when_it_is_due(
+    get_or_generate, elsewhere, ask, Content, someone_waits
+):
+    ask()
+    with generating(get_or_generate, elsewhere, RuntimeError("no")) as first:
+        waiting = elsewhere(get_or_generate)
+        assert someone_waits.wait(timeout=30)
+    with pytest.raises(RuntimeError):
+        first.result()
+    assert waiting.result(timeout=30).generated_data == MADE
+    assert Content.get().attempts == 2
+
+
+def test_refresh_generates_anew_and_the_newest_is_served(get_or_generate, Content):
+    old = get_or_generate(lambda content: {"v": 1})
+    new = get_or_generate(lambda content: {"v": 2}, refresh=True)
+    assert (new.served, new.generated_data) == ("generated", {"v": 2})
+    assert [get_or_generate(never).id for _ in range(5)] == [new.id] * 5
+    assert Content.get_by_id(old.id).usage_count == 0
+    with pytest.raises(RuntimeError):
+        get_or_generate(raises, refresh=True)
+    assert get_or_generate(raises, refresh=True, serve_stale=True) == new
+    assert get_or_generate(never) == new
+
+
+def raises(content):
+    raise RuntimeError("no")
+
+
+def test_refreshing_callers_generate_once(get_or_generate, elsewhere, Content, someone_waits):
+    get_or_generate()
+    with generating(get_or_generate, elsewhere, {"v": 2}, refresh=True) as first:
+        waiting = elsewhere(get_or_generate, never, refresh=True)
+        assert someone_waits.wait(timeout=30)
+    assert waiting.result(timeout=30) == first.result()
+    assert waiting.result().served == "waited"
+    assert Content.select().count() == 2
+
+
+def test_a_refresh_that_is_pending_serves_what_is_stale(get_or_generate, ask, Content):
+    old = get_or_generate()
+    Content.update(expires_at=datetime.now(UTC) - HOUR).execute()
+    asked = ask()
+    served = get_or_generate(never, serve_stale=True)
+    assert (served, served.served) == (old, "stale")
+    assert Content.get_by_id(asked.id).status is ContentStatus.PENDING
+    assert get_or_generate().id == asked.id  # without serve_stale it is generated
+
+
+def test_how_content_was_served(get_or_generate, elsewhere, Content, someone_waits):
+    with generating(get_or_generate, elsewhere) as first:
+        waiting = elsewhere(get_or_generate, never)
+        assert someone_waits.wait(timeout=30)
+    assert first.result().served is aicontent.Served.GENERATED
+    assert waiting.result(timeout=30).served is aicontent.Served.WAITED
+    assert get_or_generate(never).served is aicontent.Served.STORED
+    assert Content.get().served is None
+    assert not first.result().is_dirty()
+
+
+def test_a_hit_without_a_mark_writes_nothing(get_or_generate, Content):
+    made = get_or_generate()
+    statements = []
+    with on_statement(statements.append):
+        served = get_or_generate(never, mark=False)
+    assert (served, served.usage_count, served.last_accessed_at) == (made, 0, None)
+    assert [sql.split()[0] for sql, _ in statements] == ["SELECT"]
+
+
+def test_how_many_statements_are_sent(get_or_generate, Content):
+    """A hit sends one, and a call that generates at most four."""
+    for most in (4, 1):
+        statements = []
+        with on_statement(statements.append):
+            get_or_generate()
+        to_the_table = [sql for sql, _ in statements if "ai_generated_content" in sql]
+        assert len(to_the_table) <= most, to_the_table
+        assert len(statements) == len(to_the_table)
+
+
 def test_others_wait_and_are_served_the_same(get_or_generate, elsewhere, Content):
     with generating(get_or_generate, elsewhere) as first:
         waiting = [elsewhere(get_or_generate, never) for _ in range(8)]
@@ -289,6 +396,24 @@ def test_serve_stale_rather_than_wait(get_or_generate, elsewhere, Content, user,
     assert first.result().generated_data == {"new": True}
     assert get_or_generate(never, serve_stale=True) == first.result()
     assert Content.get_by_id(old.id).usage_count == 0
+
+
+@pytest.mark.parametrize("status", ["cached", "pending", "generating"])
+def test_every_wait_ends(get_or_generate, ask, Content, status):
+    """Whatever becomes of the row: here another program keeps it from being generated."""
+    content = ask()
+    Content.claim()
+    late = datetime(2099, 1, 1, tzinfo=UTC)
+    changes = {"lease_expires_at": None, "retry_at": late, "status": status}
+    Content.update(**changes).where(Content.id == content.id).execute()
+
+    if status == "cached":
+        assert get_or_generate(wait=0.2) != content
+    elif status == "pending":  # who comes first does not wait for the retry
+        assert get_or_generate(wait=0.2) == content
+    else:
+        with pytest.raises(aicontent.InProgressError):
+            get_or_generate(never, wait=0.05)
 
 
 def test_serve_stale_waits_where_nothing_is_stale(get_or_generate, elsewhere):

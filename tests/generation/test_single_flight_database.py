@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
+import peewee
 import pytest
 from playhouse.pool import (
     MaxConnectionsExceeded,
@@ -233,3 +234,28 @@ def test_what_cannot_be_stored_is_told_and_no_error_hides_another(url, user):
         assert caught.value.generated == MADE
         pool.submit(database.close).result(timeout=30)
     database.close_all()
+
+
+def test_a_read_only_replica_serves_hits_that_are_not_marked(url, user, get_or_generate, Content):
+    made = get_or_generate()
+    if url.startswith("sqlite"):
+        path = url.removeprefix("sqlite:///")
+        replica = peewee.SqliteDatabase(
+            f"file:{path}?mode=ro", uri=True, pragmas={"foreign_keys": 1}
+        )
+    else:
+        options = {"options": "-c default_transaction_read_only=on"}
+        prefers = {"prefer_psycopg3": url.startswith("postgresql+psycopg:")}
+        replica = peewee.PostgresqlDatabase(plain(url), **options, **prefers)
+    model = aicontent.for_database(replica)
+    served = model.get_or_generate(user, "lesson", {"number": 0}, never, mark=False)
+    assert (served.id, served.served) == (made.id, "stored")
+    assert model.first_reusable(user, "lesson").id == made.id
+    for call in (
+        lambda: model.get_or_generate(user, "lesson", {"number": 0}, never),
+        lambda: model.get_or_generate(user, "lesson", {"number": 1}, never, mark=False),
+    ):
+        with pytest.raises(peewee.DatabaseError, match=r"read-?only"):
+            call()
+    replica.close()
+    assert Content.get_by_id(made.id).usage_count == 0
