@@ -3,10 +3,7 @@
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
-from types import FrameType
 
 import click
 
@@ -14,11 +11,9 @@ import aicontent
 from aicontent import CleanupReport, RescueReport
 from aicontent.database.supported import backend_of
 from aicontent.errors import counted
-from aicontent.generation.rescue import MAX_ATTEMPTS
 from aicontent.maintenance.defaults import BATCH_SIZE
-from aicontent.records.validation import MAX_INTEGER
 
-from .options import database_option, open_database, wait_option
+from .options import database_option, handled, max_attempts_option, open_database, wait_option
 
 LEFT = 3
 """The exit status of a run that its budget or a signal stopped, with rows left."""
@@ -36,13 +31,7 @@ LEFT = 3
 )
 @click.option("--max-rows", type=click.IntRange(min=0), help="Stop after so many rows.")
 @click.option("--max-seconds", type=click.FloatRange(min=0), help="Stop after so many seconds.")
-@click.option(
-    "--max-attempts",
-    type=click.IntRange(min=1, max=MAX_INTEGER),
-    default=MAX_ATTEMPTS,
-    show_default=True,
-    help="Attempts after which a row whose lease ran out becomes failed.",
-)
+@max_attempts_option
 @wait_option
 @click.option(
     "--reclaim", is_flag=True, help="Return the space to the file system afterwards; SQLite."
@@ -75,7 +64,9 @@ def cleanup(
     if reclaim and not backend_of(database).can_reclaim:
         raise click.UsageError("--reclaim is for SQLite; PostgreSQL's autovacuum does it by itself")
     model = aicontent.for_database(database)
-    with database.connection_context(), _signals() as stopped:
+    signals: list[int] = []
+    stop = handled((signal.SIGINT, signal.SIGTERM), lambda number, _: signals.append(number))
+    with database.connection_context(), stop:
         rescued = model.rescue_stale(max_attempts, dry_run=dry_run)
         bar = sys.stderr.isatty() and not (quiet or as_json or dry_run)
         length = model.cleanup(dry_run=True).deleted if bar else 0
@@ -88,7 +79,7 @@ def cleanup(
                 max_seconds=max_seconds,
                 dry_run=dry_run,
                 progress=lambda report: shown.update(report.deleted - shown.pos),
-                stop=stopped,
+                stop=lambda: bool(signals),
             )
         # Printed before the space is reclaimed, which may fail and deletes no rows.
         if not (quiet or as_json):
@@ -118,18 +109,3 @@ def _line(report: CleanupReport) -> str:
         batches = counted(report.batches, "batch", "batches")
         line += f" in {batches}, the longest {report.longest_batch * 1000:.0f} ms"
     return line + ("; stopped with rows left" if report.left else "")
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

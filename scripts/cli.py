@@ -15,8 +15,10 @@ from .check import check
 from .cleanup import cleanup
 from .options import Group, database_option, open_database, type_option
 from .quickstart import run as run_quickstart
+from .requeue import requeue
 from .stats import stats
 from .transfer import export_command, import_command
+from .work import work
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -91,7 +93,7 @@ def quickstart(file: IO[bytes] | None, url: str, content_type: str | None) -> No
     )
 
 
-for command in (check, cleanup, export_command, import_command, stats):
+for command in (check, cleanup, export_command, import_command, requeue, stats, work):
     main.add_command(command)
 
 

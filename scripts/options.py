@@ -1,8 +1,10 @@
-"""Options that the commands share, errors in one line, and opening the database."""
+"""What the commands share: options, errors in one line, signals, and opening the database."""
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -10,6 +12,8 @@ import peewee
 
 import aicontent
 from aicontent import AIContentError, ContentType
+from aicontent.generation.rescue import MAX_ATTEMPTS
+from aicontent.records.validation import MAX_INTEGER
 from aicontent.table import TABLE
 
 
@@ -65,10 +69,31 @@ wait_option = click.option(
 )
 
 
-def type_option(help: str) -> Callable[[Any], Any]:
-    """Return the option --type, which becomes the argument `content_type`."""
+max_attempts_option = click.option(
+    "--max-attempts",
+    type=click.IntRange(min=1, max=MAX_INTEGER),
+    default=MAX_ATTEMPTS,
+    show_default=True,
+    help="Failures after which a row is failed, if no claim of it allowed more.",
+)
+
+
+def type_option(help: str, *names: str, multiple: bool = False) -> Callable[[Any], Any]:
+    """Return an option for a type, or for several; by default --type, as `content_type`."""
     types = click.Choice([member.value for member in ContentType])
-    return click.option("--type", "content_type", type=types, metavar="TYPE", help=help)
+    names = names or ("--type", "content_type")
+    return click.option(*names, type=types, metavar="TYPE", multiple=multiple, help=help)
+
+
+@contextmanager
+def handled(numbers: Iterable[int], handler: Callable[..., object]) -> Iterator[None]:
+    """Handle signals, and restore their handlers afterwards."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def open_database(url: str, *, must_exist: bool = True, wait: float = 5.0) -> peewee.Database:

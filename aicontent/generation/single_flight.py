@@ -184,7 +184,9 @@ class _Flight:
                     raise GenerationFailedError(id, recorded_reason(row.metadata))
                 return content, False
             case ContentStatus.PENDING:
-                content = self._use_reusable(Served.STORED) or (self._use_stale() if row.queued else None)
+                content = self._use_reusable(Served.STORED) or (
+                    self._use_stale() if row.queued else None
+                )
                 if content is not None:
                     return content, False
                 if is_waiting and not row.is_due:

@@ -1,0 +1,192 @@
+"""The `aicontent work` command: a worker that generates the content of pending rows."""
+
+import importlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from operator import attrgetter
+from types import FrameType
+from typing import Any
+
+import click
+
+import aicontent
+from aicontent import ValidationError
+from aicontent.errors import printable, shortened
+from aicontent.generation.attempt import Generate, check_generate
+from aicontent.generation.events import logger
+from aicontent.generation.worker import WorkReport
+
+from .options import (
+    database_option,
+    handled,
+    max_attempts_option,
+    open_database,
+    type_option,
+    wait_option,
+)
+
+_FUNCTION = "MODULE:FUNCTION"
+
+
+def _seconds_option(name: str, help: str) -> Callable[[Any], Any]:
+    seconds = click.FloatRange(min=0, min_open=True)
+    return click.option(name, type=seconds, metavar="SECONDS", help=help)
+
+
+@click.command()
+@click.argument("name", metavar=_FUNCTION)
+@database_option
+@type_option("Only rows of this type; repeat it for several.", "--types", "types", multiple=True)
+@click.option("--until-empty", is_flag=True, help="Stop when no row is pending.")
+@_seconds_option("--lease", "How long a lost worker holds its row. A live one renews it; 60 s.")
+@max_attempts_option
+@_seconds_option("--expires-in", "How long new content can be served; for ever by default.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0, max=86_400),
+    metavar="SECONDS",
+    default=60.0,
+    show_default=True,
+    help="How long the running row may take to finish after a signal.",
+)
+@wait_option
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def work(
+    name: str,
+    url: str,
+    types: tuple[str, ...],
+    until_empty: bool,
+    lease: float | None,
+    max_attempts: int,
+    expires_in: float | None,
+    grace: float,
+    wait: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Claim pending rows one after another, and generate their content with a function.
+
+    FUNCTION takes the claimed content and returns the document, or the document and a mapping of
+    its costs. MODULE is imported from the current directory or the installed packages.
+
+    A row whose FUNCTION raises is retried: after one second at first, then after twice as long
+    each time, up to five minutes, with jitter. After --max-attempts failures it is failed. The
+    log names the class of an exception only, because its text may repeat a prompt.
+
+    On the first SIGTERM or SIGINT the worker finishes the running row and stops. If that takes
+    longer than --grace, or on a second signal, it releases the row to other workers, which counts
+    as no failure. FUNCTION must not handle these signals, nor SIGALRM, which measures --grace.
+
+    The exit status is 0 when it was stopped or, with --until-empty, when no row is pending; 1 when
+    it failed, such as when the database was unavailable for 30 seconds; and 2 for a usage error.
+    """
+    generate = _function(name)
+    model = aicontent.for_database(open_database(url, wait=wait))
+    _log_to_stderr(logging.ERROR if quiet else logging.INFO)
+    signals: list[int] = []
+    reports = deque([WorkReport()], maxlen=1)
+    try:
+        # One connection for all rows, instead of a new one for each statement.
+        with model._meta.database.connection_context(), _interruptions(signals, grace):
+            model.work(
+                generate,
+                types=types or None,
+                lease=lease,
+                stop=lambda: bool(signals),
+                until_empty=until_empty,
+                max_attempts=max_attempts,
+                expires_in=expires_in,
+                progress=reports.append,
+            )
+    except KeyboardInterrupt:
+        if not signals:  # the function raised it
+            raise
+    finally:
+        report = asdict(reports[0])
+        if as_json:
+            click.echo(json.dumps(report))
+        elif not quiet:
+            click.echo(", ".join(f"{outcome} {count:,}" for outcome, count in report.items()))
+
+
+def _function(name: str) -> Generate:
+    """Import the function that an argument names.
+
+    Raises:
+        BadParameter: there is no such function, or it is not a plain one.
+    """
+    bad = partial(click.BadParameter, param_hint=_FUNCTION)
+    module, _, path = name.partition(":")
+    if not (module and path) or module != module.strip("."):
+        raise bad(f"{_shown(name)} is not of this form: write it as in example.module:generate")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{module}.".startswith(f"{missing}."):
+            raise bad(
+                f"there is no module {_shown(module)} in {os.getcwd()} or among the installed "
+                "packages: change to the directory that contains it, and write the file "
+                "example/module.py as example.module"
+            ) from error
+        reason = _shown(" ".join(f"{type(error).__name__}: {error}".split()))
+        shown = f"`python -c 'import {_shown(module)}'` shows where"
+        raise bad(f"importing {_shown(module)} fails with {reason}; {shown}") from error
+    try:
+        found = attrgetter(path)(found)
+    except AttributeError as error:
+        text = f"the module {_shown(module)} has no {_shown(path)}: check the name after the colon"
+        raise bad(text) from error
+    if not callable(found):
+        kind = type(found).__name__
+        raise bad(f"{_shown(name)} has the type {kind}: name a function, without calling it")
+    try:
+        check_generate(found)
+    except ValidationError as error:
+        raise bad(f"{_shown(name)} is {error.kind}; it {error.rule}") from error
+    return found  # type: ignore[no-any-return]
+
+
+def _shown(text: str) -> str:
+    return printable(shortened(text))
+
+
+def _log_to_stderr(level: int) -> None:
+    """Show the log of `aicontent.generation`, unless the host's module has set up logging."""
+    if logger.hasHandlers():
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(level)
+
+
+@contextmanager
+def _interruptions(signals: list[int], grace: float) -> Iterator[None]:
+    """Note SIGTERM and SIGINT in `signals`. Interrupt at the second, or after `grace` seconds."""
+    set_timer: Callable[..., object] | None = getattr(signal, "setitimer", None)  # not on Windows
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        if len(signals) > 1 or not grace > 0:
+            raise KeyboardInterrupt
+        if set_timer is not None:
+            set_timer(signal.ITIMER_REAL, grace)
+
+    alarm = [] if set_timer is None else [signal.SIGALRM]
+    with handled([signal.SIGINT, signal.SIGTERM, *alarm], handle):
+        try:
+            yield
+        finally:
+            if set_timer is not None:
+                set_timer(signal.ITIMER_REAL, 0)

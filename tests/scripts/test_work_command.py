@@ -1,0 +1,355 @@
+"""The worker's command, in processes of its own, and its systemd unit."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from helpers import PROGRAM, ROOT, plain, run_here, run_program
+
+JOBS = '''
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def generate(content):
+    print("generating", flush=True)
+    return {"title": content.request_payload["topic"]}, {"token_usage": 7}
+
+
+def stumble(content):
+    raise RuntimeError("the prompt")
+
+
+def wait_for_signal(content):
+    """Wait for a signal, which starts the timer, and then for the file `go`."""
+    print("generating", flush=True)
+    while signal.getitimer(signal.ITIMER_REAL)[0] == 0:
+        time.sleep(0.01)
+    print("noted", flush=True)
+    return wait(content)
+
+
+def wait_here(content):
+    print("generating", flush=True)
+    return wait(content)
+
+
+def wait(content):
+    while not Path("go").exists():
+        time.sleep(0.01)
+    return {"title": "waited"}
+
+
+def leave(content):
+    sys.exit(4)
+
+
+def interrupt(content):
+    raise KeyboardInterrupt
+
+
+async def later(content):
+    return {}
+
+
+async def later_still(content):
+    yield {}
+
+
+class Nested:
+    generate = staticmethod(generate)
+
+
+number = 5
+'''
+
+
+@pytest.fixture
+def jobs(tmp_path) -> Path:
+    """A directory with the module `jobs`."""
+    (tmp_path / "jobs.py").write_text(JOBS)
+    return tmp_path
+
+
+@pytest.fixture
+def work(url, jobs):
+    """Run the command to its end; returns its status, its output and its errors."""
+
+    def work(function="jobs:generate", *args):
+        options = ("--database", url, *args)
+        status, out, err = run_program("work", function, *options, cwd=jobs)
+        return status, out.decode(), err
+
+    return work
+
+
+@pytest.fixture
+def started(url, jobs) -> Iterator:
+    """Start the command, and wait until it generates; returns the process."""
+    processes = []
+
+    def started(function, *args):
+        command = [PROGRAM, "work", function, "--database", url, *args]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(command, cwd=jobs, **pipes))
+        assert processes[-1].stdout.readline() == "generating\n"
+        return processes[-1]
+
+    yield started
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def ask(Content, user, number=1, type="lesson"):
+    return [Content.request(user, type, {"topic": f"tea {n}"}).id for n in range(number)]
+
+
+def rows(Content) -> list[tuple[str, int]]:
+    """The status and the failures of all rows; none has a lease."""
+    columns = (Content.status, Content.failures, Content.lease_expires_at)
+    found = list(Content.select(*columns).order_by(Content.created_at, Content.id).tuples())
+    assert [lease for *_, lease in found] == [None] * len(found)
+    return [(status, failures) for status, failures, _ in found]
+
+
+def test_it_works_rows_off(work, Content, user):
+    ids = ask(Content, user, 3)
+    status, out, err = work("jobs:generate", "--until-empty")
+    assert status == 0
+    assert out == "generating\n" * 3 + "completed 3, failed 0, retried 0, released 0\n"
+    assert all(f"INFO generated {id}\n" in err for id in ids)
+    assert {c.generated_data["title"] for c in Content.select()} == {"tea 0", "tea 1", "tea 2"}
+    assert {(c.status, c.token_usage, c.expires_at) for c in Content.select()} == {
+        ("completed", 7, None)
+    }
+
+
+def test_the_options_of_what_it_works_off(work, Content, user):
+    for type in ("lesson", "cultural_content", "vocabulary_drill"):
+        ask(Content, user, 1, type)
+    types = ("--types", "lesson", "--types", "cultural_content")
+    status, out, err = work(
+        "jobs:Nested.generate", "--until-empty", *types, "--expires-in", "600", "--json", "--quiet"
+    )
+    assert (status, err) == (0, "")
+    assert json.loads(out.splitlines()[-1]) == {
+        "completed": 2, "failed": 0, "retried": 0, "released": 0
+    }  # fmt: skip
+    assert dict(Content.select(Content.type, Content.status).tuples()) == {
+        "lesson": "completed", "cultural_content": "completed", "vocabulary_drill": "pending"
+    }  # fmt: skip
+    now = datetime.now(UTC)
+    for content in Content.select().where(Content.status == "completed"):
+        assert timedelta(minutes=5) < content.expires_at - now < timedelta(minutes=15)
+    assert work("jobs:generate", "--until-empty", "--quiet")[1:] == ("generating\n", "")
+
+
+def test_a_function_that_raises(work, Content, user):
+    ask(Content, user)
+    status, out, err = work("jobs:stumble", "--until-empty", "--max-attempts", "2")
+    assert (status, out) == (0, "completed 0, failed 1, retried 1, released 0\n")
+    assert "WARNING retried" in err
+    assert "RuntimeError" in err
+    assert "the prompt" not in err
+    assert rows(Content) == [("failed", 2)]
+
+
+def test_quiet_shows_errors_only(work, Content, user):
+    ask(Content, user)
+    args = ("--until-empty", "--max-attempts", "1", "--quiet")
+    status, out, err = work("jobs:stumble", *args)
+    assert (status, out) == (0, "")
+    assert re.fullmatch(r".* ERROR attempt 1 at content .*RuntimeError.*\n", err)
+
+
+def test_the_hosts_logging_is_left_alone(work, jobs, Content, user):
+    ask(Content, user)
+    host = "import logging\nlogging.basicConfig(level=logging.INFO, format='host: %(message)s')\n"
+    (jobs / "jobs.py").write_text(host + JOBS)
+    [id] = [content.id for content in Content.select(Content.id)]
+    assert work("jobs:generate", "--until-empty")[2] == f"host: generated {id}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_row_finish(started, jobs, Content, user, number):
+    ask(Content, user, 2)
+    process = started("jobs:wait_for_signal")
+    process.send_signal(number)
+    assert process.stdout.readline() == "noted\n"
+    (jobs / "go").touch()
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "completed 1, failed 0, retried 0, released 0\n")
+    assert rows(Content) == [("completed", 0), ("pending", 0)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_releases_the_row(started, Content, user, number):
+    ask(Content, user)
+    process = started("jobs:wait_for_signal", "--json")
+    process.send_signal(number)
+    assert process.stdout.readline() == "noted\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (json.loads(out)["completed"], json.loads(out)["failed"]) == (0, 0)
+    assert "INFO released" in err
+    assert "Traceback" not in err
+    assert rows(Content) == [("pending", 0)]
+
+
+@pytest.mark.parametrize("grace", ["0", "0.2"])
+def test_a_row_that_outlasts_the_grace_is_released(started, Content, user, grace):
+    ask(Content, user)
+    process = started("jobs:wait_here", "--grace", grace)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "INFO released" in err
+    assert rows(Content) == [("pending", 0)]
+
+
+def test_an_idle_worker_stops_at_once(started, jobs, Content, user):
+    ask(Content, user)
+    (jobs / "go").touch()
+    process = started("jobs:wait_here")
+    while rows_are_left(Content):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "completed 1, failed 0, retried 0, released 0\n")
+
+
+def rows_are_left(Content) -> bool:
+    return bool(Content.select().where(Content.status != "completed").exists())
+
+
+def test_a_function_that_ends_the_process_releases_the_row(work, Content, user):
+    ask(Content, user)
+    assert work("jobs:leave")[0] == 4
+    assert work("jobs:interrupt")[0] == 1
+    assert rows(Content) == [("pending", 0)]
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_it_survives_the_loss_of_its_connection(started, jobs, url, Content, database, user):
+    ask(Content, user, 2)
+    process = started("jobs:wait_here", "--until-empty")
+    database.execute_sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    (jobs / "go").touch()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out.endswith("completed 2, failed 0, retried 0, released 0\n")
+    assert plain(url) not in out
+
+
+BROKEN = {
+    "explodes": "raise ValueError('two\\nlines')",
+    "lacks": "import no_such_dependency",
+    "leaves": "raise SystemExit(3)",
+    "garbled": "def (",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("jobs", "jobs is not of this form: write it as in example.module:generate"),
+        ("jobs:", "is not of this form"),
+        (":generate", "is not of this form"),
+        (".jobs:generate", "is not of this form"),
+        ("nowhere:generate", "there is no module nowhere in "),
+        ("jobs.py:generate", "there is no module jobs.py in "),
+        ("jobs.more:generate", "there is no module jobs.more in "),
+        ("explodes:f", "importing explodes fails with ValueError: two lines; `python -c "),
+        ("lacks:f", "ModuleNotFoundError: No module named 'no_such_dependency'"),
+        ("leaves:f", "fails with SystemExit: 3"),
+        ("garbled:f", "fails with SyntaxError: "),
+        ("jobs:generated", "the module jobs has no generated: check the name"),
+        ("jobs:Nested.f", "the module jobs has no Nested.f: check the name"),
+        ("jobs:generate()", "the module jobs has no generate()"),
+        ("jobs:number", "jobs:number has the type int: name a function"),
+        ("jobs:later", "jobs:later is an async function; it must be a plain function: let it call"),
+        ("jobs:later_still", "is an async generator function"),
+        (b"\xff:f", "there is no module ? in "),
+    ],
+)
+def test_a_function_that_cannot_be_called(jobs, name, message):
+    for module, code in BROKEN.items():
+        (jobs / f"{module}.py").write_text(code)
+    status, out, err = run_program("work", name, "--until-empty", cwd=jobs)
+    assert (status, out) == (2, b"")
+    last = err.splitlines()[-1]
+    assert last.startswith("Error: Invalid value for MODULE:FUNCTION: ")
+    assert message in last
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--types", "quiz"),
+        ("--lease", "0"),
+        ("--expires-in", "-1"),
+        ("--grace", "-1"),
+        ("--max-attempts", "0"),
+        ("x",),
+    ],
+)
+def test_usage_mistakes(option):
+    assert run_here("work", "jobs:generate", *option)[0] == 2
+
+
+def test_a_database_that_is_not_there(jobs):
+    args = ("work", "jobs:generate", "--database", "sqlite:///none.db")
+    status, out, err = run_program(*args, cwd=jobs)
+    assert (status, out) == (1, b"")
+    assert err.startswith("Error: there is no SQLite database none.db")
+
+
+def test_the_help_tells_how_rows_are_retried_and_what_signals_do():
+    text = " ".join(run_here("work", "--help")[1].split())
+    for part in ("one second", "five minutes", "jitter", "SIGTERM", "second signal", "exit status"):
+        assert part in text
+
+
+UNIT = ROOT / "scripts" / "systemd" / "aicontent-worker.service"
+
+
+def test_the_unit_outwaits_the_grace():
+    from aicontent.scripts.work import work
+
+    [grace] = [option.default for option in work.params if option.name == "grace"]
+    settings = dict(re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.M))
+    assert int(settings["TimeoutStopSec"]) > grace
+    assert settings["KillMode"] == "mixed"
+    assert "--database" not in settings["ExecStart"]  # which would show a password
+
+
+def test_the_unit_is_as_confined_as_the_cleanups():
+    def confinement(name: str) -> list[str]:
+        text = (UNIT.parent / f"aicontent-{name}.service").read_text()
+        settings = text[text.index("DynamicUser=") :].partition("[Install]")[0].splitlines()
+        return [line for line in settings if line and not line.startswith("#")]
+
+    assert confinement("worker") == confinement("cleanup")
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_systemd_rates_the_unit_as_safe():
+    rate = ["systemd-analyze", "security", "--offline=yes", "--threshold=20", UNIT]
+    rated = subprocess.run(rate, capture_output=True, text=True)
+    assert rated.returncode == 0, rated.stdout
