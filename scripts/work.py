@@ -163,7 +163,9 @@ def _shown(text: str) -> str:
 
 def _log_to_stderr(level: int) -> None:
     """Show the log of `aicontent.generation`, unless the host's module has set up logging."""
-    if logger.hasHandlers():
+    above = (logger, logging.getLogger("aicontent"), logging.getLogger())
+    handlers = [handler for each in above for handler in each.handlers]
+    if any(not isinstance(handler, logging.NullHandler) for handler in handlers):
         return
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

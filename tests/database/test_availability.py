@@ -97,7 +97,7 @@ def test_within_a_transaction_the_loss_is_told(Content, database, user, close_co
             close_connections()
             CALLS[call](Content, user)
 
-    with pytest.raises(peewee.DatabaseError):
+    with pytest.raises(peewee.PeeweeException):
         transaction()
     database.close()
     assert Content.select().count() == 0
