@@ -1,4 +1,4 @@
-"""Any order of requests, claims, ends, losses, expiry, reuse and cleanup, against a model."""
+"""Any order of requests, claims, ends, losses, retries, reuse and cleanup, against a model."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ users = st.sampled_from([0, 1])
 numbers = st.sampled_from([1, 2])
 leases = st.sampled_from([HOUR, 2 * HOUR])
 lifetimes = st.sampled_from([None, HOUR, 3 * HOUR])
+delays = st.sampled_from([None, HOUR])
 offsets = st.sampled_from([0.5 * HOUR, 1.5 * HOUR, 2.5 * HOUR, 30 * HOUR])
 
 
@@ -39,10 +40,17 @@ class Row:
     created: tuple[datetime, str]
     status: str = "pending"
     attempts: int = 0
+    failures: int = 0
     uses: int = 0
     document: dict | None = None
     lease: datetime | None = None
+    retry: datetime | None = None
     expires: datetime | None = None
+    queued: bool = True
+
+    @property
+    def due(self):
+        return (self.retry or self.created[0], self.created[1])
 
 
 class GenerateFailedError(Exception):
@@ -71,46 +79,64 @@ class Claims(RuleBasedStateMachine):
                 return id
         return None
 
-    def reusable(self, user, number=None, now=None):
-        """The ids of which any may be served."""
+    def servable(self, user, now=None):
         now = now or datetime.now(UTC)
-        found = {
-            id: (row.uses, -row.created[0].timestamp())
+        return {
+            id: row
             for id, row in self.rows.items()
             if row.user == user
-            and number in (None, row.number)
             and row.status == "completed"
             and (row.expires is None or row.expires > now)
+        }
+
+    def newest(self, user, number):
+        """The id of what is served for a request."""
+        found = {id: row for id, row in self.servable(user).items() if row.number == number}
+        return max(found, key=lambda id: found[id].created, default=None)
+
+    def reusable(self, user, now):
+        """The ids of which any may be served to a user who asks for nothing in particular."""
+        found = {
+            id: (row.uses, -row.created[0].timestamp())
+            for id, row in self.servable(user, now).items()
         }
         return {id for id, rank in found.items() if rank == min(found.values())}
 
     def is_held(self, content):
         row = self.rows.get(content.id)
-        return row and (row.status, row.attempts) == ("generating", content.attempts)
+        same = row and (row.status, row.attempts) == ("generating", content.attempts)
+        return same and row.lease is not None and content.status == "generating"
 
     def claimed(self, content):
         row = self.rows[content.id]
-        row.status, row.attempts, row.lease = "generating", row.attempts + 1, None
-        assert content.attempts == row.attempts
+        assert row.status == "pending"
+        row.status, row.attempts, row.retry = "generating", row.attempts + 1, None
+        assert (content.attempts, content.failures or 0) == (row.attempts, row.failures)
         row.lease = content.lease_expires_at
 
     def completed(self, content, document):
         row = self.rows[content.id]
-        row.status, row.document, row.lease = "completed", document, None
+        assert row.document is None
+        row.status, row.document, row.lease, row.retry = "completed", document, None, None
         row.expires = content.expires_at
 
-    def ended(self, content, status):
-        row = self.rows[content.id]
-        row.status, row.lease = status, None
-
-    def freed(self, id):
+    def ended(self, id, status, retry=None):
         row = self.rows[id]
-        row.status = "failed" if row.attempts >= MAX_ATTEMPTS else "pending"
-        row.lease = None
+        row.status, row.lease, row.retry = status, None, retry
+
+    def failed(self, id, again, retry=None):
+        """Count a failure, and tell what the row is now."""
+        row = self.rows[id]
+        row.failures += 1
+        again = again and row.failures < MAX_ATTEMPTS
+        self.ended(id, "pending" if again else "failed", retry if again else None)
         return row.status
 
-    def new(self, content, user, number):
-        self.rows[content.id] = Row(user, number, (content.created_at, content.id))
+    def new(self, content, user, number, queued=True):
+        self.rows[content.id] = Row(user, number, (content.created_at, content.id), queued=queued)
+
+    def change(self, id, **values):
+        self.Content.update(values).where(self.Content.id == id).execute()
 
     def document(self):
         self.documents += 1
@@ -127,37 +153,48 @@ class Claims(RuleBasedStateMachine):
             self.new(content, user, number)
         else:
             assert content.id == expected
+            self.rows[expected].queued = True
 
     @rule(target=held, lease=leases)
     def claim(self, lease):
-        pending = {row.created: id for id, row in self.rows.items() if row.status == "pending"}
-        content = self.Content.claim(lease=lease)
-        if not pending:
+        pending = [(row.due, id) for id, row in self.rows.items() if row.status == "pending"]
+        due = [(moment, id) for moment, id in pending if moment[0] <= datetime.now(UTC)]
+        content = self.Content.claim(lease=lease, max_attempts=MAX_ATTEMPTS)
+        if not due:
             assert content is None
             return multiple()
-        assert content.id == pending[min(pending)]
+        assert content.id == min(due)[1]
         self.claimed(content)
         return content
 
     @rule(content=held, lifetime=lifetimes)
     def complete(self, content, lifetime):
-        document = self.document()
-        if self.is_held(content):
+        """The first finished answer is stored, even by one who has lost the row."""
+        document, row = self.document(), self.rows.get(content.id)
+        if content.status == "generating" and row and row.document is None:
             content.complete(document, expires_in=lifetime)
             self.completed(content, document)
         else:
             with pytest.raises(aicontent.LeaseLostError):
                 content.complete(document, expires_in=lifetime)
 
-    @rule(content=held, retry=st.booleans())
-    def fail(self, content, retry):
+    @rule(content=held, retry=st.booleans(), delay=delays)
+    def fail(self, content, retry, delay):
         if self.is_held(content):
-            content.fail("no", retry, max_attempts=MAX_ATTEMPTS)
-            again = retry and content.attempts < MAX_ATTEMPTS
-            self.ended(content, "pending" if again else "failed")
+            content.fail("no", retry, delay=delay if retry else None)
+            self.failed(content.id, retry, content.retry_at)
         else:
             with pytest.raises(aicontent.LeaseLostError):
                 content.fail("no", retry)
+
+    @rule(content=held)
+    def release(self, content):
+        if self.is_held(content):
+            content.release()
+            self.ended(content.id, "pending")
+        else:
+            with pytest.raises(aicontent.LeaseLostError):
+                content.release()
 
     @rule(content=held, lease=leases)
     def extend(self, content, lease):
@@ -172,21 +209,80 @@ class Claims(RuleBasedStateMachine):
     def the_lease_runs_out(self, content, taken):
         if not self.is_held(content):
             return multiple()
-        model = self.Content
-        model.update(lease_expires_at=LONG_AGO).where(model.id == content.id).execute()
+        self.change(content.id, lease_expires_at=LONG_AGO)
         self.rows[content.id].lease = LONG_AGO
         if not taken:
             return multiple()
         self.rescue(timedelta(0))
         return self.claim(HOUR)
 
+    @rule(user=users, number=numbers)
+    def the_retry_is_due(self, user, number):
+        row = self.rows.get(id := self.in_flight(user, number))
+        if row and row.retry:
+            self.change(id, retry_at=LONG_AGO)
+            row.retry = LONG_AGO
+
+    @rule(user=users, number=numbers)
+    def another_program_begins(self, user, number):
+        row = self.rows.get(id := self.in_flight(user, number))
+        if row:
+            self.change(id, status="generating", lease_expires_at=None)
+            row.status, row.lease = "generating", None
+
+    @rule(status=st.sampled_from(["failed", "generating"]))
+    def requeue(self, status):
+        def is_wanted(row):
+            if row.status != status or row.lease is not None:
+                return False
+            same = [r for r in self.rows.values() if (r.user, r.number) == (row.user, row.number)]
+            others = [r for r in same if r is not row]
+            newer = {r.status for r in others if r.created > row.created and not is_over(r)}
+            in_flight = {r.status for r in others} & {"pending", "generating"}
+            return not in_flight and not newer & {status, "completed"}
+
+        def is_over(row):
+            return row.status == "completed" and row.expires and row.expires <= now
+
+        now = datetime.now(UTC)
+        wanted = [row for row in self.rows.values() if is_wanted(row)]
+        assert self.Content.requeue(status=status) == len(wanted)
+        for row in wanted:
+            row.status, row.failures, row.retry, row.queued = "pending", 0, None, True
+
     @rule(later=offsets)
     def rescue(self, later):
         now = datetime.now(UTC) + later
         stale = [id for id, row in self.rows.items() if row.lease and row.lease < now]
-        freed = [self.freed(id) for id in stale]
+        freed = [self.failed(id, True) for id in stale]
         report = self.Content.rescue_stale(MAX_ATTEMPTS, now=now)
         assert (report.requeued, report.failed) == (freed.count("pending"), freed.count("failed"))
+
+    @rule()
+    def every_wait_ends(self):
+        """Workers are lost, and one that goes on works off whatever is in flight."""
+        self.requeue("generating")
+        for id, row in self.rows.items():
+            if row.lease:
+                self.change(id, lease_expires_at=LONG_AGO)
+                self.failed(id, True)
+            if row.retry:
+                self.change(id, retry_at=LONG_AGO)
+                row.retry = LONG_AGO
+        order = [id for _, id in sorted((row.due, id) for id, row in self.rows.items())]
+        pending = [id for id in order if self.rows[id].status == "pending"]
+        worked = []
+
+        def generate(content):
+            self.claimed(content)
+            worked.append(content)
+            return {"worked": content.id}
+
+        report = self.Content.work(generate, until_empty=True, max_attempts=MAX_ATTEMPTS)
+        assert [content.id for content in worked] == pending
+        assert report.completed == len(pending)
+        for content in worked:
+            self.completed(content, {"worked": content.id})
 
     @rule(user=users, later=offsets)
     def reuse(self, user, later):
@@ -197,17 +293,24 @@ class Claims(RuleBasedStateMachine):
         if content is not None:
             self.rows[content.id].uses += 1
 
-    @rule(user=users, number=numbers, lifetime=lifetimes, succeeds=st.booleans())
-    def get_or_generate(self, user, number, lifetime, succeeds):
+    @rule(
+        user=users,
+        number=numbers,
+        lifetime=lifetimes,
+        error=st.sampled_from([None, None, GenerateFailedError, KeyboardInterrupt]),
+        refresh=st.booleans(),
+        mark=st.booleans(),
+    )
+    def get_or_generate(self, user, number, lifetime, error, refresh, mark):
         document, generated = self.document(), []
 
         def generate(content):
             if content.id not in self.rows:
-                self.new(content, user, number)
+                self.new(content, user, number, queued=False)
             self.claimed(content)
             generated.append(content)
-            if not succeeds:
-                raise GenerateFailedError
+            if error:
+                raise error
             return document
 
         def call():
@@ -218,37 +321,46 @@ class Claims(RuleBasedStateMachine):
                 generate,
                 wait=0,
                 expires_in=lifetime,
+                refresh=refresh,
+                mark=mark,
                 max_attempts=MAX_ATTEMPTS,
             )
 
-        there = self.reusable(user, number)
+        there = None if refresh else self.newest(user, number)
         in_flight = self.in_flight(user, number)
         row = self.rows.get(in_flight)
         if there:
-            content = call()
-            assert content.id in there
-            self.rows[content.id].uses += 1
+            assert call().id == there
+            self.rows[there].uses += mark
             assert not generated
             return
         if row and row.status == "generating":
-            if row.lease > datetime.now(UTC):
+            if row.lease is None or row.lease > datetime.now(UTC):
                 with pytest.raises(aicontent.InProgressError):
                     call()
                 return
-            if self.freed(in_flight) == "failed":
+            if self.failed(in_flight, True) == "failed":
                 with pytest.raises(aicontent.GenerationFailedError):
                     call()
                 return
-        if succeeds:
+        if error is None:
             content = call()
             assert content.generated_data == document
             self.completed(content, document)
         else:
-            with pytest.raises(GenerateFailedError):
+            with pytest.raises(error):
                 call()
-            self.ended(generated[0], "failed")
+            self.given_up(generated[0].id, error)
         assert len(generated) == 1
         assert in_flight in (None, generated[0].id)
+
+    def given_up(self, id, error):
+        if error is KeyboardInterrupt:
+            self.ended(id, "pending")
+        elif self.failed(id, self.rows[id].queued) == "pending":
+            # It waits a second or more; an hour does not end meanwhile.
+            self.rows[id].retry = datetime.now(UTC) + HOUR
+            self.change(id, retry_at=self.rows[id].retry)
 
     @rule(later=offsets)
     def cleanup(self, later):
@@ -268,10 +380,13 @@ class Claims(RuleBasedStateMachine):
                 (content.created_at, content.id),
                 content.status.value,
                 content.attempts,
+                content.failures,
                 content.usage_count,
                 content.generated_data,
                 content.lease_expires_at,
+                content.retry_at,
                 content.expires_at,
+                content.queued,
             )
             for content in self.Content.select()
         }

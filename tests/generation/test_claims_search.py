@@ -1,0 +1,438 @@
+"""Every state that the protocol of claims can reach, by breadth-first search.
+
+One request, and the steps of all who touch its rows; a step is one operation. A state has only what
+a later step can see: of moments whether they are past, of attempts which is the row's last one, of
+answers whether there is one, and of workers what they have claimed. So the space is finite.
+
+A new row is entered only while no other is in flight or answered, and while there are fewer than
+`rows` of them. A request has an end (`expires_at`) only in a world that is `ending`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import deque
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import peewee
+import pytest
+
+import aicontent
+from aicontent.database.statement import Computed
+from aicontent.generation import claims, completion
+from aicontent.generation.requests import attributes_of, enter
+from aicontent.records.record import load
+from aicontent.table import TABLE
+
+HOUR = timedelta(hours=1)
+LEASE = HOUR.total_seconds()
+MAX_ATTEMPTS = 2
+REQUEST = ("lesson", {"topic": "café"})
+PAST, LATER = "2020-01-01 00:00:00.000000", "2099-01-01 00:00:00.000000"
+MOMENTS = {None: None, "past": PAST, "later": LATER}
+IN_FLIGHT = ("pending", "generating")
+GONE = -1
+"""The place of a row that was deleted."""
+
+
+class Row(NamedTuple):
+    """What counts of a row; its moments are None, past, or later."""
+
+    status: str
+    attempts: int = 0
+    failures: int = 0
+    lease: str | None = None
+    retry: str | None = None
+    ends: str | None = None
+    queued: int = 1
+    answer: int | None = None
+
+    @property
+    def is_running(self):
+        return self.status == "generating" and self.lease == "later"
+
+
+@dataclass(frozen=True, order=True)
+class Claim:
+    """What a worker knows of the row that it claimed, and the place of that row."""
+
+    place: int
+    attempts: int = 0
+    failures: int = 0
+    ends: bool = False
+
+    def is_held(self, rows):
+        row = rows[self.place] if self.place != GONE else Row("gone")
+        is_same = (row.status, row.attempts) == ("generating", self.attempts)
+        return is_same and row.lease is not None
+
+
+class State(NamedTuple):
+    """The rows, oldest first, and the claims of the workers who have one, in any order."""
+
+    rows: tuple[Row, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+
+class Result(NamedTuple):
+    """What a step did: the rows, the place that each had before, and what the worker has now."""
+
+    rows: tuple[Row, ...]
+    places: tuple[int, ...]
+    claim: Claim | None
+    is_told: bool
+
+
+class BrokenRuleError(AssertionError):
+    """A step broke a rule."""
+
+
+def check(holds, rule):
+    if not holds:
+        raise BrokenRuleError(rule)
+
+
+BY_HOLDER = {
+    "complete": lambda content: content.complete({"number": 2}),
+    "fail": lambda content: content.fail("no"),
+    "retry": lambda content: content.fail("no", retry=True),
+    "retry later": lambda content: content.fail("no", retry=True, delay=HOUR),
+    "release": lambda content: content.release(),
+    "extend": lambda content: content.extend_lease(LEASE),
+    "abandon": lambda content: claims.abandon(content),
+    "be lost": lambda content: None,
+}
+"""What one does who has claimed a row, or believes so."""
+
+
+def enter_claimed(world, _):
+    claim = claims.attributes_of_claim(LEASE, MAX_ATTEMPTS)
+    content, is_new = enter(world.Content, world.attributes, **claim)
+    return content if is_new else None
+
+
+BY_FREE = {
+    "claim": lambda world, _: world.Content.claim(lease=LEASE, max_attempts=MAX_ATTEMPTS),
+    "take over": lambda world, place: claims.claim_row(
+        world.Content, str(place), LEASE, MAX_ATTEMPTS
+    ),
+    "enter": enter_claimed,
+}
+"""What workers and callers do to have a row; it returns what they have claimed."""
+
+
+def request(world, **values):
+    world.Content.request(world.user, *REQUEST, **values)
+
+
+BY_ALL = {
+    "request": lambda world: request(world),
+    "request that ends": lambda world: request(world, expires_at=datetime.now(UTC) + HOUR),
+    "rescue": lambda world: world.Content.rescue_stale(MAX_ATTEMPTS),
+    "cleanup": lambda world: world.Content.cleanup(failed_after=timedelta(0)),
+    "requeue": lambda world: world.Content.requeue(),
+    "requeue generating": lambda world: world.Content.requeue(status="generating"),
+}
+
+CHANGES = {
+    "lease runs out": {"leaseExpiresAt": PAST},
+    "retry is due": {"retryAt": PAST},
+    "end passes": {"expiresAt": PAST},
+    "other begins": {"status": "generating", "leaseExpiresAt": None},
+    "other fails": {"status": "failed"},
+}
+"""What time does to a row, and another program that knows no leases."""
+
+SURE = {"claim", "complete", "be lost", "lease runs out", "retry is due", "rescue", "cleanup"}
+SURE |= {"requeue generating"}
+"""Steps that are taken even if nobody asks again, and whoever has claimed a row is lost."""
+
+
+@dataclass
+class World:
+    """A database, and the steps on it."""
+
+    rows: int
+    workers: int
+    ending: bool
+    results: dict[Any, Result] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.database = peewee.SqliteDatabase(":memory:", pragmas={"foreign_keys": 1})
+        self.database.connect()
+        aicontent.migrate(self.database, create_users=True)
+        self.Content = aicontent.for_database(self.database)  # it has built no statements yet
+        self.user = self.Content.user.rel_model.create().id
+        self.sql = self.database.connection().execute
+        self.attributes = attributes_of(self.Content, self.user, *REQUEST, None, None, {})
+
+    def steps(self, state):
+        """Yield each step that is possible: its name, and the claim or the place that it takes."""
+        rows = state.rows
+        in_flight = [place for place, row in enumerate(rows) if row.status in IN_FLIGHT]
+        has_room = len(rows) < self.rows and all(row.status == "failed" for row in rows)
+        may_ask = bool(in_flight) or has_room
+        may = {"request": may_ask, "request that ends": may_ask and self.ending, "enter": may_ask}
+        yield from ((name, None) for name in BY_ALL if may.get(name, True))
+        if len(state.claims) < self.workers:
+            yield from ((name, None) for name in ("claim", "enter") if may.get(name, True))
+            yield from (("take over", place) for place in in_flight)
+        yield from ((name, claim) for claim in sorted(set(state.claims)) for name in BY_HOLDER)
+        for place, row in enumerate(rows):
+            possible = {
+                "lease runs out": row.is_running,
+                "retry is due": row.retry == "later",
+                "end passes": row.ends == "later",
+            }
+            yield from ((n, place) for n in CHANGES if possible.get(n, place in in_flight))
+
+    def take(self, state, name, what):
+        """Return the state after a step."""
+        # An operation sees the rows and its own claim, not those of others.
+        key = (state.rows, name, what)
+        if key not in self.results:
+            self.results[key] = self.execute(*key)
+        result, others = self.results[key], list(state.claims)
+        if name in BY_HOLDER:
+            others.remove(what)
+        moved = {old: new for new, old in enumerate(result.places)}
+        kept = [replace(claim, place=moved.get(claim.place, GONE)) for claim in others]
+        return normal(result.rows, [*kept, result.claim] if result.claim else kept)
+
+    def execute(self, rows, name, what):
+        """Take a step from these rows, and check the rules."""
+        self.restore(rows)
+        everything, claimed, is_told = self.select("*"), None, False
+        if name in BY_FREE:
+            claimed = BY_FREE[name](self, what)
+        elif name in BY_ALL:
+            BY_ALL[name](self)
+        elif name in CHANGES:
+            columns = ", ".join(f"{column} = ?" for column in CHANGES[name])
+            change = f"UPDATE {TABLE} SET {columns} WHERE id = ?"
+            self.sql(change, (*CHANGES[name].values(), str(what)))
+        else:
+            try:
+                BY_HOLDER[name](self.content(what))
+            except aicontent.LeaseLostError:
+                is_told = True
+        is_same, ids = everything == self.select("*"), [id for (id,) in self.select("id")]
+        claim = what if name == "extend" else None
+        if claimed:
+            known = (claimed.attempts, claimed.failures or 0, claimed.expires_at is not None)
+            claim = Claim(ids.index(claimed.id), *known)
+        places = tuple(int(id) if id.isdecimal() else len(rows) for id in ids)
+        result = Result(self.stored(), places, claim, is_told)
+        if name in BY_HOLDER:
+            check_holder(name, what, rows, result, is_same)
+        elif name in BY_FREE:
+            check_claim(name, rows, result, is_same)
+        check_rows(name, what, rows, result)
+        return result
+
+    def restore(self, rows):
+        self.sql(f"DELETE FROM {TABLE}")
+        for place, row in enumerate(rows):
+            made = f"2020-01-0{place + 1} 00:00:00.000000"
+            document = row.answer and f'{{"number":{row.answer}}}'
+            moments = [MOMENTS[moment] for moment in (row.lease, row.retry, row.ends)]
+            request = (str(place), self.user, "lesson", "{}", self.attributes["fingerprint"])
+            values = (*request, *row[:3], *moments, row.queued, document, made, made)
+            self.sql(
+                f"INSERT INTO {TABLE} (id, userId, type, requestPayload, fingerprint, status, "
+                "attempts, failures, leaseExpiresAt, retryAt, expiresAt, queued, generatedData, "
+                f"createdAt, updatedAt) VALUES ({', '.join('?' * len(values))})",
+                values,
+            )
+
+    def select(self, columns):
+        return self.sql(f"SELECT {columns} FROM {TABLE} ORDER BY createdAt, id").fetchall()
+
+    def stored(self):
+        now = f"{datetime.now(UTC) + HOUR / 2:%Y-%m-%d %H:%M}"
+        moments = ", ".join(
+            f"CASE WHEN {column} > '{now}' THEN 'later' WHEN {column} IS NOT NULL THEN 'past' END"
+            for column in ("leaseExpiresAt", "retryAt", "expiresAt")
+        )
+        columns = f"status, attempts, failures, {moments}, queued, generatedData ->> '$.number'"
+        return tuple(Row(*values) for values in self.select(columns))
+
+    def content(self, claim):
+        """Return the instance that a worker has of the row that it claimed."""
+        data = {"id": str(claim.place), "user": self.user, "type": "lesson", "metadata": None}
+        data |= {"status": "generating", "attempts": claim.attempts, "failures": claim.failures}
+        data |= {"max_attempts": MAX_ATTEMPTS, "lease_expires_at": datetime.now(UTC)}
+        data |= {"expires_at": datetime.now(UTC) if claim.ends else None}
+        return load(self.Content, [data])[0]
+
+
+def check_holder(name, claim, rows, result, is_same):
+    row = Row("gone") if claim.place == GONE else rows[claim.place]
+    is_held = claim.is_held(rows)
+    check(is_same or not result.is_told, "who is told that the row is lost changes nothing")
+    if name == "complete":
+        is_lost = row.status in ("gone", "completed")
+        check(result.is_told == is_lost, "an answer is stored, unless there is one or no row")
+        check(is_lost or result.rows[claim.place].answer == 2, "it is this answer")
+    elif name in ("abandon", "be lost"):
+        check(is_held or is_same, "who has lost the row changes nothing")
+    else:
+        check(result.is_told != is_held, "who has lost the row is told, and nobody else")
+        if is_held and name != "extend":
+            now = result.rows[claim.place]
+            check(now.failures == row.failures + (name != "release"), "a release is no failure")
+            is_over = name == "fail" or (name != "release" and now.failures >= MAX_ATTEMPTS)
+            check(now.status == ("failed" if is_over else "pending"), "it is retried or failed")
+            is_later = name == "retry later" and not is_over
+            check(now.retry == ("later" if is_later else None), "it is due after the delay")
+
+
+def check_claim(name, rows, result, is_same):
+    claim, pending = result.claim, [row for row in rows if row.status == "pending"]
+    due = [row for row in pending if row.retry != "later" and row.ends != "past"]
+    if claim is None:
+        check(is_same and (name != "claim" or not due), "whatever is due is claimed")
+        return
+    row = Row("pending") if name == "enter" else rows[claim.place]
+    check(name != "claim" or row in due, "only what is due is claimed")
+    check(row.status == "pending", "only pending rows are claimed")
+    check(claim.attempts == row.attempts + 1, "each claim has a number of its own")
+    is_held = claim.is_held(result.rows) and result.rows[claim.place].is_running
+    check(is_held, "who claims a row holds it")
+
+
+def check_rows(name, what, rows, result):
+    """Check what holds for each row, whoever takes the step."""
+    after = dict(zip(result.places, result.rows, strict=True))
+    for place, row in enumerate(rows):
+        is_own = name in BY_HOLDER and what.place == place and what.is_held(rows)
+        now = after.get(place)
+        if now is None:
+            is_due = name == "cleanup" and (row.ends == "past" or row.status == "failed")
+            is_alone = name == "abandon" and is_own and not row.queued
+            check(is_due or is_alone, "a row is deleted when it is due")
+            check(is_own or not row.is_running, "no cleanup deletes a row whose lease runs")
+            continue
+        check(now.attempts >= row.attempts, "attempts never go down")
+        check(row.answer in (None, now.answer), "a stored answer stays as it is")
+        if row.is_running and not is_own and name != "complete" and name not in CHANGES:
+            is_asked = name.startswith("request") or name == "enter"
+            joined = row._replace(ends=now.ends, queued=now.queued) if is_asked else row
+            check(now == joined, "a row whose lease runs is its holder's")
+    statuses = [row.status for row in result.rows]
+    check(sum(status in IN_FLIGHT for status in statuses) <= 1, "one row is in flight")
+    answered = [row.answer is not None for row in result.rows]
+    check(answered == [status == "completed" for status in statuses], "completed is answered")
+
+
+def normal(rows, held):
+    """Return the state without what no later step can see."""
+
+    def of_row(row):
+        row = row._replace(attempts=1, answer=row.answer and 1)
+        if row.status != "generating":  # a lease that another program has left means nothing
+            row = row._replace(lease=row.lease and "later")
+        # What is over may only be requeued, which sets these.
+        is_over = row.status not in IN_FLIGHT
+        return row._replace(failures=0, retry=None, queued=1) if is_over else row
+
+    def of_claim(claim):
+        if claim.place == GONE:
+            return Claim(GONE)
+        # An old attempt stays old: attempts never go down.
+        is_last = claim.attempts == rows[claim.place].attempts
+        return replace(claim, attempts=int(is_last), failures=claim.failures if is_last else 0)
+
+    return State(tuple(map(of_row, rows)), tuple(sorted(map(of_claim, held))))
+
+
+def search(world):
+    """Visit every state, the nearest first, and return how many there are.
+
+    Raises:
+        BrokenRuleError: with a shortest way to the step that breaks a rule.
+    """
+    start = State()
+    ways, before, queue = {start: ()}, {start: set()}, deque([start])
+    while queue:
+        state = queue.popleft()
+        for name, what in world.steps(state):
+            way = (*ways[state], name)
+            try:
+                following = world.take(state, name, what)
+            except BrokenRuleError as broken:
+                raise BrokenRuleError(f"{broken}: {', '.join(way)}") from None
+            if following not in ways:
+                ways[following], before[following] = way, set()
+                queue.append(following)
+            if name in SURE:
+                before[following].add(state)
+    ends = [s for s in ways if all(row.status not in IN_FLIGHT for row in s.rows)]
+    ending = set(ends)
+    while ends:
+        found = before[ends.pop()] - ending
+        ending |= found
+        ends += found
+    for state, way in ways.items():
+        check(state in ending, f"each state has a way to an answer or an end: {', '.join(way)}")
+    return len(ways)
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    """Thousands of events would be kept for the report."""
+    caplog.set_level(logging.CRITICAL, "aicontent.generation")
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param({"rows": 1, "workers": 3, "ending": True}, id="one row"),
+        pytest.param({"rows": 2, "workers": 3, "ending": False}, id="two rows"),
+    ],
+)
+def test_every_state(world):
+    print(search(World(**world)), "states")
+
+
+def without_attempt(model, attempt):
+    return (model.status == "generating") & model.lease_expires_at.is_null(False)
+
+
+def without_status(model, attempt):
+    return (model.attempts == attempt) & model.lease_expires_at.is_null(False)
+
+
+def without_lease(model, attempt):
+    return (model.status == "generating") & (model.attempts == attempt)
+
+
+@pytest.mark.parametrize(
+    ("fence", "way"),
+    [
+        (without_attempt, "claim, fail"),
+        (without_status, "other fails, fail"),
+        (without_lease, "other begins, fail"),
+    ],
+)
+def test_it_finds_a_hole_in_the_fence(monkeypatch, fence, way):
+    monkeypatch.setattr(claims, "_is_held", fence)
+    with pytest.raises(BrokenRuleError, match=f"who has lost the row is told, .*{way}$"):
+        search(World(rows=1, workers=2, ending=False))
+
+
+@pytest.mark.parametrize("step", ["rescue", "requeue generating"])
+def test_it_finds_a_state_without_an_end(monkeypatch, step):
+    monkeypatch.setattr(sys.modules[__name__], "SURE", SURE - {step})
+    with pytest.raises(BrokenRuleError, match="each state has a way to an answer or an end"):
+        search(World(rows=1, workers=2, ending=False))
+
+
+def test_it_finds_an_answer_that_is_overwritten(monkeypatch):
+    always = Computed("always", lambda model: peewee.SQL("1 = 1"))
+    monkeypatch.setattr(completion, "_IS_UNANSWERED", always)
+    with pytest.raises(BrokenRuleError, match=r"an answer is stored, .* complete, complete$"):
+        search(World(rows=1, workers=2, ending=False))
