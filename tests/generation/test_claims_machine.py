@@ -223,11 +223,11 @@ class Claims(RuleBasedStateMachine):
             self.change(id, retry_at=LONG_AGO)
             row.retry = LONG_AGO
 
-    @rule(user=users, number=numbers)
-    def another_program_begins(self, user, number):
-        row = self.rows.get(id := self.in_flight(user, number))
-        if row:
-            self.change(id, status="generating", lease_expires_at=None)
+    @rule(content=held)
+    def another_program_begins(self, content):
+        row = self.rows.get(content.id)
+        if row and row.status in ("pending", "generating"):
+            self.change(content.id, status="generating", lease_expires_at=None)
             row.status, row.lease = "generating", None
 
     @rule(status=st.sampled_from(["failed", "generating"]))
