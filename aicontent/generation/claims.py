@@ -111,10 +111,9 @@ def fail(
     most = content.max_attempts if max_attempts is None else checked_attempts(max_attempts)
     failures = (content.failures or 0) + 1
     has_left = retry and failures < (most or MAX_ATTEMPTS)
+    why = reason_of(reason)
     failure = Computed(
-        "failure",
-        lambda model: with_failure(model, slot(":reason")),
-        {":reason": reason_of(reason)},
+        "failure", lambda model: with_failure(model, slot(":reason")), {":reason": why}
     )
     _end(
         content,
@@ -124,7 +123,7 @@ def fail(
         max_attempts=most,
         retry_at=seconds_from_now("delay", seconds) if has_left and seconds else None,
     )
-    say("retried" if has_left else "failed", content)
+    say("retried" if has_left else "failed", content, note=why)
 
 
 def release(content: Any) -> None:

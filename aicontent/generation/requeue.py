@@ -108,6 +108,7 @@ def _requeue(model: Any, wanted: list[Any], ids: list[str], dry_run: bool) -> in
     changes = {
         "status": ContentStatus.PENDING,
         "failures": 0,
+        "lease_expires_at": None,
         "retry_at": None,
         "queued": True,
     }

@@ -2,6 +2,7 @@
 
 import random
 import time
+import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,8 +29,8 @@ _IDLE = (0.5, 1.5)
 _STEP = 0.1
 """Seconds after which a sleeping worker asks whether to stop."""
 
-_RESCUES = 60.0
-"""Seconds between two looks for the rows of workers that were lost."""
+_RESCUES = 30.0
+"""The most seconds between two looks for the rows of workers that were lost: half a lease."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def work(
     while not is_told():
         if time.monotonic() >= rescue_at:
             retried(database, STORE_FOR, lambda _: model.rescue_stale(max_attempts))
-            rescue_at = time.monotonic() + _RESCUES * random.uniform(0.5, 1)  # noqa: S311
+            pause = min(_RESCUES, seconds / 2) * random.uniform(0.5, 1)  # noqa: S311
+            rescue_at = time.monotonic() + pause
         content = retried(database, STORE_FOR, claimed)
         if content is None:
             if until_empty and not _has_pending(model, names):
@@ -114,8 +116,10 @@ def _attempt(content: Any, generate: Generate, lease: float, expires_in: float |
     except ContentNotStoredError:
         raise
     except Exception as error:  # noqa: BLE001 - generate() may raise anything
-        # The traceback is the host's business: it may hold prompts.
-        logger.error("attempt %s at content %s: %r", content.attempts, content.id, type(error))
+        # Not the text of the error, which may repeat a prompt.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__qualname__} at {place.filename}:{place.lineno}"
+        logger.error("attempt %s at content %s: %s", content.attempts, content.id, where)
 
 
 def _has_pending(model: Any, types: list[str] | None) -> bool:

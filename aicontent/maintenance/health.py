@@ -2,15 +2,18 @@
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import peewee
 
 from ..database.availability import connected
 from ..database.supported import backend_of, resolved
+from ..enums import ContentStatus
 from ..errors import AIContentError, counted
 from ..fields.compression import zstd
 from ..fields.document import DocumentField
 from ..fields.scalars import moment_of
+from ..generation.failures import UNREADABLE
 from ..generation.rescue import rescue_stale
 from ..schema.history import applied, available, expected_definitions
 from ..table import TABLE, ContentTable, bound_model
@@ -19,6 +22,9 @@ from .cleanup import count_due
 CLOCK_SKEW = timedelta(seconds=5)
 """How far two clocks may differ: the client's judges whether content has expired, the server's
 sets when it was created."""
+
+_NAMED = 10
+"""The most rows that one problem names."""
 
 OVERDUE = timedelta(days=1)
 """How long a row may stay after it is due: the timer cleans up every hour."""
@@ -86,7 +92,24 @@ def _overdue(database: peewee.Database, now: datetime) -> list[str]:
 
 
 def _unreadable(database: peewee.Database) -> list[str]:
-    """Report compressed documents among the newest rows if the module to read them is missing."""
+    """Report requests that workers could not read, and a missing module to read documents."""
+    model: Any = bound_model(ContentTable, database)
+    unread = model.select(model.id).where(
+        model.status.in_([ContentStatus.PENDING, ContentStatus.FAILED]),
+        model.metadata.cast("text").contains(UNREADABLE),
+    )
+    ids = [id for (id,) in unread.order_by(model.id).limit(_NAMED + 1).tuples()]
+    problems = []
+    if ids:
+        more = "" if len(ids) <= _NAMED else " and others"
+        problems.append(
+            f"workers could not read the requests of {', '.join(ids[:_NAMED])}{more}: repair or "
+            "delete these rows, which are damaged or another program's"
+        )
+    return [*problems, *_missing_module(database)]
+
+
+def _missing_module(database: peewee.Database) -> list[str]:
     columns = [
         field.column_name
         for field in ContentTable._meta.sorted_fields

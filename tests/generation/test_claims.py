@@ -339,6 +339,7 @@ def test_a_row_that_cannot_be_read_never_blocks_the_queue(ask, Content, database
         assert database.execute_sql(sql).fetchone() == (status, failures, None)
         database.execute_sql(f'UPDATE {TABLE} SET "retryAt" = NULL {where}')
         assert Content.claim() is None
+    assert f"could not read the requests of {poisoned.id}:" in aicontent.check(database)[0]
     reason = Content.select(Content.metadata).where(Content.id == poisoned.id).get().metadata
     assert reason["lastFailure"]["reason"].startswith("the stored request cannot be read")
 

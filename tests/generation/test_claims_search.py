@@ -21,7 +21,7 @@ import peewee
 import pytest
 
 import aicontent
-from aicontent.database.statement import Computed
+from aicontent.database.statement import Computed, slot
 from aicontent.generation import claims, completion
 from aicontent.generation.requests import attributes_of, enter
 from aicontent.records.record import load
@@ -102,7 +102,6 @@ BY_HOLDER = {
     "retry later": lambda content: content.fail("no", retry=True, delay=HOUR),
     "release": lambda content: content.release(),
     "extend": lambda content: content.extend_lease(LEASE),
-    "abandon": lambda content: claims.abandon(content),
     "be lost": lambda content: None,
 }
 """What one does who has claimed a row, or believes so."""
@@ -277,7 +276,7 @@ def check_holder(name, claim, rows, result, is_same):
         is_lost = row.status in ("gone", "completed")
         check(result.is_told == is_lost, "an answer is stored, unless there is one or no row")
         check(is_lost or result.rows[claim.place].answer == 2, "it is this answer")
-    elif name in ("abandon", "be lost"):
+    elif name == "be lost":
         check(is_held or is_same, "who has lost the row changes nothing")
     else:
         check(result.is_told != is_held, "who has lost the row is told, and nobody else")
@@ -312,8 +311,7 @@ def check_rows(name, what, rows, result):
         now = after.get(place)
         if now is None:
             is_due = name == "cleanup" and (row.ends == "past" or row.status == "failed")
-            is_alone = name == "abandon" and is_own and not row.queued
-            check(is_due or is_alone, "a row is deleted when it is due")
+            check(is_due, "a row is deleted when it is due")
             check(is_own or not row.is_running, "no cleanup deletes a row whose lease runs")
             continue
         check(now.attempts >= row.attempts, "attempts never go down")
@@ -398,16 +396,16 @@ def test_every_state(world):
     print(search(World(**world)), "states")
 
 
-def without_attempt(model, attempt):
+def without_attempt(model):
     return (model.status == "generating") & model.lease_expires_at.is_null(False)
 
 
-def without_status(model, attempt):
-    return (model.attempts == attempt) & model.lease_expires_at.is_null(False)
+def without_status(model):
+    return (model.attempts == slot(":attempt")) & model.lease_expires_at.is_null(False)
 
 
-def without_lease(model, attempt):
-    return (model.status == "generating") & (model.attempts == attempt)
+def without_lease(model):
+    return (model.status == "generating") & (model.attempts == slot(":attempt"))
 
 
 @pytest.mark.parametrize(

