@@ -20,6 +20,8 @@ from .processes import PAUSE, Load, concurrently
 from .tables import TABLE, USERS, checkpoint
 
 _BATCH = 10_000
+_ROWS = 50
+"""Rows of one call of `work()`."""
 
 
 def measure(
@@ -53,6 +55,9 @@ def measure(
         with_finished = _rate(Claims, filled, count, seconds)
         ratio = f"{_ratio(ours, theirs)} of {name}"
         yield f"claimed a second by {count}", f"{ours:,.0f}", f"{theirs:,.0f}", ratio
+        working = _rate(Working, pending_only, count, seconds)
+        ratio = f"{_ratio(working, ours)} of claim() and complete()"
+        yield "  by work()", f"{working:,.0f}", f"{ours:,.0f}", ratio
         ratio = f"{_ratio(with_finished, ours)} of pending rows alone"
         yield "  with finished rows", f"{with_finished:,.0f}", "", ratio
 
@@ -148,6 +153,22 @@ class Claims(_Worker):
         return content is not None
 
 
+class Working(_Worker):
+    """Let `work()` claim, generate in no time, and complete."""
+
+    def __init__(self, database: peewee.Database) -> None:
+        super().__init__(database)
+        self._model = aicontent.for_database(database)
+
+    def process(self) -> bool:
+        looks = iter([False] * _ROWS)
+        report = self._model.work(
+            lambda content: {"title": "done"}, until_empty=True, stop=lambda: next(looks, True)
+        )
+        self._count += max(0, report.completed - 1)  # step() counts one
+        return report.completed > 0
+
+
 class DriverClaims(_Worker):
     """Claim and complete content with SQLite's driver alone, by the same statements."""
 
@@ -156,27 +177,29 @@ class DriverClaims(_Worker):
         self._connection: Any = database.connection()
         names = list(AIGeneratedContent._meta.columns)
         columns = ", ".join(f'"{name}"' for name in names)
-        self._payload, self._attempts = names.index("requestPayload"), names.index("attempts")
+        self._payload = names.index("requestPayload")
         now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
         lease = "strftime('%Y-%m-%d %H:%M:%f000', 'now', '+300.000 seconds')"
         self._claim = f"""
             UPDATE {TABLE} SET status = 'generating', attempts = attempts + 1,
                 "updatedAt" = {now}, "leaseExpiresAt" = {lease}
             WHERE id = (
-                SELECT id FROM {TABLE} WHERE status = 'pending' ORDER BY "createdAt", id LIMIT 1
+                SELECT id FROM {TABLE} WHERE status = 'pending'
+                AND COALESCE("retryAt", "createdAt") <= {now}
+                ORDER BY COALESCE("retryAt", "createdAt"), id LIMIT 1
             ) AND status = 'pending' RETURNING {columns}
         """
         self._complete = f"""
             UPDATE {TABLE} SET status = 'completed', "generatedData" = ?,
                 "leaseExpiresAt" = NULL, "updatedAt" = {now}
-            WHERE id = ? AND status = 'generating' AND attempts = ? RETURNING "updatedAt"
+            WHERE id = ? AND status IN ('pending', 'generating', 'failed') RETURNING "updatedAt"
         """
 
     def process(self) -> bool:
         rows = self._connection.execute(self._claim).fetchall()
         for row in rows:
             json.loads(row[self._payload])
-            parameters = ('{"title":"done"}', row[0], row[self._attempts])
+            parameters = ('{"title":"done"}', row[0])
             self._connection.execute(self._complete, parameters).fetchall()
         return bool(rows)
 
