@@ -484,7 +484,7 @@ class AIGeneratedContent(ContentTable):
         """Make failed rows pending again, with their failures forgotten.
 
         Of several failed rows for one request the newest is taken. A row is left if its request
-        is in flight, or was answered after the row was created.
+        is in flight, was answered after the row was created, or has expired.
 
         Args:
             status: `failed`; or `generating`, for rows without a lease, which another program

@@ -13,45 +13,57 @@ from ..errors import ValidationError, kind_of
 from .policy import MAX_DEPTH
 
 
-def as_json(value: Any, field: str, depth: int = 0) -> Any:
+def as_json(value: Any, field: str) -> Any:
     """Return a value made of JSON's types; what has no such form stays, for the policy to refuse.
 
     Args:
         value: any value.
         field: the attribute it belongs to, for the message.
-        depth: the levels above it.
 
     Raises:
-        ValidationError: it is nested too deeply, two of its keys are the same text, or its
-            `model_dump` fails.
+        ValidationError: it cannot be converted: it is nested too deeply, two of its keys are the
+            same text, or one of its own methods fails.
     """
+    try:
+        return _converted(value, field, 0)
+    except ValidationError:
+        raise
+    except Exception as error:  # of a method of the caller's object, such as model_dump()
+        rule = f"must be JSON, but converting it failed with {type(error).__name__}"
+        raise ValidationError(field, rule, kind_of(value)) from error
+
+
+def _converted(value: Any, field: str, depth: int) -> Any:
     if type(value) in _SAME:
         return value
     if depth > MAX_DEPTH:  # cycles too
         rule = f"must be nested at most {MAX_DEPTH} levels deep"
         raise ValidationError(field, rule, "a deeper document")
     if isinstance(value, Mapping):
-        converted = {_key(k): as_json(v, field, depth + 1) for k, v in value.items()}
+        converted = {_key(k, field): _converted(v, field, depth + 1) for k, v in value.items()}
         if len(converted) < len(value):
             raise ValidationError(field, "must have keys that differ as text", kind_of(value))
         return converted
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [as_json(item, field, depth + 1) for item in value]
-    plain = _plain(value, field)
-    return value if plain is value else as_json(plain, field, depth + 1)
+        return [_converted(item, field, depth + 1) for item in value]
+    plain = _plain(value)
+    return value if plain is value else _converted(plain, field, depth + 1)
 
 
 _SAME = {str, int, float, bool, type(None)}
 
 
-def _plain(value: Any, field: str) -> Any:
+def _plain(value: Any) -> Any:
     """Return a value that is one step nearer to JSON, or the value itself."""
     if isinstance(value, type):
         return value
     if isinstance(value, Enum):
         return value.value
     if hasattr(value, "model_dump"):  # pydantic's, which most model clients return
-        return _dumped(value, field)
+        try:
+            return value.model_dump(mode="json")
+        except TypeError:  # another library's
+            return value.model_dump()
     if dataclasses.is_dataclass(value):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, (date, time)):
@@ -70,17 +82,6 @@ def _plain(value: Any, field: str) -> Any:
     return value
 
 
-def _dumped(value: Any, field: str) -> Any:
-    try:
-        try:
-            return value.model_dump(mode="json")
-        except TypeError:  # another library's
-            return value.model_dump()
-    except Exception as error:
-        rule = "must be JSON, but its model_dump() failed"
-        raise ValidationError(field, rule, kind_of(value)) from error
-
-
-def _key(key: Any) -> Any:
-    plain = as_json(key, "a key") if not isinstance(key, (str, tuple)) else key
-    return plain if isinstance(plain, str) or not isinstance(plain, int) else str(plain)
+def _key(key: Any, field: str) -> Any:
+    plain = key if isinstance(key, (str, tuple)) else _converted(key, field, MAX_DEPTH)
+    return str(plain) if isinstance(plain, int) else plain

@@ -160,26 +160,26 @@ def _called(database: peewee.Database, content: Any, generate: Generate) -> tupl
 
 
 def _answer(returned: Any) -> _Answer:
-    if inspect.isawaitable(returned):
-        getattr(returned, "close", lambda: None)()  # otherwise Python warns of it
-        raise GeneratedContentError(
-            f"generate() returned {kind_of(returned)}, which nobody awaited: let it call "
-            "asyncio.run() for its async code"
-        )
-    if not isinstance(returned, tuple):
-        return _Answer(returned)
-    if len(returned) != 2:
+    parts = returned if isinstance(returned, tuple) else (returned, None)
+    for each in parts:
+        if inspect.isawaitable(each):
+            getattr(each, "close", lambda: None)()  # otherwise Python warns of it
+            raise GeneratedContentError(
+                f"generate() returned {kind_of(each)}, which nobody awaited: let it call "
+                "asyncio.run() for its async code"
+            )
+    if len(parts) != 2:
         rule = "generate() must return a dict, or a pair of a dict and a mapping of its costs"
         raise GeneratedContentError(f"{rule}; it returned {kind_of(returned)}", returned)
-    answer = _Answer(returned[0])
+    answer, costs = _Answer(parts[0]), parts[1]
     try:
-        costs = as_json(returned[1], "costs") if hasattr(returned[1], "model_dump") else returned[1]
-    except ValidationError as error:
-        answer.refused["costs"] = error.rule
-        return answer
-    if isinstance(costs, Mapping):
-        answer.costs = {name: v for name, v in costs.items() if isinstance(name, str)}
-    if costs is not None and len(answer.costs) < len(costs if isinstance(costs, Mapping) else "?"):
+        # Not as JSON, which would turn numbers such as Decimals into text.
+        costs = costs.model_dump() if hasattr(costs, "model_dump") else costs
+        named = {k: v for k, v in costs.items() if isinstance(k, str)} if costs is not None else {}
+        answer.costs, has_all = named, len(named) == len(costs or ())
+    except Exception:  # noqa: BLE001 - of any object that a model client may return
+        has_all = False
+    if not has_all:
         answer.refused["costs"] = "must be a mapping whose names are strings"
     return answer
 

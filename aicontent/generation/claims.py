@@ -123,7 +123,9 @@ def fail(
         max_attempts=most,
         retry_at=seconds_from_now("delay", seconds) if has_left and seconds else None,
     )
-    say("retried" if has_left else "failed", content, note=why)
+    # A text may repeat content.
+    note = why if isinstance(reason, BaseException) else ""
+    say("retried" if has_left else "failed", content, note=note)
 
 
 def release(content: Any) -> None:

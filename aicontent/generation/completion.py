@@ -123,7 +123,8 @@ def changes_of(content: Any, outcome: Mapping[str, Any]) -> dict[str, Any]:
             changes[name] = int(plain) if whole else plain
     if "metadata" in changes:
         validate(type(content), {"metadata": changes["metadata"]}, partial=True)
-        changes["metadata"] = {**(content.metadata or {}), **changes["metadata"]}
+        earlier = content.metadata if isinstance(content.metadata, dict) else {}
+        changes["metadata"] = {**earlier, **changes["metadata"]}
     return changes
 
 

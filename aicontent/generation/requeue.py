@@ -35,7 +35,9 @@ def requeue(
         raise ValidationError("dry_run", "must be True or False", kind_of(dry_run))
     database = database_of(model)
     backend = backend_of(database)
-    wanted = [model.status == status]
+    # Nobody needs what has expired, and claim() passes over it.
+    unexpired = model.expires_at.is_null() | (model.expires_at > backend.statement_clock())
+    wanted = [model.status == status, unexpired]
     if status == ContentStatus.GENERATING:
         wanted.append(model.lease_expires_at.is_null())
     if types is not None:

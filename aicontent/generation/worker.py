@@ -69,6 +69,9 @@ def work(
     lifetime = None if expires_in is None else seconds_of(expires_in, "expires_in")
     if not isinstance(until_empty, bool):
         raise ValidationError("until_empty", "must be True or False", kind_of(until_empty))
+    for name, call in (("stop", stop), ("progress", progress)):
+        if call is not None and not callable(call):
+            raise ValidationError(name, "must be callable, or None", kind_of(call))
     is_told, report, rescue_at = stop or _never, WorkReport(), time.monotonic()
 
     def claimed(_: bool) -> Any:

@@ -219,7 +219,7 @@ def test_a_workers_attempts(events, Content, user, caplog):
     content = Content.request(user, "lesson", {"prompt": SECRET})
     caplog.set_level(logging.DEBUG, LOGGER)
     Content.work(fail, until_empty=True, max_attempts=1)
-    assert f"attempt 1 at content {content.id}: <class 'RuntimeError'>" in caplog.text
+    assert f"attempt 1 at content {content.id}: RuntimeError at " in caplog.text
     (record,) = events()
     check(record, content, "failed", logging.WARNING)
     other = Content.request(user, "lesson", {"prompt": SECRET})

@@ -163,7 +163,7 @@ def test_a_failure_is_retried_later_and_in_the_end_fails(work, ask, Content, cap
     assert (row.id, row.status, row.failures) == (content.id, ContentStatus.FAILED, 3)
     assert row.metadata["lastFailure"]["attempt"] == 3
     assert "hunter2" not in str(row.metadata) + caplog.text
-    assert caplog.text.count(f"at content {row.id}: <class") == 3
+    assert caplog.text.count(f"at content {row.id}: ") == 3
 
 
 def test_until_empty_waits_for_what_is_to_be_retried(work, ask, Content):
@@ -201,7 +201,6 @@ def test_an_interruption_releases_the_row_and_is_raised(ask, Content, error):
     assert Content.claim() == row
 
 
-@pytest.mark.xfail(strict=True, reason="no status is counted as released")
 def test_progress_tells_what_was_released(ask, Content):
     ask()
     reports = []
