@@ -222,16 +222,22 @@ def test_every_public_name_is_documented():
         assert getattr(aicontent, name).__doc__ or name in TYPES, name
 
 
-def test_a_user_is_deleted_with_the_content(database, Content, url):
+def test_a_user_is_deleted_with_the_content(url):
     """Peewee follows the references to a user's model, so no other class may refer to it."""
-    aicontent.bind(database)
-    user = User.create()
-    AIGeneratedContent.create(user=user, type="lesson", request_payload={})
-    assert [ref.model for ref in User._meta.backrefs] == [AIGeneratedContent]
-    assert AIGeneratedContent.user.backref == "+"
-    assert not hasattr(User, "aigeneratedcontent_set")
-    assert user.delete_instance(recursive=True) == 1
-    assert AIGeneratedContent.select().count() == 0
+    code = """
+import sys, aicontent
+from aicontent import AIGeneratedContent, User
+aicontent.bind(aicontent.connect(sys.argv[1]))
+user = User.create()
+AIGeneratedContent.create(user=user, type="lesson", request_payload={})
+assert [ref.model for ref in User._meta.backrefs] == [AIGeneratedContent]
+assert AIGeneratedContent.user.backref == "+"
+assert not hasattr(User, "aigeneratedcontent_set")
+assert user.delete_instance(recursive=True) == 1
+print(AIGeneratedContent.select().count())
+"""
+    ran = run_python(code, url)
+    assert ran.stdout == "0\n", ran.stderr
 
 
 def test_columns_of_the_host_may_have_any_name(database, url):

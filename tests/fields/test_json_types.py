@@ -247,9 +247,7 @@ def test_cycles_and_depth(value):
 def test_a_model_that_cannot_be_dumped(value):
     with pytest.raises(aicontent.ValidationError) as caught:
         as_json(value, "generated_data")
-    assert "must be JSON, but converting it failed with RuntimeError; got Broken" in str(
-        caught.value
-    )
+    assert "must be JSON, but converting it failed with " in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert isinstance(caught.value.__cause__, (RuntimeError, TypeError))
 
@@ -296,7 +294,7 @@ def test_pydantic():
     assert as_json({"a": (made,)}, "x") == {"a": [expected]}
     assert as_json(outer, "x") is outer
     broken = make("Broken", value=(object, ...))(value=object())
-    with pytest.raises(aicontent.ValidationError, match="model_dump.. failed"):
+    with pytest.raises(aicontent.ValidationError, match="converting it failed"):
         as_json(broken, "x")
     plain = type("Plain", (), {"__annotations__": {"steps": tuple}})
     assert as_json(pydantic.dataclasses.dataclass(plain)((made,)), "x") == {"steps": [expected]}

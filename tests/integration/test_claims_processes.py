@@ -18,7 +18,7 @@ from helpers import PYTHON, run_together
 LONG = bool(os.environ.get("AICONTENT_LONG_TESTS"))
 REQUESTS = 100 if LONG else 40
 ROWS = 10_000 if LONG else 1_000
-KILLS = 1_000 if LONG else 40
+KILLS = 1_000 if LONG else 20
 
 # The long tests may take longer than pytest's timeout allows; 0 is none.
 pytestmark = [pytest.mark.timeout(0)] if LONG else []

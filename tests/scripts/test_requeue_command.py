@@ -14,8 +14,7 @@ from helpers import run_here, run_program
 @pytest.fixture
 def requeue(url):
     def requeue(*args):
-        status, out, err = run_program("requeue", "--database", url, *args)
-        return status, out.decode(), err
+        return run_here("requeue", "--database", url, *args)
 
     return requeue
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import PROGRAM, ROOT, plain, run_here, run_program
+from helpers import PROGRAM, ROOT, plain, run_here, run_program, run_python
 
 JOBS = '''
 import signal
@@ -112,6 +112,10 @@ def started(url, jobs) -> Iterator:
         process.communicate()
 
 
+on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+"""For what does not depend on the database."""
+
+
 def ask(Content, user, number=1, type="lesson"):
     return [Content.request(user, type, {"topic": f"tea {n}"}).id for n in range(number)]
 
@@ -136,6 +140,7 @@ def test_it_works_rows_off(work, Content, user):
     }
 
 
+@on_sqlite
 def test_the_options_of_what_it_works_off(work, Content, user):
     for type in ("lesson", "cultural_content", "vocabulary_drill"):
         ask(Content, user, 1, type)
@@ -156,6 +161,7 @@ def test_the_options_of_what_it_works_off(work, Content, user):
     assert work("jobs:generate", "--until-empty", "--quiet")[1:] == ("generating\n", "")
 
 
+@on_sqlite
 def test_a_function_that_raises(work, Content, user):
     ask(Content, user)
     status, out, err = work("jobs:stumble", "--until-empty", "--max-attempts", "2")
@@ -166,6 +172,7 @@ def test_a_function_that_raises(work, Content, user):
     assert rows(Content) == [("failed", 2)]
 
 
+@on_sqlite
 def test_quiet_shows_errors_only(work, Content, user):
     ask(Content, user)
     args = ("--until-empty", "--max-attempts", "1", "--quiet")
@@ -174,6 +181,7 @@ def test_quiet_shows_errors_only(work, Content, user):
     assert re.fullmatch(r".* ERROR attempt 1 at content .*RuntimeError.*\n", err)
 
 
+@on_sqlite
 def test_the_hosts_logging_is_left_alone(work, jobs, Content, user):
     ask(Content, user)
     host = "import logging\nlogging.basicConfig(level=logging.INFO, format='host: %(message)s')\n"
@@ -182,6 +190,7 @@ def test_the_hosts_logging_is_left_alone(work, jobs, Content, user):
     assert work("jobs:generate", "--until-empty")[2] == f"host: generated {id}\n"
 
 
+@on_sqlite
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_row_finish(started, jobs, Content, user, number):
     ask(Content, user, 2)
@@ -194,6 +203,7 @@ def test_a_signal_lets_the_row_finish(started, jobs, Content, user, number):
     assert rows(Content) == [("completed", 0), ("pending", 0)]
 
 
+@on_sqlite
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_releases_the_row(started, Content, user, number):
     ask(Content, user)
@@ -209,7 +219,9 @@ def test_a_second_signal_releases_the_row(started, Content, user, number):
     assert rows(Content) == [("pending", 0)]
 
 
-@pytest.mark.parametrize("grace", ["0", "0.2"])
+@pytest.mark.parametrize(
+    ("kind", "grace"), [("sqlite", "0"), ("postgresql", "0.2")], indirect=["kind"]
+)
 def test_a_row_that_outlasts_the_grace_is_released(started, Content, user, grace):
     ask(Content, user)
     process = started("jobs:wait_here", "--grace", grace)
@@ -265,37 +277,47 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("jobs", "jobs is not of this form: write it as in example.module:generate"),
-        ("jobs:", "is not of this form"),
-        (":generate", "is not of this form"),
-        (".jobs:generate", "is not of this form"),
-        ("nowhere:generate", "there is no module nowhere in "),
-        ("jobs.py:generate", "there is no module jobs.py in "),
-        ("jobs.more:generate", "there is no module jobs.more in "),
-        ("explodes:f", "importing explodes fails with ValueError: two lines; `python -c "),
-        ("lacks:f", "ModuleNotFoundError: No module named 'no_such_dependency'"),
-        ("leaves:f", "fails with SystemExit: 3"),
-        ("garbled:f", "fails with SyntaxError: "),
-        ("jobs:generated", "the module jobs has no generated: check the name"),
-        ("jobs:Nested.f", "the module jobs has no Nested.f: check the name"),
-        ("jobs:generate()", "the module jobs has no generate()"),
-        ("jobs:number", "jobs:number has the type int: name a function"),
-        ("jobs:later", "jobs:later is an async function; it must be a plain function: let it call"),
-        ("jobs:later_still", "is an async generator function"),
-        (b"\xff:f", "there is no module ? in "),
-    ],
-)
-def test_a_function_that_cannot_be_called(jobs, name, message):
+FUNCTIONS = [
+    ("jobs", "jobs is not of this form: write it as in example.module:generate"),
+    ("jobs:", "is not of this form"),
+    (":generate", "is not of this form"),
+    (".jobs:generate", "is not of this form"),
+    ("nowhere:generate", "there is no module nowhere in "),
+    ("jobs.py:generate", "there is no module jobs.py in "),
+    ("jobs.more:generate", "there is no module jobs.more in "),
+    ("explodes:f", "importing explodes fails with ValueError: two lines; `python -c "),
+    ("lacks:f", "ModuleNotFoundError: No module named 'no_such_dependency'"),
+    ("leaves:f", "fails with SystemExit: 3"),
+    ("garbled:f", "fails with SyntaxError: "),
+    ("jobs:generated", "the module jobs has no generated: check the name"),
+    ("jobs:Nested.f", "the module jobs has no Nested.f: check the name"),
+    ("jobs:generate()", "the module jobs has no generate()"),
+    ("jobs:number", "jobs:number has the type int: name a function"),
+    ("jobs:later", "jobs:later is an async function; it must be a plain function: let it call"),
+    ("jobs:later_still", "is an async generator function"),
+    ("\udcff:f", "there is no module ? in "),
+]
+
+TRY_EACH = """
+import json, sys
+from click.testing import CliRunner
+from aicontent.scripts.cli import main
+for name in json.loads(sys.argv[1]):
+    ran = CliRunner().invoke(main, ["work", name, "--until-empty"])
+    print(json.dumps([ran.exit_code, ran.stdout, ran.stderr]))
+"""
+
+
+def test_a_function_that_cannot_be_called(jobs):
     for module, code in BROKEN.items():
         (jobs / f"{module}.py").write_text(code)
-    status, out, err = run_program("work", name, "--until-empty", cwd=jobs)
-    assert (status, out) == (2, b"")
-    last = err.splitlines()[-1]
-    assert last.startswith("Error: Invalid value for MODULE:FUNCTION: ")
-    assert message in last
+    ran = run_python(TRY_EACH, json.dumps([name for name, _ in FUNCTIONS]), cwd=jobs)
+    for (name, message), line in zip(FUNCTIONS, ran.stdout.splitlines(), strict=True):
+        status, out, err = json.loads(line)
+        assert (status, out) == (2, ""), name
+        last = err.splitlines()[-1]
+        assert last.startswith("Error: Invalid value for MODULE:FUNCTION: ")
+        assert message in last
 
 
 @pytest.mark.parametrize(
