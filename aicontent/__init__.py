@@ -37,6 +37,8 @@ from .model import AIGeneratedContent
 from .table import User
 
 if TYPE_CHECKING:
+    __version__: str
+
     from .connection import connect
     from .database.catalog import IndexUsage
     from .generation.worker import WorkReport
@@ -71,9 +73,13 @@ else:
     }
 
     def __getattr__(name: str) -> Any:
-        if name not in _LAZY:
+        if name == "__version__":
+            value = import_module("importlib.metadata").version(__name__)
+        elif name in _LAZY:
+            value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        globals()[name] = value
         return value
 
     def __dir__() -> list[str]:
@@ -117,6 +123,7 @@ __all__ = [
     "UsersTableError",
     "ValidationError",
     "WorkReport",
+    "__version__",
     "bind",
     "check",
     "configure",

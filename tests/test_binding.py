@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 
@@ -11,7 +12,7 @@ import pytest
 
 import aicontent
 from aicontent import AIGeneratedContent, User
-from helpers import run_python
+from helpers import PYTHON, run_python
 
 
 @pytest.fixture
@@ -215,6 +216,11 @@ def test_what_is_tested_is_the_wheel():
 
 TYPES = ("Duration", "Generate")
 """Their docstrings are beside them, where Python does not see them."""
+
+
+def test_the_command_is_a_module_too():
+    ran = subprocess.run([*PYTHON, "-m", "aicontent", "--version"], capture_output=True, timeout=60)
+    assert ran.stdout.decode() == f"aicontent, version {aicontent.__version__}\n"
 
 
 def test_every_public_name_is_documented():

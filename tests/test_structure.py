@@ -27,6 +27,7 @@ LAYERS = [
     {"binding"},
     {"__init__"},
     {"scripts"},
+    {"__main__"},
 ]
 """From the ground: a module imports from lower layers and from its own folder alone."""
 

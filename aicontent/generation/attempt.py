@@ -221,7 +221,7 @@ def _store(content: Any, answer: _Answer, defaults: dict[str, Any], seconds: flo
         raise ContentNotStoredError(text, answer.document) from error
     except BaseException:
         with suppress(Exception):  # the interruption is raised
-            store(True)  # it is paid for
+            retried(database_of(type(content)), FAIL_FOR, store)  # it is paid for
         raise
 
 
