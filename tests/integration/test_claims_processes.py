@@ -16,7 +16,7 @@ import aicontent
 from helpers import PYTHON, run_together
 
 LONG = bool(os.environ.get("AICONTENT_LONG_TESTS"))
-REQUESTS = 100 if LONG else 40
+REQUESTS = 100 if LONG else 20
 ROWS = 10_000 if LONG else 1_000
 KILLS = 1_000 if LONG else 20
 

@@ -42,24 +42,24 @@ def run(tmp_path):
 def test_migrate_check_rollback(run, empty_url):
     on = ("--database", empty_url)
     aicontent.connect(empty_url)  # makes the file
-    status, out, err = run("migrate", *on)
+    status, out, err = run_here("migrate", *on)
     assert (status, out) == (1, "")
     assert "users" in err
     assert "--create-users" in err
-    status, out, _ = run("check", *on)
+    status, out, _ = run_here("check", *on)
     assert status == 1
     assert "aicontent migrate" in out
     migrated = "".join(f"migrated {name}\n" for name in available())
-    assert run("migrate", "--create-users", *on)[:2] == (0, migrated)
-    assert run("migrate", *on)[:2] == (0, "up to date\n")
-    status, out, _ = run("check", *on)
+    assert run_here("migrate", "--create-users", *on)[:2] == (0, migrated)
+    assert run_here("migrate", *on)[:2] == (0, "up to date\n")
+    status, out, _ = run_here("check", *on)
     assert (status, out.splitlines()[0]) == (0, "sound")
     status, out, err = run("rollback", *on)  # nobody there to confirm
     assert status == 1
     assert "Aborted" in err
-    assert run("check", *on)[0] == 0
+    assert run_here("check", *on)[0] == 0
     rolled_back = "".join(f"rolled back {name}\n" for name in available()[::-1])
-    assert run("rollback", "--yes", "--steps", "99", *on)[:2] == (0, rolled_back)
+    assert run_here("rollback", "--yes", "--steps", "99", *on)[:2] == (0, rolled_back)
     assert run("rollback", *on, stdin="y\n")[1].endswith("nothing to roll back\n")
 
 
