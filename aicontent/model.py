@@ -216,7 +216,7 @@ class AIGeneratedContent(ContentTable):
         refresh: bool = False,
         mark: bool = True,
         lease: Duration | None = None,
-        max_attempts: int = MAX_ATTEMPTS,
+        max_attempts: int | None = None,
     ) -> Self:
         """Return this user's content for a request: stored content, or what `generate` returns.
 
@@ -242,7 +242,8 @@ class AIGeneratedContent(ContentTable):
                 a read-only replica needs.
             lease: how long a lost process holds the row; it is renewed while `generate` runs. By
                 default 60 s, or five minutes where no second connection can renew it.
-            max_attempts: failures and lost processes after which the row is failed.
+            max_attempts: failures and lost processes after which the row is failed; by default
+                what its request and its claims allowed, or 3.
 
         Returns:
             The newest completed content for the request. `served` tells how this call came by
@@ -296,7 +297,7 @@ class AIGeneratedContent(ContentTable):
             type: a ContentType or its text.
             request_payload, level, variant: the request, as `aicontent.fingerprint` takes it.
                 The variant is also stored in `metadata["variant"]`, for the worker.
-            values: further attributes of a new row; a row in flight stays as it is.
+            values: further attributes of a new row; a row in flight keeps its own.
                 `expires_at` is the moment after which nobody needs the answer any more: then the
                 row is never claimed. `max_attempts` is how many failures it may have.
 
@@ -315,7 +316,9 @@ class AIGeneratedContent(ContentTable):
         *,
         max_attempts: int | None = None,
     ) -> Self | None:
-        """Claim the pending row that is due first: make it generating, with a lease.
+        """Claim a pending row: make it generating, with a lease.
+
+        Rows whose retry is due come first, then the oldest.
 
         It never waits for a row: on PostgreSQL it passes over rows that others have locked. It
         passes over rows whose retry is not due, and rows that have expired. A row that cannot be
@@ -428,7 +431,7 @@ class AIGeneratedContent(ContentTable):
         lease: Duration | None = None,
         stop: Callable[[], bool] | None = None,
         until_empty: bool = False,
-        max_attempts: int = MAX_ATTEMPTS,
+        max_attempts: int | None = None,
         expires_in: Duration | None = None,
         progress: Callable[[WorkReport], object] | None = None,
     ) -> WorkReport:
@@ -445,7 +448,8 @@ class AIGeneratedContent(ContentTable):
             lease: as `get_or_generate` takes it.
             stop: is asked before each claim whether to return.
             until_empty: return when nothing is pending, rows that wait for a retry included.
-            max_attempts: how many failures a row may have, if nobody allowed it more.
+            max_attempts: how many failures a row may have, if nobody allowed it more; by default
+                what its request and its claims allowed, or 3.
             expires_in: how long new content can be served; for ever by default.
             progress: is called with the report so far after each row.
 

@@ -184,9 +184,8 @@ class DriverClaims(_Worker):
             UPDATE {TABLE} SET status = 'generating', attempts = attempts + 1,
                 "updatedAt" = {now}, "leaseExpiresAt" = {lease}
             WHERE id = (
-                SELECT id FROM {TABLE} WHERE status = 'pending'
-                AND COALESCE("retryAt", "createdAt") <= {now}
-                ORDER BY COALESCE("retryAt", "createdAt"), id LIMIT 1
+                SELECT id FROM {TABLE} WHERE status = 'pending' AND "retryAt" IS NULL
+                ORDER BY "createdAt", id LIMIT 1
             ) AND status = 'pending' RETURNING {columns}
         """
         self._complete = f"""

@@ -139,7 +139,8 @@ class Driver:
         return row
 
     def _parameters(self, values: Values) -> list[Any]:
-        row = {"id": new_id(), "usage_count": 0, "attempts": 0, **values}
+        row = {"id": new_id(), "usage_count": 0, "attempts": 0}
+        row |= {"failures": 0, "queued": True, **values}
         return [
             json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
             for value in (row.get(field.name) for field in _INSERTED)

@@ -61,7 +61,8 @@ def _peewee_field(field: peewee.Field) -> peewee.Field:
     options = {"column_name": field.column_name, "null": field.null}
     if field.primary_key:
         return peewee.CharField(primary_key=True)
-    for kind in (peewee.JSONField, peewee.DateTimeField, peewee.FloatField, peewee.TextField):
+    kinds = (peewee.JSONField, peewee.DateTimeField, peewee.FloatField, peewee.BooleanField)
+    for kind in (*kinds, peewee.TextField):
         if isinstance(field, kind):
             return kind(**options)
     is_integer = isinstance(field, (peewee.IntegerField, peewee.ForeignKeyField))
@@ -128,6 +129,7 @@ class SQLAlchemy:
             (peewee.JSONField, json),
             (peewee.DateTimeField, sqlalchemy.DateTime(timezone=not self._is_sqlite)),
             (peewee.FloatField, sqlalchemy.Float()),
+            (peewee.BooleanField, sqlalchemy.Boolean()),
             ((peewee.IntegerField, peewee.ForeignKeyField), sqlalchemy.Integer()),
             (peewee.Field, sqlalchemy.Text()),
         ]
@@ -151,6 +153,8 @@ def _defaults(is_sqlite: bool) -> dict[str, Any]:
         "id": new_id(),
         "usage_count": 0,
         "attempts": 0,
+        "failures": 0,
+        "queued": True,
         "created_at": now,
         "updated_at": now,
     }

@@ -1,4 +1,4 @@
-"""Add the columns of retries, and find pending rows in the order in which they are due.
+"""Add the columns of retries, and find the pending rows that are due.
 
 Attempts number the claims; failures count those that failed or lost their lease. Each column is
 nullable or has a default, so a writer that knows only the specification goes on working.
@@ -41,31 +41,42 @@ COLUMNS = (
 )
 SQLITE_TIME = "NNNN-NN-NN NN:NN:NN.NNNNNN".replace("N", "[0-9]")
 
-INDEX = "idx_ai_content_pending"
-BEFORE = '("status", "createdAt", "id", "type")'
-AFTER = '("status", COALESCE("retryAt", "createdAt"), "id", "type")'
+# Rows that wait for a retry are in an index of their own, which has them in the order in which they
+# are due: a claim then passes over none of them.
+BEFORE = (("idx_ai_content_pending", '("status", "createdAt", "id", "type")', ""),)
+AFTER = (
+    (
+        "idx_ai_content_pending",
+        '("status", "createdAt", "id", "type")',
+        ' AND "retryAt" IS NULL',
+    ),
+    ("idx_ai_content_retry", '("status", "retryAt", "id", "type")', ' AND "retryAt" IS NOT NULL'),
+)
 
 
 def migrate(migrator, database, *, fake=False):
-    """Add the columns, and replace the index of pending rows."""
+    """Add the columns, and split the index of pending rows."""
     sqlite = isinstance(database, SqliteDatabase)
     for name, postgres, lite, comment in COLUMNS:
         definition = (lite if sqlite else postgres).format(table=TABLE, time=SQLITE_TIME)
         migrator.sql(f'ALTER TABLE "{TABLE}" ADD COLUMN "{name}" {definition}')
         if not sqlite:
             migrator.sql(f"""COMMENT ON COLUMN "{TABLE}"."{name}" IS '{comment}'""")
-    _replace_index(migrator, AFTER)
+    _replace_indexes(migrator, BEFORE, AFTER)
 
 
 def rollback(migrator, database, *, fake=False):
     """Restore the index and drop the columns, unless the table was dropped without migrations."""
     if not database.table_exists(TABLE):
         return
-    _replace_index(migrator, BEFORE)
+    _replace_indexes(migrator, AFTER, BEFORE)
     for name, _, _, _ in reversed(COLUMNS):
         migrator.sql(f'ALTER TABLE "{TABLE}" DROP COLUMN "{name}"')
 
 
-def _replace_index(migrator, columns):
-    migrator.sql(f'DROP INDEX IF EXISTS "{INDEX}"')
-    migrator.sql(f'CREATE INDEX "{INDEX}" ON "{TABLE}" {columns} WHERE "status" = \'pending\'')
+def _replace_indexes(migrator, old, new):
+    for name, _, _ in old:
+        migrator.sql(f'DROP INDEX IF EXISTS "{name}"')
+    for name, columns, condition in new:
+        where = f"\"status\" = 'pending'{condition}"
+        migrator.sql(f'CREATE INDEX "{name}" ON "{TABLE}" {columns} WHERE {where}')

@@ -11,6 +11,7 @@ import aicontent
 from aicontent import CleanupReport, RescueReport
 from aicontent.database.supported import backend_of
 from aicontent.errors import counted
+from aicontent.generation.rescue import MAX_ATTEMPTS
 from aicontent.maintenance.defaults import BATCH_SIZE
 
 from .options import database_option, handled, max_attempts_option, open_database, wait_option
@@ -46,7 +47,7 @@ def cleanup(
     batch_size: int,
     max_rows: int | None,
     max_seconds: float | None,
-    max_attempts: int,
+    max_attempts: int | None,
     wait: float,
     reclaim: bool,
     as_json: bool,
@@ -67,7 +68,7 @@ def cleanup(
     signals: list[int] = []
     stop = handled((signal.SIGINT, signal.SIGTERM), lambda number, _: signals.append(number))
     with database.connection_context(), stop:
-        rescued = model.rescue_stale(max_attempts, dry_run=dry_run)
+        rescued = model.rescue_stale(max_attempts or MAX_ATTEMPTS, dry_run=dry_run)
         bar = sys.stderr.isatty() and not (quiet or as_json or dry_run)
         length = model.cleanup(dry_run=True).deleted if bar else 0
         with click.progressbar(

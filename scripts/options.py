@@ -72,8 +72,7 @@ wait_option = click.option(
 max_attempts_option = click.option(
     "--max-attempts",
     type=click.IntRange(min=1, max=MAX_INTEGER),
-    default=MAX_ATTEMPTS,
-    show_default=True,
+    show_default=str(MAX_ATTEMPTS),
     help="Failures after which a row is failed, if no claim of it allowed more.",
 )
 

@@ -66,7 +66,7 @@ def work(
     types: tuple[str, ...],
     until_empty: bool,
     lease: float | None,
-    max_attempts: int,
+    max_attempts: int | None,
     expires_in: float | None,
     grace: float,
     wait: float,
@@ -180,10 +180,11 @@ def _interruptions(signals: list[int], grace: float) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         signals.append(number)
-        if len(signals) > 1 or not grace > 0:
+        is_last = len(signals) == (2 if grace > 0 else 1)
+        if set_timer is not None and len(signals) <= 2:
+            set_timer(signal.ITIMER_REAL, 0 if is_last else grace)
+        if is_last:  # a further signal must not interrupt the release
             raise KeyboardInterrupt
-        if set_timer is not None:
-            set_timer(signal.ITIMER_REAL, grace)
 
     alarm = [] if set_timer is None else [signal.SIGALRM]
     with handled([signal.SIGINT, signal.SIGTERM, *alarm], handle):

@@ -44,6 +44,27 @@ def connected(database: peewee.Database, *, keep: bool = False) -> Iterator[None
             database.close()
 
 
+@contextmanager
+def own_connection(database: Any) -> Iterator[None]:
+    """Open a connection for this thread alone; that of a pool is one beyond the pool's number.
+
+    A pool in use would otherwise refuse it, or let it wait.
+    """
+    pool: Any = sys.modules.get("playhouse.pool")
+    if pool is None or not isinstance(database, pool.PooledDatabase):
+        with connected(database):
+            yield
+        return
+    connection = super(pool.PooledDatabase, database)._connect()
+    database._state.set_connection(connection)
+    try:
+        database._initialize_connection(connection)
+        yield
+    finally:
+        database._state.reset()
+        database._close_raw(connection)
+
+
 def survived(database: peewee.Database, call: Callable[[], T]) -> T:
     """Call, and once more if the server had closed the connection.
 
@@ -91,7 +112,9 @@ def is_temporary(error: BaseException) -> bool:
     pool: Any = sys.modules.get("playhouse.pool")
     exhausted = (pool.MaxConnectionsExceeded,) if pool else ()
     kinds = (peewee.OperationalError, peewee.InterfaceError, *exhausted)
-    return isinstance(error, kinds) or error_code(error) in _TEMPORARY
+    code = error_code(error)
+    # SQLITE_ERROR is a statement that can never succeed, such as one on a table that is missing.
+    return (isinstance(error, kinds) and code != "SQLITE_ERROR") or code in _TEMPORARY
 
 
 def _dropped(database: Any, error: BaseException | None = None) -> bool:

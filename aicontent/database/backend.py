@@ -99,7 +99,7 @@ class Backend(ABC):
 
     def connects_twice(self, database: Any) -> bool:
         """Tell whether a thread can have a connection while another thread has one."""
-        return bool(database.thread_safe) and getattr(database, "_max_connections", None) != 1
+        return bool(database.thread_safe)
 
     def statement_savepoint(self, database: peewee.Database) -> AbstractContextManager[Any]:
         """Protect an open transaction from the failure of one statement."""

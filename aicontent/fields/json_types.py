@@ -84,4 +84,6 @@ def _plain(value: Any) -> Any:
 
 def _key(key: Any, field: str) -> Any:
     plain = key if isinstance(key, (str, tuple)) else _converted(key, field, MAX_DEPTH)
+    if isinstance(plain, bool):
+        return str(plain).lower()
     return str(plain) if isinstance(plain, int) else plain

@@ -12,6 +12,7 @@ import peewee
 from ..database.availability import is_temporary, retried
 from ..database.statement import driver_values
 from ..database.supported import backend_of, database_of
+from ..enums import ContentStatus
 from ..errors import (
     AIContentError,
     ContentNotStoredError,
@@ -25,7 +26,7 @@ from ..errors import (
 )
 from ..fields.json_types import as_json
 from ..records.validation import validate
-from .completion import changes_of, store_anew
+from .completion import Outcome, changes_of, store_anew
 from .events import say
 from .renewal import renewed
 
@@ -97,13 +98,13 @@ def attempt(
         And anything that `generate` raises.
     """
     database = database_of(type(content))
-    with renewed(content, lease), ended_by_errors(content, give_up):
+    with ended_by_errors(content, give_up), renewed(content, lease):
         began = time.monotonic()
         returned, left_open = _called(database, content, generate)
         answer = _answer(returned)
         took = {"generation_time_ms": int((time.monotonic() - began) * 1000)}
         outcome = {"expires_in": expires_in, **took}
-        stored = _store(content, answer, outcome, min(STORE_FOR, lease))
+        stored = _store(content, answer, outcome)
     if left_open:
         raise OpenTransactionError(
             f"{_LEFT_OPEN}; its content was stored as {content.id}: let generate() end its "
@@ -134,7 +135,7 @@ def _end(content: Any, end: Callable[[], None], error: BaseException) -> None:
     try:
         retried(database_of(type(content)), FAIL_FOR, call)
     except Exception as another:  # noqa: BLE001 - a note of the error that is raised
-        error.add_note(f"content {content.id} could not be given up: {another}")
+        error.add_note(f"content {content.id} could not be given up: {type(another).__name__}")
 
 
 def _called(database: peewee.Database, content: Any, generate: Generate) -> tuple[Any, bool]:
@@ -162,12 +163,13 @@ def _called(database: peewee.Database, content: Any, generate: Generate) -> tupl
 def _answer(returned: Any) -> _Answer:
     parts = returned if isinstance(returned, tuple) else (returned, None)
     for each in parts:
-        if inspect.isawaitable(each):
-            getattr(each, "close", lambda: None)()  # otherwise Python warns of it
-            raise GeneratedContentError(
-                f"generate() returned {kind_of(each)}, which nobody awaited: let it call "
-                "asyncio.run() for its async code"
-            )
+        if inspect.iscoroutine(each):
+            each.close()  # otherwise Python warns of it
+    if parts and inspect.isawaitable(parts[0]):
+        raise GeneratedContentError(
+            f"generate() returned {kind_of(parts[0])}, which nobody awaited: let it call "
+            "asyncio.run() for its async code"
+        )
     if len(parts) != 2:
         rule = "generate() must return a dict, or a pair of a dict and a mapping of its costs"
         raise GeneratedContentError(f"{rule}; it returned {kind_of(returned)}", returned)
@@ -184,8 +186,8 @@ def _answer(returned: Any) -> _Answer:
     return answer
 
 
-def _store(content: Any, answer: _Answer, defaults: dict[str, Any], seconds: float) -> bool:
-    """Store an answer, trying for some seconds; False if another's was first.
+def _store(content: Any, answer: _Answer, defaults: dict[str, Any]) -> bool:
+    """Store an answer; False if another's was first.
 
     Raises:
         GeneratedContentError: it cannot be stored.
@@ -200,25 +202,23 @@ def _store(content: Any, answer: _Answer, defaults: dict[str, Any], seconds: flo
             if not is_lost(content, error):
                 raise
             model = type(content)
-            if model.select().where(model.id == content.id).exists():
-                return False
-            store_anew(content, answer.document, outcome)
+            row = model.select(model.status).where(model.id == content.id).first()
+            if row is None:
+                store_anew(content, answer.document, outcome)
+            elif row.status != ContentStatus.COMPLETED:  # such as a host's cached
+                raise
+            return row is None
         return True
 
     try:
         if answer.refused or not _is_sound(content, outcome):
             outcome = _sound(content, answer, defaults, costs)
-        return retried(database_of(type(content)), seconds, store)
-    except (AIContentError, peewee.PeeweeException) as error:
+        return retried(database_of(type(content)), STORE_FOR, store)
+    except Exception as error:
         # A database's message may repeat the content.
         why = str(error) if isinstance(error, AIContentError) else type(error).__name__
         kind = ContentNotStoredError if is_temporary(error) else GeneratedContentError
         raise kind(f"what generate() returned cannot be stored: {why}", answer.document) from error
-    except Exception as error:
-        if not is_temporary(error):  # such as that of an exhausted pool
-            raise
-        text = f"what generate() returned cannot be stored: {type(error).__name__}"
-        raise ContentNotStoredError(text, answer.document) from error
     except BaseException:
         with suppress(Exception):  # the interruption is raised
             retried(database_of(type(content)), FAIL_FOR, store)  # it is paid for
@@ -252,7 +252,8 @@ def _sound(
         else:
             sound[name] = value
     metadata = as_json(sound.get("metadata", {}), "metadata")
-    say("refused", content, note=", ".join(refused))
+    known = [name if name in Outcome.__annotations__ else "an unknown name" for name in refused]
+    say("refused", content, note=", ".join(known))
     return {**sound, "metadata": {**metadata, "refused": refused}}
 
 

@@ -40,24 +40,28 @@ def claim(
     lease: Duration,
     max_attempts: int | None = None,
 ) -> C | None:
-    """Claim the pending row that is due first; see `AIGeneratedContent.claim`."""
+    """Claim a pending row that is due; see `AIGeneratedContent.claim`."""
     names = {} if types is None else {f"type{i}": t for i, t in enumerate(types_of(model, types))}
     seconds = seconds_of(lease, "lease")
     most = None if max_attempts is None else checked_attempts(max_attempts)
     database = database_of(model)
 
     def first_due() -> Any:
-        table: Any = model.alias()
-        backend = backend_of(database)
-        due, now = due_at(table), backend.statement_clock()
-        query = table.select(table.id).where(
-            table.status == _PENDING,
-            due <= now,
-            table.expires_at.is_null() | (table.expires_at > now),
+        # Each has an index of its own, so that rows whose retry is not due cost nothing.
+        retried, fresh = model.alias(), model.alias()
+        is_due = retried.retry_at <= backend_of(database).statement_clock()
+        return peewee.fn.COALESCE(
+            first(retried, is_due, retried.retry_at),
+            first(fresh, fresh.retry_at.is_null(), fresh.created_at),
         )
+
+    def first(table: Any, condition: Any, order: Any) -> Any:
+        now = backend_of(database).statement_clock()
+        unexpired = table.expires_at.is_null() | (table.expires_at > now)
+        query = table.select(table.id).where(table.status == _PENDING, condition, unexpired)
         if names:
             query = query.where(table.type.in_([slot(name) for name in names]))
-        return backend.skipping_locked(query.order_by(due, table.id).limit(1))
+        return backend_of(database).skipping_locked(query.order_by(order, table.id).limit(1))
 
     while True:
         content, found = survived(
@@ -79,12 +83,7 @@ def claim_row(model: type[C], id: str, lease: float, max_attempts: int | None = 
     )[0]
 
 
-def due_at(table: Any) -> Any:
-    """Return the time from which a pending row may be claimed, as its index has it."""
-    return peewee.fn.COALESCE(table.retry_at, table.created_at)
-
-
-def attributes_of_claim(lease: float, max_attempts: int) -> dict[str, Any]:
+def attributes_of_claim(lease: float, max_attempts: int | None) -> dict[str, Any]:
     """Return the attributes of a new row that is claimed for `lease` seconds as it is inserted."""
     return {
         "status": ContentStatus.GENERATING,
@@ -112,13 +111,10 @@ def fail(
     failures = (content.failures or 0) + 1
     has_left = retry and failures < (most or MAX_ATTEMPTS)
     why = reason_of(reason)
-    failure = Computed(
-        "failure", lambda model: with_failure(model, slot(":reason")), {":reason": why}
-    )
     _end(
         content,
         ContentStatus.PENDING if has_left else ContentStatus.FAILED,
-        metadata=failure,
+        metadata=_failure(why),
         failures=Computed("one more failure", lambda model: model.failures + 1),
         max_attempts=most,
         retry_at=seconds_from_now("delay", seconds) if has_left and seconds else None,
@@ -132,6 +128,19 @@ def release(content: Any) -> None:
     """Give a claimed row back unharmed; see `AIGeneratedContent.release`."""
     _end(content, ContentStatus.PENDING)
     say("released", content)
+
+
+def abandon(content: Any, reason: str) -> None:
+    """Fail a row that this process has entered, and let it expire: its request is answered.
+
+    If a worker was asked for it meanwhile, it is released instead.
+    """
+    now = Computed("now", lambda model: backend_of(database_of(model)).statement_clock())
+    changes = {"status": ContentStatus.FAILED, "lease_expires_at": None, "expires_at": now}
+    held = _fence_of(content).parameters
+    is_alone = Computed("alone", lambda model: _is_held(model) & ~model.queued, held)
+    if not update(content, {**changes, "metadata": _failure(reason)}, is_alone):
+        release(content)
 
 
 def extend_lease(content: Any, lease: Duration) -> None:
@@ -204,7 +213,8 @@ def _claim(
         unread = _unread(model, rows[0])
         # Another worker may be able to read it.
         delay = backoff(unread.failures)
-        fail(unread, f"{UNREADABLE}: {error}", retry=True, delay=delay, max_attempts=None)
+        why = f"{UNREADABLE}: {type(error).__name__}"
+        fail(unread, why, retry=True, delay=delay, max_attempts=None)
         return None, True
     except AIContentError:  # such as a missing module: this worker's fault
         release(_unread(model, rows[0]))
@@ -218,6 +228,12 @@ def _unread(model: type[C], row: tuple[Any, ...]) -> Any:
     by_name = dict(zip(model._meta.sorted_field_names, row, strict=True))
     names = ("id", "user", "attempts", "failures", "max_attempts", "type", "status")
     return load(model, [{name: by_name[name] for name in names}])[0]
+
+
+def _failure(reason: str) -> Computed:
+    """Return the metadata with a failure in it."""
+    values = {":reason": reason}
+    return Computed("failure", lambda model: with_failure(model, slot(":reason")), values)
 
 
 def _end(content: Any, status: ContentStatus, **changes: Any) -> None:

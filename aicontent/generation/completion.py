@@ -46,7 +46,8 @@ def complete(content: Any, generated_data: Any, outcome: Mapping[str, Any]) -> N
         # It was the end of the request; an answer that came after it can still be served.
         changes["expires_at"] = Computed("unexpired", _unexpired)
     changes |= {"status": ContentStatus.COMPLETED, "lease_expires_at": None, "retry_at": None}
-    check_claimed(content)
+    if not content.attempts:  # the row's own state is the statement's to judge
+        check_claimed(content)
     if not with_document(
         generated_data,
         lambda document: survived(
@@ -90,11 +91,8 @@ def with_document(answer: Any, store: Callable[[Any], Any]) -> Any:
     if isinstance(answer, dict):
         try:
             return store(answer)
-        except ValidationError:
-            converted = as_json(answer, "generated_data")
-            if converted == answer:
-                raise
-            return store(converted)
+        except ValidationError:  # it may hold types that are not JSON's
+            return store(as_json(answer, "generated_data"))
     converted = as_json(answer, "generated_data")
     if not isinstance(converted, dict):
         rule = "must be a dict, or an object that becomes one, such as a pydantic model"

@@ -45,4 +45,4 @@ def backoff(failures: int) -> float:
     Jitter of up to a half keeps rows that failed together from being retried together.
     """
     jitter = random.uniform(1, 1.5)  # noqa: S311 - no secret
-    return min(_LONGEST_BACKOFF, 2.0 ** min(failures, 10) * jitter)
+    return min(_LONGEST_BACKOFF / 1.5, 2.0 ** min(failures, 10)) * jitter

@@ -13,6 +13,8 @@ _LEVELS = {
     "retried": logging.WARNING,
     "rescued": logging.WARNING,
     "refused": logging.WARNING,
+    "unrenewed": logging.WARNING,
+    "error": logging.ERROR,
 }
 """Levels of events that are not INFO; `stored` is a mere hit."""
 

@@ -74,6 +74,11 @@ def with_failure(model: type[ContentTable], reason: Any) -> Any:
     return backend_of(database_of(model)).with_entry(model.metadata, _KEY, entries)
 
 
+def failure_of(reason: str) -> dict[str, Any]:
+    """Return metadata in which a reason is recorded."""
+    return {_KEY: {"reason": reason}}
+
+
 def recorded_reason(metadata: Any) -> str:
     """Return the reason that was recorded last."""
     failure = metadata.get(_KEY) if isinstance(metadata, dict) else None

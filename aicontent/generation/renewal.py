@@ -5,16 +5,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from datetime import timedelta
 from typing import Any
 
 import peewee
 
-from ..database.availability import connected
+from ..database.availability import own_connection
 from ..database.supported import backend_of, database_of
 from .claims import LEASE, renew
 from .durations import Duration, seconds_of
-from .events import logger
+from .events import say
 
 RENEWED_LEASE = timedelta(minutes=1)
 """How long a claim holds that is renewed: after so long, a lost process is noticed."""
@@ -42,7 +43,10 @@ def renewed(content: Any, lease: float) -> Iterator[None]:
         yield
         return
     claim = _Claim(content, lease)
-    _renewer.add(claim)
+    try:
+        _renewer.add(claim)
+    except RuntimeError as error:  # no thread can be started
+        say("unrenewed", content, note=type(error).__name__)
     try:
         yield
     finally:
@@ -52,17 +56,18 @@ def renewed(content: Any, lease: float) -> Iterator[None]:
 class _Claim:
     def __init__(self, content: Any, lease: float) -> None:
         self.content, self.lease = content, lease
+        self.context = copy_context()  # what a host's queries depend on, such as a tenant
         self.due = time.monotonic() + max(lease / 3, _SHORTEST)
 
     def renew(self) -> bool:
         """Renew the lease, by a connection that is given back; False if the row is lost."""
         pause = self.lease / 3
         try:
-            with connected(database_of(type(self.content))):
-                return renew(self.content, self.lease)
+            with own_connection(database_of(type(self.content))):
+                return self.context.run(renew, self.content, self.lease)
         except Exception as error:  # noqa: BLE001 - the lease has two thirds left for other tries
             pause /= 4
-            logger.debug("the lease of %s was not renewed: %s", self.content.id, error)
+            say("unrenewed", self.content, note=type(error).__name__)
             return True
         finally:
             self.due = time.monotonic() + max(pause, _SHORTEST)
@@ -82,8 +87,9 @@ class _Renewer:
             self._claims.add(claim)
             if self._thread is None:
                 name = "aicontent-leases"
-                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=name, daemon=True)
+                thread.start()
+                self._thread = thread
             elif claim.due < self._wakes_at:
                 self._changed.notify()
 

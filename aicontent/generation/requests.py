@@ -9,10 +9,9 @@ from ..database.statement import Computed, slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import AIContentError, ValidationError
-from ..fields.scalars import to_utc
 from ..records.record import insert, update, user_id
 from ..records.validation import validate
-from ..table import C, ContentTable
+from ..table import C, ContentTable, new_id
 from .fingerprint import fingerprint
 
 # A constant, not parameters, so that the planner knows that the partial index applies.
@@ -81,12 +80,18 @@ def _join(content: Any, expires_at: Any) -> bool:
 
     It is then wanted until the later of the two ends, and stays queued if a caller's attempt fails.
     """
-    until = content.expires_at
     changes: dict[str, Any] = {} if content.queued else {"queued": True}
-    if until is not None:
-        later = None if expires_at is None else max(until, to_utc(expires_at, "expires_at"))
-        changes |= {} if later == until else {"expires_at": later}
+    if content.expires_at is not None:
+        changes["expires_at"] = None
+        if expires_at is not None:
+            end = content._meta.fields["expires_at"].db_value(expires_at)
+            changes["expires_at"] = Computed("later end", _later_end, {":end": end})
     return not changes or update(content, changes, _IS_IN_FLIGHT)
+
+
+def _later_end(model: Any) -> Any:
+    end = slot(":end")
+    return peewee.Case(None, [(model.expires_at < end, end)], model.expires_at)
 
 
 def attributes_of(
@@ -109,7 +114,8 @@ def attributes_of(
     key = user_id(user)
     # Checked before any lookup: "7" is not user 7.
     validate(model, {"user": key}, partial=True)
-    attributes = {
+    attributes: dict[str, Any] = {"id": new_id()}  # a call that is repeated knows its own row
+    request = {
         "user": key,
         "type": type,
         "request_payload": request_payload,
@@ -119,8 +125,8 @@ def attributes_of(
     if variant is not None:
         metadata = values.get("metadata")
         validate(model, {"metadata": metadata}, partial=True)
-        attributes["metadata"] = {**(metadata or {}), "variant": variant}
-    return {**values, **attributes}
+        request["metadata"] = {**(metadata or {}), "variant": variant}
+    return {**attributes, **values, **request}
 
 
 def enter(
@@ -156,8 +162,10 @@ def enter(
         ):
             return content, True
         existing = _in_flight(model, attributes, columns)
+        if existing is not None and existing.id == content.id:  # the insert's reply was lost
+            return model.get_by_id(content.id), True
         if existing is not None:
-            return existing, existing.id == content.id  # its own, if the reply was lost
+            return existing, False
         if unless_completed and _is_completed(model, attributes):
             return None, False
     raise _never_entered(attributes)

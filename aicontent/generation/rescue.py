@@ -1,4 +1,4 @@
-"""Return rows to the queue: those whose lease has run out, and failed ones on request."""
+"""Return the rows whose lease has run out to the queue."""
 
 from collections import Counter
 from dataclasses import dataclass

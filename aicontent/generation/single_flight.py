@@ -15,6 +15,7 @@ from ..database.statement import slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus, Served
 from ..errors import (
+    ContentNotStoredError,
     GenerationFailedError,
     InProgressError,
     OpenTransactionError,
@@ -24,13 +25,13 @@ from ..errors import (
 from ..records.lookup import Narrow, find, use
 from ..table import C
 from .attempt import Generate, attempt, check_generate, ended_by_errors, is_lost
-from .claims import attributes_of_claim, claim_row
+from .claims import abandon, attributes_of_claim, claim_row
 from .durations import Duration, backoff, seconds_of
 from .events import say
-from .failures import LEASE_RAN_OUT, recorded_reason
+from .failures import LEASE_RAN_OUT, failure_of, recorded_reason
 from .renewal import lease_seconds
 from .requests import attributes_of, enter
-from .rescue import checked_attempts, is_stale, rescue
+from .rescue import MAX_ATTEMPTS, checked_attempts, is_stale, rescue
 
 WAIT = timedelta(minutes=1)
 """How long to wait for another caller's generating: as long as a learner may have to wait."""
@@ -57,7 +58,7 @@ def get_or_generate(
     refresh: bool,
     mark: bool,
     lease: Duration | None,
-    max_attempts: int,
+    max_attempts: int | None,
 ) -> C:
     """Serve or generate content; see `AIGeneratedContent.get_or_generate`."""
     database = database_of(model)
@@ -80,7 +81,7 @@ def get_or_generate(
         refresh=refresh,
         mark=mark,
         lease=lease_seconds(database, lease),
-        max_attempts=checked_attempts(max_attempts),
+        max_attempts=None if max_attempts is None else checked_attempts(max_attempts),
         began=time.monotonic(),
     )
     content: C = flight.run()
@@ -106,7 +107,7 @@ class _Flight:
     refresh: bool
     mark: bool
     lease: float
-    max_attempts: int
+    max_attempts: int | None
     began: float
 
     def run(self) -> Any:
@@ -155,7 +156,7 @@ class _Flight:
             earlier = survived(database_of(self.model), partial(self._use_reusable, Served.STORED))
             if earlier is None:
                 return content, True
-            self._give_up(content, "another caller had just completed it")
+            abandon(content, "another caller had just completed it")
             return earlier, False
 
     def _look(self, id: str, is_waiting: bool) -> tuple[Any, bool]:
@@ -169,9 +170,9 @@ class _Flight:
         if row is None:
             return None, False
         if row.status == ContentStatus.GENERATING and row.is_stale:
-            rescued = rescue(model, stale & (model.id == id), self.max_attempts)
+            rescued = rescue(model, stale & (model.id == id), self.max_attempts or MAX_ATTEMPTS)
             if rescued.failed:
-                raise GenerationFailedError(id, LEASE_RAN_OUT)
+                row.status, row.metadata = ContentStatus.FAILED, failure_of(LEASE_RAN_OUT)
             if rescued.requeued:
                 row.status = ContentStatus.PENDING
         match row.status:
@@ -207,7 +208,7 @@ class _Flight:
                 give_up=partial(self._give_up, content),
                 **options,
             )
-        except OpenTransactionError:
+        except (OpenTransactionError, ContentNotStoredError):
             raise
         except Exception as error:
             other = self._instead(content, error)
@@ -218,16 +219,19 @@ class _Flight:
             content.served = Served.GENERATED
             return content
         with connected(database):
-            return self._use_completed(content.id, Served.STORED) or content
+            other = self._use_completed(content.id, Served.STORED)
+        if other is None:  # it was deleted since
+            raise GenerationFailedError(content.id, "its row was deleted")
+        return other
 
-    def _give_up(self, content: Any, reason: str | Exception) -> None:
+    def _give_up(self, content: Any, error: Exception) -> None:
         """Fail the row, or give it back if a worker was asked for it too."""
         model = self.model
         query = model.select(model.queued).where(model.id == content.id).tuples()
         if any(queued for (queued,) in query):
-            content.fail(reason, retry=True, delay=backoff(content.failures or 0))
+            content.fail(error, retry=True, delay=backoff(content.failures or 0))
         else:
-            content.fail(reason)
+            content.fail(error)
 
     def _instead(self, content: Any, error: Exception) -> Any:
         """Return content to serve instead of raising an error, if there is any."""

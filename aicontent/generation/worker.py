@@ -19,9 +19,9 @@ from ..errors import (
 from .attempt import STORE_FOR, Generate, attempt, check_generate
 from .claims import types_of
 from .durations import Duration, backoff, seconds_of
-from .events import logger
+from .events import say
 from .renewal import lease_seconds
-from .rescue import checked_attempts
+from .rescue import MAX_ATTEMPTS, checked_attempts
 
 _IDLE = (0.5, 1.5)
 """Seconds to sleep when nothing is due: jitter keeps workers from looking at the same moments."""
@@ -51,7 +51,7 @@ def work(
     lease: Duration | None,
     stop: Callable[[], bool] | None,
     until_empty: bool,
-    max_attempts: int,
+    max_attempts: int | None,
     expires_in: Duration | None,
     progress: Callable[[WorkReport], object] | None,
 ) -> WorkReport:
@@ -65,7 +65,7 @@ def work(
     check_generate(generate)
     names = None if types is None else types_of(model, types)
     seconds = lease_seconds(database, lease)
-    checked_attempts(max_attempts)
+    most = MAX_ATTEMPTS if max_attempts is None else checked_attempts(max_attempts)
     lifetime = None if expires_in is None else seconds_of(expires_in, "expires_in")
     if not isinstance(until_empty, bool):
         raise ValidationError("until_empty", "must be True or False", kind_of(until_empty))
@@ -79,7 +79,7 @@ def work(
 
     while not is_told():
         if time.monotonic() >= rescue_at:
-            retried(database, STORE_FOR, lambda _: model.rescue_stale(max_attempts))
+            retried(database, STORE_FOR, lambda _: model.rescue_stale(most))
             pause = min(_RESCUES, seconds / 2) * random.uniform(0.5, 1)  # noqa: S311
             rescue_at = time.monotonic() + pause
         content = retried(database, STORE_FOR, claimed)
@@ -122,7 +122,7 @@ def _attempt(content: Any, generate: Generate, lease: float, expires_in: float |
         # Not the text of the error, which may repeat a prompt.
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__qualname__} at {place.filename}:{place.lineno}"
-        logger.error("attempt %s at content %s: %s", content.attempts, content.id, where)
+        say("error", content, note=where)
 
 
 def _has_pending(model: Any, types: list[str] | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from urllib.parse import urlsplit
 
 import peewee
@@ -221,16 +220,18 @@ def test_the_error_of_the_block_is_raised_though_the_rollback_fails(database):
     assert not database.in_transaction()
 
 
-def test_a_pool_of_one_is_never_asked_for_a_second_connection(url, user):
+def test_a_pool_in_use_keeps_no_lease_from_being_renewed(url, user):
+    """The connection that renews is opened beside the pool, and closed again."""
     own = pool_of(url, 1)
     model = aicontent.for_database(own)
-    own.close()
-    assert not backend_of(own).connects_twice(own)
+    with own.connection_context():
 
-    def generate(content):
-        assert threading.active_count() == before
-        return MADE
+        def generate(content):
+            first = model.get_by_id(content.id).lease_expires_at
+            while model.get_by_id(content.id).lease_expires_at == first:
+                assert len(own._in_use) == 1
+            return MADE
 
-    before = threading.active_count()
-    assert model.get_or_generate(user, "lesson", {}, generate).served == "generated"
+        assert model.get_or_generate(user, "lesson", {}, generate, lease=1).served == "generated"
+    assert not own._in_use
     own.close_all()

@@ -181,7 +181,7 @@ def test_refused(get, events):
     content = get(lambda content: ({}, costs))
     refused, generated = events()
     check(refused, content, "refused", logging.WARNING)
-    assert refused.getMessage() == f"refused {content.id}: model_used, tokens"
+    assert refused.getMessage() == f"refused {content.id}: model_used, an unknown name"
     check(generated, content, "generated", logging.INFO)
 
 
@@ -219,9 +219,10 @@ def test_a_workers_attempts(events, Content, user, caplog):
     content = Content.request(user, "lesson", {"prompt": SECRET})
     caplog.set_level(logging.DEBUG, LOGGER)
     Content.work(fail, until_empty=True, max_attempts=1)
-    assert f"attempt 1 at content {content.id}: RuntimeError at " in caplog.text
-    (record,) = events()
-    check(record, content, "failed", logging.WARNING)
+    assert f"error {content.id}: RuntimeError at " in caplog.text
+    failed, error = events()
+    check(failed, content, "failed", logging.WARNING)
+    check(error, content, "error", logging.ERROR)
     other = Content.request(user, "lesson", {"prompt": SECRET})
     Content.work(made, until_empty=True)
     (record,) = events()

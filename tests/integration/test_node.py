@@ -43,6 +43,7 @@ FOR_CLAIMS = (
     "idx_ai_content_fingerprint",
     "idx_ai_content_in_flight",
     "idx_ai_content_pending",
+    "idx_ai_content_retry",
 )
 PARTIAL_INDEXES = (
     ("idx_ai_content_failed", '"createdAt"', "failed"),

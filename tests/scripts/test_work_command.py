@@ -178,7 +178,7 @@ def test_quiet_shows_errors_only(work, Content, user):
     args = ("--until-empty", "--max-attempts", "1", "--quiet")
     status, out, err = work("jobs:stumble", *args)
     assert (status, out) == (0, "")
-    assert re.fullmatch(r".* ERROR attempt 1 at content .*RuntimeError.*\n", err)
+    assert re.fullmatch(r".* ERROR error .*RuntimeError.*\n", err)
 
 
 @on_sqlite
