@@ -318,7 +318,7 @@ class AIGeneratedContent(ContentTable):
     ) -> Self | None:
         """Claim a pending row: make it generating, with a lease.
 
-        Rows whose retry is due come first, then the oldest.
+        Rows whose retry is due come before others, within a second; then comes the oldest.
 
         It never waits for a row: on PostgreSQL it passes over rows that others have locked. It
         passes over rows whose retry is not due, and rows that have expired. A row that cannot be

@@ -211,8 +211,10 @@ def _store(content: Any, answer: _Answer, defaults: dict[str, Any]) -> bool:
         return True
 
     try:
-        if answer.refused or not _is_sound(content, outcome):
-            outcome = _sound(content, answer, defaults, costs)
+        if not answer.refused:
+            with suppress(ValidationError):  # of a cost, or of the document
+                return retried(database_of(type(content)), STORE_FOR, store)
+        outcome = _sound(content, answer, defaults, costs)
         return retried(database_of(type(content)), STORE_FOR, store)
     except Exception as error:
         # A database's message may repeat the content.
@@ -225,20 +227,6 @@ def _store(content: Any, answer: _Answer, defaults: dict[str, Any]) -> bool:
         raise
 
 
-def _is_sound(content: Any, outcome: Costs) -> bool:
-    try:
-        _check(content, outcome)
-    except ValidationError:
-        return False
-    return True
-
-
-def _check(content: Any, outcome: Costs) -> None:
-    changes = changes_of(content, outcome)
-    validate(type(content), changes, partial=True)
-    driver_values(type(content), changes)
-
-
 def _sound(
     content: Any, answer: _Answer, defaults: dict[str, Any], costs: dict[str, Any]
 ) -> dict[str, Any]:
@@ -246,11 +234,15 @@ def _sound(
     sound, refused = dict(defaults), answer.refused
     for name, value in costs.items():
         try:
-            _check(content, {name: value})
+            changes = changes_of(content, {name: value})
+            validate(type(content), changes, partial=True)
+            driver_values(type(content), changes)
         except ValidationError as error:
             refused[printable(shortened(name))] = error.rule
         else:
             sound[name] = value
+    if not refused:
+        return sound
     metadata = as_json(sound.get("metadata", {}), "metadata")
     known = [name if name in Outcome.__annotations__ else "an unknown name" for name in refused]
     say("refused", content, note=", ".join(known))

@@ -7,6 +7,7 @@ the attempt, so a worker that has lost the row changes nothing. docs/claims.md s
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import peewee
@@ -29,6 +30,12 @@ LEASE = timedelta(minutes=5)
 """How long a claim holds that nobody renews: several times what a model takes for its longest
 answer."""
 
+_RETRY_LOOKS = 1.0
+"""Seconds between two looks for due retries while other rows are pending: PostgreSQL takes longer
+to plan a look than to execute it."""
+
+_LOOKED_AT = "_aicontent_retries_looked_at"
+
 # Constants, not parameters, so that the planner knows that the partial indexes apply.
 _PENDING = peewee.SQL(f"'{ContentStatus.PENDING}'")
 _GENERATING = peewee.SQL(f"'{ContentStatus.GENERATING}'")
@@ -46,29 +53,39 @@ def claim(
     most = None if max_attempts is None else checked_attempts(max_attempts)
     database = database_of(model)
 
-    def first_due() -> Any:
-        # Each has an index of its own, so that rows whose retry is not due cost nothing.
-        retried, fresh = model.alias(), model.alias()
-        is_due = retried.retry_at <= backend_of(database).statement_clock()
-        return peewee.fn.COALESCE(
-            first(retried, is_due, retried.retry_at),
-            first(fresh, fresh.retry_at.is_null(), fresh.created_at),
-        )
-
-    def first(table: Any, condition: Any, order: Any) -> Any:
-        now = backend_of(database).statement_clock()
+    def first(condition: Callable[[Any, Any], Any], order: str) -> Any:
+        table: Any = model.alias()
+        backend = backend_of(database)
+        now = backend.statement_clock()
         unexpired = table.expires_at.is_null() | (table.expires_at > now)
-        query = table.select(table.id).where(table.status == _PENDING, condition, unexpired)
+        chosen = table.status == _PENDING, condition(table, now), unexpired
+        query = table.select(table.id).where(*chosen)
         if names:
             query = query.where(table.type.in_([slot(name) for name in names]))
-        return backend_of(database).skipping_locked(query.order_by(order, table.id).limit(1))
+        return backend.skipping_locked(query.order_by(getattr(table, order), table.id).limit(1))
 
-    while True:
-        content, found = survived(
-            database, lambda: _claim(model, "first due", first_due, names, seconds, most)
-        )
-        if content is not None or not found:
-            return content
+    def retried() -> Any:
+        return first(lambda table, now: table.retry_at <= now, "retry_at")
+
+    def fresh() -> Any:
+        return first(lambda table, _: table.retry_at.is_null(), "created_at")
+
+    # Each has an index of its own, so that rows whose retry is not due cost nothing.
+    looks = {"retried": retried, "fresh": fresh}
+    looked_at = model.__dict__.get(_LOOKED_AT, -_RETRY_LOOKS)
+    if time.monotonic() - looked_at < _RETRY_LOOKS:
+        looks = {"fresh": fresh, "retried": retried}
+    for name, select_id in looks.items():
+        found = True
+        while found:
+            content, found = survived(
+                database, partial(_claim, model, name, select_id, names, seconds, most)
+            )
+            if content is not None:
+                return content
+        if name == "retried":
+            setattr(model, _LOOKED_AT, time.monotonic())
+    return None
 
 
 def claim_row(model: type[C], id: str, lease: float, max_attempts: int | None = None) -> C | None:
@@ -184,26 +201,27 @@ def _claim(
     """
     database = database_of(model)
     backend = backend_of(database)
-    selected = [selected_as_text(backend, field) for field in model._meta.sorted_fields]
 
     def build() -> tuple[Any, Sequence[Any]]:
-        # The row allows as many attempts as the claim that allowed most.
-        most = peewee.Cast(slot(":max_attempts"), "integer")
-        is_less = model.max_attempts.is_null() | (model.max_attempts < most)
         changes = {
             "status": ContentStatus.GENERATING,
             "attempts": model.attempts + 1,
             "lease_expires_at": backend.clock_after(Slot(":lease")),
-            "max_attempts": peewee.Case(None, [(is_less, most)], model.max_attempts),
-            "retry_at": None,
             **backend.columns_of_update(),
         }
+        if key != "fresh":
+            changes["retry_at"] = None
+        if max_attempts is not None:  # the row allows as many as the claim that allowed most
+            most = peewee.Cast(slot(":max_attempts"), "integer")
+            is_less = model.max_attempts.is_null() | (model.max_attempts < most)
+            changes["max_attempts"] = peewee.Case(None, [(is_less, most)], model.max_attempts)
         query: Any = model.update(changes).where(model.id == select_id(), model.status == _PENDING)
-        columns, readers = zip(*selected, strict=True)
+        fields = model._meta.sorted_fields
+        columns, readers = zip(*(selected_as_text(backend, f) for f in fields), strict=True)
         return query.returning(*columns), readers
 
     parameters = {**values, ":lease": lease, ":max_attempts": max_attempts}
-    statement = statement_of(model, ("claim", key), values, build)
+    statement = statement_of(model, ("claim", key, max_attempts is None), values, build)
     rows = statement.fetch(parameters)
     if not rows:
         return None, False

@@ -171,7 +171,7 @@ class Claims(RuleBasedStateMachine):
     def complete(self, content, lifetime):
         """The first finished answer is stored, even by one who has lost the row."""
         document, row = self.document(), self.rows.get(content.id)
-        if content.status == "generating" and row and row.document is None:
+        if row and row.document is None:
             content.complete(document, expires_in=lifetime)
             self.completed(content, document)
         else:
