@@ -60,8 +60,11 @@ class Statement:
         self._database = database
         self._sql, self._values = query.bind(database).sql()
         self._names = [field.name for field in fields]
-        readers = [(field.name, _from_driver(field)) for field in fields]
-        self._readers = [(name, reader) for name, reader in readers if reader is not None]
+        self._readers = [
+            (field.name, reader, _keeps_null(field))
+            for field in fields
+            if (reader := _from_driver(field)) is not None
+        ]
 
     def rows(self, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Execute it and return its rows, by attribute."""
@@ -79,8 +82,10 @@ class Statement:
         """Return the driver's rows by attribute, their values converted to Python's."""
         rows = [dict(zip(self._names, row, strict=True)) for row in fetched]
         for row in rows:
-            for name, reader in self._readers:
-                row[name] = reader(row[name])
+            for name, reader, keeps_null in self._readers:
+                value = row[name]
+                if value is not None or not keeps_null:
+                    row[name] = reader(value)
         return rows
 
 
@@ -158,6 +163,10 @@ def _from_driver(field: Any) -> Callable[[Any], Any] | None:
     own = hasattr(type(field), "read_value")
     convert: Callable[[Any], Any] | None = field.read_value if own else field.python_value
     return convert
+
+
+def _keeps_null(field: Any) -> bool:
+    return hasattr(type(field), "read_value")  # a host's field may read NULL as another value
 
 
 def driver_values(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:

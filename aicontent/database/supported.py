@@ -3,6 +3,7 @@
 This is the only place that asks for the class of a database.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import peewee
@@ -35,7 +36,12 @@ def backend_of(database: Any) -> Backend:
 
 def known_backend(database: object) -> Backend | None:
     """Return the backend of a database, or None of anything else."""
-    return next((b for kind, b in _BACKENDS.items() if isinstance(database, kind)), None)
+    return _backend_of_type(type(database))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=100)
+def _backend_of_type(kind: type) -> Backend | None:
+    return next((b for base, b in _BACKENDS.items() if issubclass(kind, base)), None)
 
 
 def backend_named(name: str) -> Backend:

@@ -76,8 +76,8 @@ class CountField(RuledField, peewee.IntegerField):
 class FlagField(RuledField, peewee.BooleanField):
     """True or False, which SQLite stores as 1 or 0."""
 
-    def python_value(self, value: Any) -> Any:
-        return None if value is None else bool(value)
+    read_value = bool
+    python_value = staticmethod(bool)
 
 
 class UserField(RuledField, peewee.ForeignKeyField):

@@ -114,8 +114,7 @@ def attributes_of(
     key = user_id(user)
     # Checked before any lookup: "7" is not user 7.
     validate(model, {"user": key}, partial=True)
-    attributes: dict[str, Any] = {"id": new_id()}  # a call that is repeated knows its own row
-    request = {
+    attributes = {
         "user": key,
         "type": type,
         "request_payload": request_payload,
@@ -125,8 +124,8 @@ def attributes_of(
     if variant is not None:
         metadata = values.get("metadata")
         validate(model, {"metadata": metadata}, partial=True)
-        request["metadata"] = {**(metadata or {}), "variant": variant}
-    return {**attributes, **values, **request}
+        attributes["metadata"] = {**(metadata or {}), "variant": variant}
+    return {**values, **attributes}
 
 
 def enter(
@@ -149,6 +148,8 @@ def enter(
     Raises:
         UnknownUserError, NotBoundError: nothing was written.
     """
+    # A call that is repeated, because its reply was lost, knows its own row.
+    attributes.setdefault("id", new_id())
     content = model(**attributes, **claim)
     for _ in range(_TRIES):
         # It looks before it inserts: otherwise it would wait for a transaction that is about to

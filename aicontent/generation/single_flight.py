@@ -23,7 +23,7 @@ from ..errors import (
     kind_of,
 )
 from ..records.lookup import Narrow, find, use
-from ..table import C
+from ..table import C, new_id
 from .attempt import Generate, attempt, check_generate, ended_by_errors, is_lost
 from .claims import abandon, attributes_of_claim, claim_row
 from .durations import Duration, backoff, seconds_of
@@ -80,7 +80,7 @@ def get_or_generate(
         serve_stale=serve_stale,
         refresh=refresh,
         mark=mark,
-        lease=lease_seconds(database, lease),
+        lease=None if lease is None else seconds_of(lease, "lease"),
         max_attempts=None if max_attempts is None else checked_attempts(max_attempts),
         began=time.monotonic(),
     )
@@ -106,7 +106,7 @@ class _Flight:
     serve_stale: bool
     refresh: bool
     mark: bool
-    lease: float
+    lease: float | None
     max_attempts: int | None
     began: float
 
@@ -139,13 +139,14 @@ class _Flight:
             return content, False
         # The caller owns the payload, and generate may change the content's.
         payload = deepcopy(self.attributes["request_payload"])
+        self.attributes.setdefault("id", new_id())
         attributes = self.attributes | {"request_payload": payload}
         content, is_new = enter(
             self.model,
             attributes,
             unless_completed=not self.refresh,
             columns=(self.model.id,),
-            **attributes_of_claim(self.lease, self.max_attempts),
+            **attributes_of_claim(self._lease, self.max_attempts),
         )
         if content is None or not is_new:
             return (None, False) if content is None else self._look(content.id, False)
@@ -192,7 +193,7 @@ class _Flight:
                     return content, False
                 if is_waiting and not row.is_due:
                     return row, False
-                content = claim_row(model, id, self.lease, self.max_attempts)
+                content = claim_row(model, id, self._lease, self.max_attempts)
                 return (content, True) if content is not None else (row, False)
             case ContentStatus.GENERATING:
                 return self._use_stale() or row, False
@@ -204,7 +205,7 @@ class _Flight:
             stored = attempt(
                 content,
                 self.generate,
-                lease=self.lease,
+                lease=self._lease,
                 give_up=partial(self._give_up, content),
                 **options,
             )
@@ -248,6 +249,10 @@ class _Flight:
             if not is_temporary(another):
                 raise
             return None
+
+    @property
+    def _lease(self) -> float:
+        return lease_seconds(database_of(self.model), self.lease)
 
     def _use_reusable(self, served: Served) -> Any:
         return None if self.refresh else self._use("request", _reusable, served)
