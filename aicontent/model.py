@@ -13,7 +13,7 @@ import peewee
 
 from .enums import ContentStatus
 from .fields.scalars import moment_of, to_utc
-from .generation import claims, completion, requests, rescue, single_flight
+from .generation import claims, completion, holder, requests, rescue, single_flight
 from .generation.attempt import Generate
 from .generation.claims import LEASE
 from .generation.completion import Outcome
@@ -380,7 +380,7 @@ class AIGeneratedContent(ContentTable):
             LeaseLostError: the claim is over, and nothing was written. ValidationError: an
                 argument breaks a rule.
         """
-        claims.fail(self, reason, retry, delay, max_attempts)
+        holder.fail(self, reason, retry, delay, max_attempts)
 
     def release(self) -> None:
         """Give this claimed row back to the queue; this counts as no failure.
@@ -388,7 +388,7 @@ class AIGeneratedContent(ContentTable):
         Raises:
             LeaseLostError: the claim is over, and nothing was written.
         """
-        claims.release(self)
+        holder.release(self)
 
     def extend_lease(self, lease: Duration = LEASE) -> None:
         """Extend the lease of this claimed row, to end this long from now.
@@ -397,7 +397,7 @@ class AIGeneratedContent(ContentTable):
             LeaseLostError: the claim is over. ValidationError: `lease` is not a positive duration
                 in seconds or as a timedelta.
         """
-        claims.extend_lease(self, lease)
+        holder.extend_lease(self, lease)
 
     @classmethod
     def rescue_stale(

@@ -17,9 +17,9 @@ from ..fields.json_types import as_json
 from ..fields.scalars import CountField
 from ..records.record import insert, mark_saved, update
 from ..records.validation import validate
-from .claims import check_claimed, seconds_from_now, state_of
 from .durations import Duration, seconds_of
 from .events import say
+from .holder import check_claimed, seconds_from_now, state_of
 
 _UNANSWERED = (ContentStatus.PENDING, ContentStatus.GENERATING, ContentStatus.FAILED)
 

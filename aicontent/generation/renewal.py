@@ -13,9 +13,10 @@ import peewee
 
 from ..database.availability import own_connection
 from ..database.supported import backend_of, database_of
-from .claims import LEASE, renew
+from .claims import LEASE
 from .durations import Duration, seconds_of
 from .events import say
+from .holder import renew
 
 RENEWED_LEASE = timedelta(minutes=1)
 """How long a claim holds that is renewed: after so long, a lost process is noticed."""

@@ -25,10 +25,11 @@ from ..errors import (
 from ..records.lookup import Narrow, find, use
 from ..table import C, new_id
 from .attempt import Generate, attempt, check_generate, ended_by_errors, is_lost
-from .claims import abandon, attributes_of_claim, claim_row
+from .claims import attributes_of_claim, claim_row
 from .durations import Duration, backoff, seconds_of
 from .events import say
 from .failures import LEASE_RAN_OUT, failure_of, recorded_reason
+from .holder import abandon
 from .renewal import lease_seconds
 from .requests import attributes_of, enter
 from .rescue import MAX_ATTEMPTS, checked_attempts, is_stale, rescue

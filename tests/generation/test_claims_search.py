@@ -22,7 +22,7 @@ import pytest
 
 import aicontent
 from aicontent.database.statement import Computed, slot
-from aicontent.generation import claims, completion
+from aicontent.generation import claims, completion, holder
 from aicontent.generation.requests import attributes_of, enter
 from aicontent.records.record import load
 from aicontent.table import TABLE
@@ -417,7 +417,7 @@ def without_lease(model):
     ],
 )
 def test_it_finds_a_hole_in_the_fence(monkeypatch, fence, way):
-    monkeypatch.setattr(claims, "_is_held", fence)
+    monkeypatch.setattr(holder, "_is_held", fence)
     with pytest.raises(BrokenRuleError, match=f"who has lost the row is told, .*{way}$"):
         search(World(rows=1, workers=2, ending=False))
 
