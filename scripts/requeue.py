@@ -26,7 +26,7 @@ from .options import database_option, open_database, type_option
     "--within",
     type=click.FloatRange(min=0, min_open=True),
     metavar="HOURS",
-    help="Only rows that were last changed within so many hours.",
+    help="Only rows that were last changed within this number of hours.",
 )
 @click.option("--dry-run", is_flag=True, help="Count the rows, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the number as a JSON object.")

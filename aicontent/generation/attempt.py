@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..fields.json_types import as_json
 from ..records.validation import validate
-from .completion import Outcome, changes_of, store_anew
+from .completion import Outcome, changes_of, store_as_new
 from .events import say
 from .renewal import renewed
 
@@ -204,7 +204,7 @@ def _store(content: Any, answer: _Answer, defaults: dict[str, Any]) -> bool:
             model = type(content)
             row = model.select(model.status).where(model.id == content.id).first()
             if row is None:
-                store_anew(content, answer.document, outcome)
+                store_as_new(content, answer.document, outcome)
             elif row.status != ContentStatus.COMPLETED:  # such as a host's cached
                 raise
             return row is None

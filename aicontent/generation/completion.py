@@ -1,4 +1,4 @@
-"""Store answers: the first finished one wins, whoever holds the row then.
+"""Store answers: the first finished one wins, even if another worker holds the row.
 
 An answer costs money, so it is stored unless the row has one already. docs/claims.md has the rules.
 """
@@ -59,7 +59,7 @@ def complete(content: Any, generated_data: Any, outcome: Mapping[str, Any]) -> N
     say("generated", content)
 
 
-def store_anew(content: Any, generated_data: Any, outcome: Mapping[str, Any]) -> None:
+def store_as_new(content: Any, generated_data: Any, outcome: Mapping[str, Any]) -> None:
     """Insert the answer to a claimed row that was deleted meanwhile, as a completed row.
 
     Raises:
