@@ -101,6 +101,10 @@ class Backend(ABC):
         """Tell whether a thread can have a connection while another thread has one."""
         return bool(database.thread_safe)
 
+    @abstractmethod
+    def limit_waits(self, database: peewee.Database, seconds: float) -> None:
+        """Let the open connection wait no longer for a lock, until it is closed."""
+
     def statement_savepoint(self, database: peewee.Database) -> AbstractContextManager[Any]:
         """Protect an open transaction from the failure of one statement."""
         return nullcontext()

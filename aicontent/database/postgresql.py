@@ -60,6 +60,9 @@ class PostgresqlBackend(Backend):
         is_busy = connection.info.transaction_status == _BUSY and not database.in_transaction()
         return bool(connection.closed) or is_busy or is_read_only
 
+    def limit_waits(self, database: peewee.Database, seconds: float) -> None:
+        database.execute_sql("SELECT set_config('lock_timeout', %s, false)", (f"{seconds:f}s",))
+
     def statement_savepoint(self, database: Any) -> Any:
         # A failed statement would spoil the whole transaction.
         return database.savepoint() if self.in_transaction(database) else nullcontext()

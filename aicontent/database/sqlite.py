@@ -59,6 +59,9 @@ class SqliteBackend(Backend):
         in_memory = name in (":memory:", "") or ":memory:" in name or "mode=memory" in name
         return super().connects_twice(database) and not in_memory
 
+    def limit_waits(self, database: peewee.Database, seconds: float) -> None:
+        database.execute_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}").fetchall()
+
     def snapshot(self, database: Any) -> Any:
         return self.atomic(database, "DEFERRED")
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import peewee
@@ -16,6 +17,7 @@ from ..enums import ContentStatus
 from ..errors import (
     AIContentError,
     ContentNotStoredError,
+    DuplicateIdError,
     GeneratedContentError,
     LeaseLostError,
     OpenTransactionError,
@@ -40,6 +42,9 @@ STORE_FOR = 30.0
 
 FAIL_FOR = 2.0
 """Seconds for which giving a row up is retried: enough to replace a lost connection."""
+
+_NOTED = 20
+"""The most refused costs that are noted: the note must not outgrow the metadata."""
 
 _LEFT_OPEN = "generate() left a transaction open, which was rolled back"
 
@@ -204,7 +209,10 @@ def _store(content: Any, answer: _Answer, defaults: dict[str, Any]) -> bool:
             model = type(content)
             row = model.select(model.status).where(model.id == content.id).first()
             if row is None:
-                store_as_new(content, answer.document, outcome)
+                try:
+                    store_as_new(content, answer.document, outcome)
+                except DuplicateIdError:  # the host's own select() hides the row
+                    return False
             elif row.status != ContentStatus.COMPLETED:  # such as a host's cached
                 raise
             return row is None
@@ -217,14 +225,25 @@ def _store(content: Any, answer: _Answer, defaults: dict[str, Any]) -> bool:
         outcome = _sound(content, answer, defaults, costs)
         return retried(database_of(type(content)), STORE_FOR, store)
     except Exception as error:
+        is_known = isinstance(error, (AIContentError, peewee.PeeweeException))
+        if not (is_known or is_temporary(error)) and _is_stored_again(content, store):
+            raise  # it may be a time limit, which interrupts as KeyboardInterrupt does
         # A database's message may repeat the content.
         why = str(error) if isinstance(error, AIContentError) else type(error).__name__
         kind = ContentNotStoredError if is_temporary(error) else GeneratedContentError
         raise kind(f"what generate() returned cannot be stored: {why}", answer.document) from error
     except BaseException:
-        with suppress(Exception):  # the interruption is raised
-            retried(database_of(type(content)), FAIL_FOR, store)  # it is paid for
+        _is_stored_again(content, store)  # it is paid for
         raise
+
+
+def _is_stored_again(content: Any, store: Callable[[bool], bool]) -> bool:
+    """Store once more after an interruption, which is raised whether or not that succeeds."""
+    try:
+        retried(database_of(type(content)), FAIL_FOR, store)
+    except Exception:  # noqa: BLE001 - the interruption is raised
+        return False
+    return True
 
 
 def _sound(
@@ -244,6 +263,7 @@ def _sound(
     if not refused:
         return sound
     metadata = as_json(sound.get("metadata", {}), "metadata")
+    refused = dict(islice(refused.items(), _NOTED))
     known = [name if name in Outcome.__annotations__ else "an unknown name" for name in refused]
     say("refused", content, note=", ".join(known))
     return {**sound, "metadata": {**metadata, "refused": refused}}

@@ -21,6 +21,9 @@ from .holder import renew
 RENEWED_LEASE = timedelta(minutes=1)
 """How long a claim holds that is renewed: after so long, a lost process is noticed."""
 
+_PATIENCE = 1.0
+"""Seconds to wait for a lock: the other claims must not wait for long."""
+
 _SHORTEST, _LONGEST = 0.05, 3600.0
 """Seconds between two looks at the claims to renew."""
 
@@ -61,17 +64,21 @@ class _Claim:
         self.due = time.monotonic() + max(lease / 3, _SHORTEST)
 
     def renew(self) -> bool:
-        """Renew the lease, by a connection that is given back; False if the row is lost."""
-        pause = self.lease / 3
+        """Renew the lease by the open connection; False if the row is lost."""
+        self.postpone(1)
         try:
-            with own_connection(database_of(type(self.content))):
-                return self.context.run(renew, self.content, self.lease)
+            return self.context.run(renew, self.content, self.lease)
         except Exception as error:  # noqa: BLE001 - the lease has two thirds left for other tries
-            pause /= 4
-            say("unrenewed", self.content, note=type(error).__name__)
+            self.note(error)
             return True
-        finally:
-            self.due = time.monotonic() + max(pause, _SHORTEST)
+
+    def note(self, error: Exception) -> None:
+        """Note that the lease was not renewed; it is tried again soon."""
+        self.postpone(4)
+        say("unrenewed", self.content, note=type(error).__name__)
+
+    def postpone(self, parts: int) -> None:
+        self.due = time.monotonic() + max(self.lease / 3 / parts, _SHORTEST)
 
 
 class _Renewer:
@@ -100,10 +107,14 @@ class _Renewer:
 
     def _run(self) -> None:
         while True:
-            for claim in self._due():
-                if not claim.renew():
-                    self.remove(claim)
-            claim = None  # type: ignore[assignment]  # it would keep the content in memory
+            due = self._due()
+            while due:
+                database = database_of(type(due[0].content))
+                group = [each for each in due if database_of(type(each.content)) is database]
+                due = [each for each in due if each not in group]
+                for lost in _renew_group(database, group):
+                    self.remove(lost)
+                del group  # it would keep the content in memory
 
     def _due(self) -> list[_Claim]:
         """Wait until claims are due, and return them."""
@@ -116,6 +127,18 @@ class _Renewer:
                 next_due = min((claim.due for claim in self._claims), default=now + _LONGEST)
                 self._wakes_at = min(next_due, now + _LONGEST)
                 self._changed.wait(self._wakes_at - now)
+
+
+def _renew_group(database: peewee.Database, claims: list[_Claim]) -> list[_Claim]:
+    """Renew the claims on one database by one connection; return those whose row is lost."""
+    try:
+        with own_connection(database):
+            backend_of(database).limit_waits(database, _PATIENCE)
+            return [claim for claim in claims if not claim.renew()]
+    except Exception as error:  # noqa: BLE001 - as in _Claim.renew
+        for claim in claims:
+            claim.note(error)
+        return []
 
 
 _renewer = _Renewer()

@@ -150,6 +150,7 @@ _PYTHON_NAMES = {
     "string": "a str",
     "integer": "an int",
     "number": "a number",
+    "boolean": "True or False",
     "null": "None",
 }
 

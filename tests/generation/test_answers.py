@@ -111,8 +111,7 @@ def names(table):
     return [name for name, *_ in table]
 
 
-@pytest.mark.parametrize(("name", "value", "expected"), TAKEN, ids=names(TAKEN))
-def test_a_cost_that_becomes_what_its_column_holds(
+def check_a_cost_that_becomes_what_its_column_holds(
     get_or_generate, ask, Content, name, value, expected
 ):
     content = get_or_generate(lambda content: (MADE, {**KEPT, name: value}))
@@ -125,8 +124,15 @@ def test_a_cost_that_becomes_what_its_column_holds(
         assert "refused" not in (row.metadata or {})
 
 
-@pytest.mark.parametrize(("name", "value", "rule"), REFUSED, ids=names(REFUSED))
-def test_a_cost_that_cannot_be_stored_is_left_out(
+def test_a_cost_that_becomes_what_its_column_holds(get_or_generate, ask, Content):
+    for name, value, expected in TAKEN:
+        check_a_cost_that_becomes_what_its_column_holds(
+            get_or_generate, ask, Content, name, value, expected
+        )
+        Content.delete().execute()
+
+
+def check_a_cost_that_cannot_be_stored_is_left_out(
     get_or_generate, Content, caplog, name, value, rule
 ):
     costs = {name: value, **{kept: v for kept, v in KEPT.items() if kept != name}}
@@ -146,8 +152,16 @@ def test_a_cost_that_cannot_be_stored_is_left_out(
     assert get_or_generate(never, variant=3) == content
 
 
-@pytest.mark.parametrize(("name", "value", "rule"), REFUSED, ids=names(REFUSED))
-def test_by_hand_a_cost_that_cannot_be_stored_is_refused(ask, Content, name, value, rule):
+def test_a_cost_that_cannot_be_stored_is_left_out(get_or_generate, Content, caplog):
+    for name, value, rule in REFUSED:
+        check_a_cost_that_cannot_be_stored_is_left_out(
+            get_or_generate, Content, caplog, name, value, rule
+        )
+        Content.delete().execute()
+        caplog.clear()
+
+
+def check_by_hand_a_cost_that_cannot_be_stored_is_refused(ask, Content, name, value, rule):
     """Whoever calls complete() has the document, and can call it again."""
     ask()
     content = Content.claim()
@@ -158,6 +172,12 @@ def test_by_hand_a_cost_that_cannot_be_stored_is_refused(ask, Content, name, val
     assert SECRET not in str(caught.value)
     assert Content.get().status is ContentStatus.GENERATING
     content.complete(MADE, **KEPT)
+
+
+def test_by_hand_a_cost_that_cannot_be_stored_is_refused(ask, Content):
+    for name, value, rule in REFUSED:
+        check_by_hand_a_cost_that_cannot_be_stored_is_refused(ask, Content, name, value, rule)
+        Content.delete().execute()
 
 
 @pytest.mark.parametrize("value", NO_CONVERSION, ids=kind_of)
@@ -268,8 +288,7 @@ NO_DOCUMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("returned", "rule"), NO_DOCUMENTS, ids=kind_of)
-def test_what_is_no_document_is_handed_back(get_or_generate, ask, Content, returned, rule):
+def check_what_is_no_document_is_handed_back(get_or_generate, ask, Content, returned, rule):
     with pytest.raises(aicontent.GeneratedContentError) as caught:
         get_or_generate(lambda content: returned)
     error = caught.value
@@ -287,6 +306,12 @@ def test_what_is_no_document_is_handed_back(get_or_generate, ask, Content, retur
     row = Content.get_by_id(queued.id)
     assert (row.status, row.failures) == (ContentStatus.PENDING, 1)
     assert row.metadata == {"lastFailure": {"reason": str(caught.value), "attempt": 1}}
+
+
+def test_what_is_no_document_is_handed_back(get_or_generate, ask, Content):
+    for returned, rule in NO_DOCUMENTS:
+        check_what_is_no_document_is_handed_back(get_or_generate, ask, Content, returned, rule)
+        Content.delete().execute()
 
 
 def test_a_document_that_is_too_large_is_handed_back(get_or_generate, Content):
@@ -477,3 +502,50 @@ def test_how_content_was_served(get_or_generate, ask, store, Content, user):
     for other in (Content.get_by_id(content.id), store(), Content.claim(), Content.get()):
         assert other.served is None
     assert Content.reuse(user, "lesson").served is None
+
+
+def test_a_time_limit_while_storing_keeps_the_answer(Content, user):
+    """Celery's and rq's are ordinary exceptions, raised by a signal wherever the code is."""
+
+    class TimeLimit(Exception):  # noqa: N818 - as they are called
+        pass
+
+    tries = []
+
+    class Limited(Content):
+        class Meta:
+            table_name = "ai_generated_content"
+
+        def complete(self, document, /, **outcome):
+            tries.append(document)
+            if len(tries) == 1:
+                raise TimeLimit
+            super().complete(document, **outcome)
+
+    with pytest.raises(TimeLimit):
+        Limited.get_or_generate(user, "lesson", {}, lambda content: MADE)
+    row = Content.get()
+    assert (row.status, row.generated_data) == ("completed", MADE)
+
+
+def test_the_note_of_refused_costs_is_bounded(get_or_generate):
+    costs = {f"cost {number}": number for number in range(1000)}
+    content = get_or_generate(lambda content: (MADE, costs))
+    assert len(content.metadata["refused"]) == 20
+
+
+def test_a_host_that_hides_the_row_learns_of_the_other_answer(Content, user):
+    class Filtered(Content):
+        class Meta:
+            table_name = "ai_generated_content"
+
+        @classmethod
+        def select(cls, *fields):
+            return super().select(*fields).where(cls.level.is_null())
+
+    def late(content):
+        Content.get_by_id(content.id).complete({"other": 1})
+        return MADE
+
+    served = Filtered.get_or_generate(user, "lesson", {}, late, level="A1")
+    assert served.generated_data == Content.get().generated_data == {"other": 1}

@@ -154,3 +154,29 @@ print(Content.get_or_generate(user, "lesson", {}, in_parent).generated_data["sta
 """
     ran = run_python(code, url, str(user))
     assert ran.stdout == "0\n", ran.stderr
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite locks no rows
+def test_a_row_that_is_locked_delays_no_other_renewal(Content, user, database, elsewhere):
+    """The renewal of the first waits for a lock, which is given up before the second's is due."""
+    locked = threading.Event()
+
+    def hold(content):
+        with database.atomic():
+            list(Content.select().where(Content.id == content.id).for_update())
+            locked.set()
+            assert ends.wait(timeout=60)
+        return MADE
+
+    def generate(content):
+        for _ in range(2):
+            wait_for_renewal(Content, content)
+        ends.set()
+        return MADE
+
+    ends = threading.Event()
+    first = elsewhere(Content.get_or_generate, user, "lesson", {"n": 1}, hold, lease=6)
+    assert locked.wait(timeout=30)
+    second = elsewhere(Content.get_or_generate, user, "lesson", {"n": 2}, generate, lease=6)
+    for future in (first, second):
+        assert future.result(timeout=60).attempts == 1

@@ -45,6 +45,8 @@ BAD = [
     ({"validation_score": -0.1}, "validation_score", "at least 0"),
     ({"validation_score": float("nan")}, "validation_score", "finite number; got float nan"),
     ({"validation_score": "high"}, "validation_score", "must be a number or None"),
+    ({"queued": 1}, "queued", "must be True or False; got int 1"),
+    ({"queued": None}, "queued", "must be True or False; got None"),
     ({"usage_count": -1}, "usage_count", "at least 0; got int -1"),
     ({"usage_count": True}, "usage_count", "must be an int; got True"),
     ({"usage_count": None}, "usage_count", "must be an int; got None"),
