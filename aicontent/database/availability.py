@@ -109,12 +109,18 @@ def retried(database: peewee.Database, seconds: float, call: Callable[[bool], T]
 
 def is_temporary(error: BaseException) -> bool:
     """Tell whether an error may pass; that of Peewee's pool derives from none of Peewee's."""
-    pool: Any = sys.modules.get("playhouse.pool")
-    exhausted = (pool.MaxConnectionsExceeded,) if pool else ()
-    kinds = (peewee.OperationalError, peewee.InterfaceError, *exhausted)
     code = error_code(error)
+    is_operational = isinstance(error, (peewee.OperationalError, peewee.InterfaceError))
     # SQLITE_ERROR is a statement that can never succeed, such as one on a table that is missing.
-    return (isinstance(error, kinds) and code != "SQLITE_ERROR") or code in _TEMPORARY
+    return (
+        (is_operational and code != "SQLITE_ERROR") or code in _TEMPORARY or is_pool_in_use(error)
+    )
+
+
+def is_pool_in_use(error: BaseException) -> bool:
+    """Tell whether an error says that all connections of a pool are in use."""
+    pool: Any = sys.modules.get("playhouse.pool")
+    return pool is not None and isinstance(error, pool.MaxConnectionsExceeded)
 
 
 def _dropped(database: Any, error: BaseException | None = None) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import peewee
 
-from ..database.availability import connected, is_temporary, survived
+from ..database.availability import connected, is_pool_in_use, is_temporary, survived
 from ..database.statement import slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus, Served
@@ -117,15 +117,21 @@ class _Flight:
         pause, restarts = _FIRST_PAUSE, 0
         awaited: str | None = None
         while True:
-            with connected(database):
-                step = self._begin if awaited is None else partial(self._look, awaited, True)
-                content, is_claimed = survived(database, step)
-            if is_claimed:
-                return self._generate(content)
-            if content is not None and content.served is not None:
-                return content
-            restarts += content is None
-            awaited = None if content is None else content.id
+            waited = time.monotonic() - self.began
+            try:
+                with connected(database):
+                    step = self._begin if awaited is None else partial(self._look, awaited, True)
+                    content, is_claimed = survived(database, step)
+            except Exception as error:
+                if not is_pool_in_use(error) or waited >= self.wait:
+                    raise
+            else:
+                if is_claimed:
+                    return self._generate(content)
+                if content is not None and content.served is not None:
+                    return content
+                restarts += content is None
+                awaited = None if content is None else content.id
             waited = time.monotonic() - self.began
             if waited >= self.wait and (awaited or restarts > _RESTARTS):
                 raise InProgressError(awaited or "of this request", waited)

@@ -259,3 +259,29 @@ def test_a_read_only_replica_serves_hits_that_are_not_marked(url, user, get_or_g
             call()
     replica.close()
     assert Content.get_by_id(made.id).usage_count == 0
+
+
+def test_callers_wait_for_a_pool_in_use(url, user):
+    database = pooled(url)
+    Content = aicontent.for_database(database)  # noqa: N806
+    database.close()
+    held, ends = threading.Event(), threading.Event()
+
+    def hold():
+        with database.connection_context():
+            held.set()
+            assert ends.wait(timeout=30)
+
+    def generate(content):
+        return MADE
+
+    with ThreadPoolExecutor(2) as pool:
+        holding = pool.submit(hold)
+        assert held.wait(timeout=30)
+        with pytest.raises(MaxConnectionsExceeded):
+            Content.get_or_generate(user, "lesson", {}, generate, wait=0)
+        asking = pool.submit(Content.get_or_generate, user, "lesson", {}, generate)
+        ends.set()
+        holding.result(timeout=30)
+        assert asking.result(timeout=30).generated_data == MADE
+    database.close_all()
