@@ -14,6 +14,7 @@ from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import AIContentError, ValidationError, kind_of
 from ..fields.document import selected_as_text
+from ..records.lookup import unexpired
 from ..records.record import load
 from ..records.validation import validate
 from ..table import C, ContentTable
@@ -52,8 +53,7 @@ def claim(
         table: Any = model.alias()
         backend = backend_of(database)
         now = backend.statement_clock()
-        unexpired = table.expires_at.is_null() | (table.expires_at > now)
-        chosen = table.status == _PENDING, condition(table, now), unexpired
+        chosen = table.status == _PENDING, condition(table, now), unexpired(table, now)
         query = table.select(table.id).where(*chosen)
         if names:
             query = query.where(table.type.in_([slot(name) for name in names]))

@@ -9,6 +9,7 @@ from ..database.statement import Computed, slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import AIContentError, ValidationError
+from ..records.lookup import unexpired
 from ..records.record import insert, update, user_id
 from ..records.validation import validate
 from ..table import C, ContentTable, new_id
@@ -30,8 +31,8 @@ def _same(model: Any, completed: bool) -> Any:
     states = (ContentStatus.PENDING, ContentStatus.GENERATING)
     wanted = table.status.in_([peewee.SQL(f"'{status}'") for status in states])
     if completed:
-        unexpired = table.expires_at.is_null() | (table.expires_at > now)
-        wanted |= (table.status == peewee.SQL(f"'{ContentStatus.COMPLETED}'")) & unexpired
+        is_completed = table.status == peewee.SQL(f"'{ContentStatus.COMPLETED}'")
+        wanted |= is_completed & unexpired(table, now)
     same = (table.user == slot("user"), table.fingerprint == slot("fingerprint"))
     return table.select(peewee.SQL("1")).where(*same, wanted)
 

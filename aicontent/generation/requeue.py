@@ -10,6 +10,7 @@ from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import DuplicateRequestError, ValidationError, kind_of, printable, shortened
 from ..fields.policy import check_text
+from ..records.lookup import unexpired
 from .claims import types_of
 from .durations import Duration, seconds_of
 
@@ -36,8 +37,7 @@ def requeue(
     database = database_of(model)
     backend = backend_of(database)
     # Nobody needs what has expired, and claim() passes over it.
-    unexpired = model.expires_at.is_null() | (model.expires_at > backend.statement_clock())
-    wanted = [model.status == status, unexpired]
+    wanted = [model.status == status, unexpired(model, backend.statement_clock())]
     if status == ContentStatus.GENERATING:
         wanted.append(model.lease_expires_at.is_null())
     if types is not None:
@@ -80,8 +80,8 @@ def _preferred(model: Any, status: str, chosen: list[str] | None) -> Any:
     rival = (other.status == status) & is_newer
     if chosen is not None:
         rival &= backend.any_of(other.id, chosen)
-    unexpired = other.expires_at.is_null() | (other.expires_at > backend.statement_clock())
-    answered = (other.status == ContentStatus.COMPLETED) & is_newer & unexpired
+    is_valid = unexpired(other, backend.statement_clock())
+    answered = (other.status == ContentStatus.COMPLETED) & is_newer & is_valid
     same = (other.user == model.user) & (other.fingerprint == model.fingerprint)
     return other.select(peewee.SQL("1")).where(
         same, other.id != model.id, in_flight | rival | answered

@@ -22,7 +22,7 @@ from ..errors import (
     ValidationError,
     kind_of,
 )
-from ..records.lookup import Narrow, find, use
+from ..records.lookup import Narrow, find, unexpired, use
 from ..table import C, new_id
 from .attempt import Generate, attempt, check_generate, ended_by_errors, is_lost
 from .claims import attributes_of_claim, claim_row
@@ -155,8 +155,10 @@ class _Flight:
             columns=(self.model.id,),
             **attributes_of_claim(self._lease, self.max_attempts),
         )
-        if content is None or not is_new:
-            return (None, False) if content is None else self._look(content.id, False)
+        if content is None:
+            return None, False
+        if not is_new:
+            return self._look(content.id, False)
         content._claimed_at = time.monotonic()
         with ended_by_errors(content, partial(self._give_up, content)):
             # Another caller may have begun and completed the request between the first look and
@@ -207,14 +209,13 @@ class _Flight:
         return None, False
 
     def _generate(self, content: Any) -> Any:
-        database, options = database_of(self.model), {"expires_in": self.expires_in}
         try:
             stored = attempt(
                 content,
                 self.generate,
                 lease=self._lease,
+                expires_in=self.expires_in,
                 give_up=partial(self._give_up, content),
-                **options,
             )
         except (OpenTransactionError, ContentNotStoredError):
             raise
@@ -226,7 +227,7 @@ class _Flight:
         if stored:
             content.served = Served.GENERATED
             return content
-        with connected(database):
+        with connected(database_of(self.model)):
             other = self._use_completed(content.id, Served.STORED)
         if other is None:  # it was deleted since
             raise GenerationFailedError(content.id, "its row was deleted")
@@ -283,8 +284,7 @@ class _Flight:
 
 
 def _reusable(table: Any, query: Any, now: Any) -> Any:
-    unexpired = table.expires_at.is_null() | (table.expires_at > now)
-    return _newest(table, query, now).where(unexpired)
+    return _newest(table, query, now).where(unexpired(table, now))
 
 
 def _newest(table: Any, query: Any, _: Any) -> Any:

@@ -16,6 +16,7 @@ from ..errors import (
     ValidationError,
     kind_of,
 )
+from ..records.lookup import unexpired
 from .attempt import STORE_FOR, Generate, attempt, check_generate
 from .claims import types_of
 from .durations import Duration, backoff, seconds_of
@@ -129,7 +130,7 @@ def _has_pending(model: Any, types: list[str] | None) -> bool:
     now = backend_of(database_of(model)).statement_clock()
     query = model.select().where(
         model.status == ContentStatus.PENDING,
-        model.expires_at.is_null() | (model.expires_at > now),
+        unexpired(model, now),
     )
     if types:
         query = query.where(model.type.in_(types))

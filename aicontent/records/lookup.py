@@ -131,6 +131,11 @@ def first_row(
     return next(iter(load(model, rows)), None)
 
 
+def unexpired(table: Any, moment: Any) -> Any:
+    """Return the condition that a row has not expired by a moment."""
+    return table.expires_at.is_null() | (table.expires_at > moment)
+
+
 def reusable(table: Any, query: Any, same: list[Any], moment: Any) -> Any:
     """Narrow a query to completed content that has not expired: least used first, then newest.
 
@@ -139,7 +144,7 @@ def reusable(table: Any, query: Any, same: list[Any], moment: Any) -> Any:
     return query.where(
         *same,
         table.status == _COMPLETED,
-        table.expires_at.is_null() | (table.expires_at > moment),
+        unexpired(table, moment),
     ).order_by(table.usage_count.asc(), table.created_at.desc())
 
 

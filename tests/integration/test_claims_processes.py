@@ -82,9 +82,10 @@ def test_four_workers_drain_what_is_pending(url, user, Content):
     assert {(c.status, c.attempts) for c in Content.select()} == {("completed", 1)}
 
 
-def test_workers_that_are_killed(url):
+def run_chaos(program, *args):
+    """Run a program that kills workers; return its report, which names no fault."""
     ran = subprocess.run(
-        [*PYTHON, Path(__file__).with_name("chaos.py"), url, str(KILLS)],
+        [*PYTHON, Path(__file__).with_name(program), *map(str, args)],
         capture_output=True,
         text=True,
         timeout=None if LONG else 120,
@@ -93,6 +94,11 @@ def test_workers_that_are_killed(url):
     found = json.loads(ran.stdout)
     print(found)
     assert found["faults"] == []
+    return found
+
+
+def test_workers_that_are_killed(url):
+    found = run_chaos("chaos.py", url, KILLS)
     # A kill between two rows interrupts nothing; most come while a row is generating.
     assert found["interrupted"] > KILLS / 10
     assert found["done"] > 5 * KILLS
@@ -128,16 +134,7 @@ def restartable(tmp_path):
 
 
 def run_worker_chaos(*args):
-    ran = subprocess.run(
-        [*PYTHON, Path(__file__).with_name("worker_chaos.py"), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=None if LONG else 120,
-    )
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
-    print(found)
-    assert found["faults"] == []
+    found = run_chaos("worker_chaos.py", *args)
     assert found["stored"] >= found["rows"] - found["killed"]
     return found
 
