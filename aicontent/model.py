@@ -360,7 +360,7 @@ class AIGeneratedContent(ContentTable):
     def fail(
         self,
         reason: str | BaseException,
-        retry: bool = False,
+        retry: bool | None = False,
         *,
         delay: Duration | None = None,
         max_attempts: int | None = None,
@@ -371,7 +371,8 @@ class AIGeneratedContent(ContentTable):
             reason: the reason, which is stored in `metadata["lastFailure"]`, cut to 500
                 characters and without anything that looks like a secret; of an exception only
                 its class (of a ValidationError its message, which repeats no value).
-            retry: make the row pending again, unless it used up its attempts.
+            retry: make the row pending again, unless it used up its attempts. None does so only
+                if `request()` asked for it; a row that `get_or_generate` alone needed fails.
             delay: with `retry`, how long `claim` passes over it; not at all by default.
             max_attempts: how many failures it may have; by default what its claims and its
                 request allowed, or 3.

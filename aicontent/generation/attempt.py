@@ -58,6 +58,19 @@ class _Answer:
     refused: dict[str, str] = field(default_factory=dict)
 
 
+def refuse_transaction(database: peewee.Database, call: str) -> None:
+    """Refuse a call within a transaction, which would hold its locks while content is generated.
+
+    Raises:
+        OpenTransactionError: this thread has a transaction open.
+    """
+    if backend_of(database).in_transaction(database):
+        raise OpenTransactionError(
+            f"{call}() was called within a transaction, which would hold its locks for as long as "
+            "generating takes: call it outside atomic()"
+        )
+
+
 def check_generate(generate: Any) -> None:
     """Refuse what is no plain function, before anything is entered.
 

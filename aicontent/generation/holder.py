@@ -19,43 +19,63 @@ from .events import say
 from .failures import reason_of, with_failure
 from .rescue import MAX_ATTEMPTS, checked_attempts
 
-_GENERATING = peewee.SQL(f"'{ContentStatus.GENERATING}'")
-"""A constant, not a parameter, so that the planner knows that the partial indexes apply."""
+_GENERATING, _PENDING, _FAILED = (
+    peewee.SQL(f"'{status}'")
+    for status in (ContentStatus.GENERATING, ContentStatus.PENDING, ContentStatus.FAILED)
+)
+"""Constants, not parameters, so that the planner knows that the partial indexes apply."""
 
 
 def fail(
     content: Any,
     reason: str | BaseException,
-    retry: bool,
+    retry: bool | None,
     delay: Duration | None,
     max_attempts: int | None,
 ) -> None:
     """Give a claimed row up; see `AIGeneratedContent.fail`."""
-    if not isinstance(retry, bool):
-        raise ValidationError("retry", "must be True or False", kind_of(retry))
-    if delay is not None and not retry:
+    if not (retry is None or isinstance(retry, bool)):
+        raise ValidationError("retry", "must be True, False or None", kind_of(retry))
+    if delay is not None and retry is False:
         raise ValidationError("delay", "needs retry=True", kind_of(delay))
     seconds = 0.0 if delay is None else seconds_of(delay, "delay", may_be_zero=True)
     most = content.max_attempts if max_attempts is None else checked_attempts(max_attempts)
-    failures = (content.failures or 0) + 1
-    has_left = retry and failures < (most or MAX_ATTEMPTS)
+    has_left = retry is not False and (content.failures or 0) + 1 < (most or MAX_ATTEMPTS)
     why = reason_of(reason)
     _end(
         content,
-        ContentStatus.PENDING if has_left else ContentStatus.FAILED,
         metadata=_failure(why),
         failures=Computed("one more failure", lambda model: model.failures + 1),
         max_attempts=most,
-        retry_at=seconds_from_now("delay", seconds) if has_left and seconds else None,
+        **(_retried(seconds, retry) if has_left else {"status": ContentStatus.FAILED}),
     )
     # A text may repeat content.
     note = why if isinstance(reason, BaseException) else ""
-    say("retried" if has_left else "failed", content, note=note)
+    say("failed" if content.status == ContentStatus.FAILED else "retried", content, note=note)
+
+
+def _retried(delay: float, retry: bool | None) -> dict[str, Any]:
+    """Return the changes that put a row back; with `retry` None, a row that is not queued fails."""
+    later = seconds_from_now("delay", delay)
+    if retry:
+        return {"status": ContentStatus.PENDING, "retry_at": later if delay else None}
+
+    # The statement decides, because a request may join the row until then.
+    def status(model: Any) -> Any:
+        return peewee.Case(None, [(model.queued, _PENDING)], _FAILED)
+
+    def retry_at(model: Any) -> Any:
+        return peewee.Case(None, [(model.queued, later.build(model))])
+
+    return {
+        "status": Computed("pending if queued", status),
+        "retry_at": Computed("delayed if queued", retry_at, later.parameters),
+    }
 
 
 def release(content: Any) -> None:
     """Give a claimed row back unharmed; see `AIGeneratedContent.release`."""
-    _end(content, ContentStatus.PENDING)
+    _end(content, status=ContentStatus.PENDING)
     say("released", content)
 
 
@@ -90,8 +110,8 @@ def _failure(reason: str) -> Computed:
     return Computed("failure", lambda model: with_failure(model, slot(":reason")), values)
 
 
-def _end(content: Any, status: ContentStatus, **changes: Any) -> None:
-    _fenced(content, **{"status": status, "lease_expires_at": None, "retry_at": None, **changes})
+def _end(content: Any, **changes: Any) -> None:
+    _fenced(content, **{"lease_expires_at": None, "retry_at": None, **changes})
 
 
 def _fenced(content: Any, **changes: Any) -> None:

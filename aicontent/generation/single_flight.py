@@ -24,7 +24,14 @@ from ..errors import (
 )
 from ..records.lookup import Narrow, find, unexpired, use
 from ..table import C, new_id
-from .attempt import Generate, attempt, check_generate, ended_by_errors, is_lost
+from .attempt import (
+    Generate,
+    attempt,
+    check_generate,
+    ended_by_errors,
+    is_lost,
+    refuse_transaction,
+)
 from .claims import attributes_of_claim, claim_row
 from .durations import Duration, backoff, seconds_of
 from .events import say
@@ -62,12 +69,7 @@ def get_or_generate(
     max_attempts: int | None,
 ) -> C:
     """Serve or generate content; see `AIGeneratedContent.get_or_generate`."""
-    database = database_of(model)
-    if backend_of(database).in_transaction(database):
-        raise OpenTransactionError(
-            "get_or_generate() was called within a transaction, which would hold its locks for as "
-            "long as generating takes: call it outside atomic()"
-        )
+    refuse_transaction(database_of(model), "get_or_generate")
     check_generate(generate)
     for name, flag in (("serve_stale", serve_stale), ("refresh", refresh), ("mark", mark)):
         if not isinstance(flag, bool):
@@ -234,13 +236,8 @@ class _Flight:
         return other
 
     def _give_up(self, content: Any, error: Exception) -> None:
-        """Fail the row, or give it back if a worker was asked for it too."""
-        model = self.model
-        query = model.select(model.queued).where(model.id == content.id).tuples()
-        if any(queued for (queued,) in query):
-            content.fail(error, retry=True, delay=backoff(content.failures or 0))
-        else:
-            content.fail(error)
+        """Fail the row, or put it back if a worker was asked for it too."""
+        content.fail(error, retry=None, delay=backoff(content.failures or 0))
 
     def _instead(self, content: Any, error: Exception) -> Any:
         """Return content to serve instead of raising an error, if there is any."""

@@ -12,12 +12,11 @@ from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import (
     ContentNotStoredError,
-    OpenTransactionError,
     ValidationError,
     kind_of,
 )
 from ..records.lookup import unexpired
-from .attempt import STORE_FOR, Generate, attempt, check_generate
+from .attempt import STORE_FOR, Generate, attempt, check_generate, refuse_transaction
 from .claims import types_of
 from .durations import Duration, backoff, seconds_of
 from .events import say
@@ -58,11 +57,7 @@ def work(
 ) -> WorkReport:
     """Work off pending rows; see `AIGeneratedContent.work`."""
     database = database_of(model)
-    if backend_of(database).in_transaction(database):
-        raise OpenTransactionError(
-            "work() was called within a transaction, which would hold its locks for as long as it "
-            "works: call it outside atomic()"
-        )
+    refuse_transaction(database, "work")
     check_generate(generate)
     names = None if types is None else types_of(model, types)
     seconds = lease_seconds(database, lease)

@@ -142,6 +142,26 @@ def test_a_request_that_was_queued_outlives_the_failure_of_a_caller(get_or_gener
     assert get_or_generate() != asked
 
 
+def test_a_request_that_joins_at_the_last_moment_outlives_a_failure(
+    get_or_generate, elsewhere, ask, Content
+):
+    joined = []
+
+    def join(statement):
+        if statement[0].startswith("UPDATE") and "lastFailure" in str(statement) and not joined:
+            joined.append(None)
+            joined[0] = elsewhere(ask).result(timeout=30)
+
+    def fails(content):
+        raise TimeoutError("429")
+
+    with on_statement(join), pytest.raises(TimeoutError):
+        get_or_generate(fails)
+    row = Content.get_by_id(joined[0].id)
+    assert (row.status, row.failures, row.queued) == ("pending", 1, True)
+    assert row.retry_at is not None
+
+
 def test_a_request_that_joins_a_caller_outlives_its_failure_too(
     get_or_generate, elsewhere, ask, Content
 ):

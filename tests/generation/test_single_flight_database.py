@@ -201,8 +201,9 @@ def test_what_was_paid_for_outlives_a_lock(url, user):
     other.close()
 
 
-def test_what_cannot_be_stored_is_told_and_no_error_hides_another(url, user):
+def test_what_cannot_be_stored_is_told_and_no_error_hides_another(url, user, monkeypatch):
     """The one connection of a pool is in use when generate ends."""
+    monkeypatch.setattr(aicontent.generation.attempt, "STORE_FOR", 1.0)
     database = pooled(url)
     Content = aicontent.for_database(database)  # noqa: N806
     with ThreadPoolExecutor(1) as pool:
