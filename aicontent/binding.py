@@ -4,22 +4,30 @@ import peewee
 
 from .database.supported import supported
 from .model import AIGeneratedContent
-from .table import User, bound_model
+from .table import User, bound_model, set_user_field, user_field
 
 
-def bind(database: peewee.Database) -> None:
+def bind(database: peewee.Database, user_model: type[peewee.Model] | None = None) -> None:
     """Use this database for `AIGeneratedContent` and its `User`, from now on.
 
     The host's own models keep their database. Call it once, at start-up. For a second database
     in the same process there is `for_database`.
 
+    Args:
+        database: where the rows are.
+        user_model: the host's model of the `users` table, which `.user` then returns. It is
+            needed if users have other ids than integers; by default `.user` returns a `User`.
+
     Raises:
         UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL, is not initialised, or is
-            a SQLite database that does not enforce foreign keys.
+            a SQLite database that does not enforce foreign keys; or `user_model` is not a model
+            of the table `users` whose primary key is the column `id`.
     """
     database = supported(database)
+    user = user_field(User if user_model is None else user_model)
     for model in (AIGeneratedContent, User):
         model.bind(database, bind_refs=False, bind_backrefs=False)
+    set_user_field(AIGeneratedContent, user)
 
 
 def for_database(

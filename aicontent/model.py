@@ -22,7 +22,7 @@ from .generation.rescue import MAX_ATTEMPTS, RescueReport
 from .generation.single_flight import WAIT
 from .maintenance.defaults import BATCH_SIZE, FAILED_AFTER
 from .records import lookup
-from .records.record import data_with_relations, mark_saved
+from .records.record import check_selected, data_with_relations, mark_saved
 from .table import TABLE, ContentTable
 
 if TYPE_CHECKING:
@@ -125,12 +125,22 @@ class AIGeneratedContent(ContentTable):
         lookup.mark_accessed(self, now)
 
     def is_expired(self, now: datetime | None = None) -> bool:
-        """Tell whether `expires_at` has passed by `now` (aware; the current moment by default)."""
+        """Tell whether `expires_at` has passed by `now` (aware; the current moment by default).
+
+        Raises:
+            ValidationError: a query that did not select `expires_at` returned this instance.
+        """
+        check_selected(self, "expires_at")
         expires_at: Any = self.expires_at
         return expires_at is not None and moment_of(now) > to_utc(expires_at, "expires_at")
 
     def is_reusable(self, now: datetime | None = None) -> bool:
-        """Tell whether this is completed and has not expired by `now`."""
+        """Tell whether this is completed and has not expired by `now`.
+
+        Raises:
+            ValidationError: a query that did not select `status` and `expires_at` returned this.
+        """
+        check_selected(self, "status", "expires_at")
         return bool(self.status == ContentStatus.COMPLETED) and not self.is_expired(now)
 
     # Store many rows
@@ -176,27 +186,23 @@ class AIGeneratedContent(ContentTable):
     def bulk_update(
         cls, model_list: Iterable[Self], fields: Iterable[Any], batch_size: int | None = None
     ) -> int:
-        """Update instances, as Peewee's method does; validated before the first is written.
+        """Update instances, as Peewee's method does; validated, all of them or none.
 
         Args:
             model_list: stored instances.
             fields: fields or their names.
-            batch_size: instances per UPDATE; all of them by default.
+            batch_size: instances per UPDATE; 200 by default.
 
         Returns:
-            The number of rows written.
+            The number of rows written; a row that was deleted meanwhile is not counted.
 
         Raises:
-            ValidationError: with `row`, the number of the instance at fault, from 1.
+            ValidationError, UnknownUserError: with `row`, the number of the instance at fault,
+                from 1. Nothing was written, and an open transaction stays usable.
         """
         from .records import bulk
 
-        instances = list(model_list)
-        names = bulk.check_update(cls, instances, fields)
-        written: int = super().bulk_update(  # type: ignore[no-untyped-call]
-            instances, names, batch_size
-        )
-        return written
+        return bulk.bulk_update(cls, list(model_list), fields, batch_size)
 
     # Generate content
 

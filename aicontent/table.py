@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import peewee
 
+from .database.statement import forget_statements
 from .database.supported import supported
 from .enums import ContentStatus, ContentType
 from .errors import UnsupportedDatabaseError
@@ -19,9 +20,9 @@ from .fields.scalars import (
     FlagField,
     FractionField,
     ShortTextField,
-    UserField,
     UTCDateTimeField,
 )
+from .fields.users import INTEGER_KEY, UserField, rule_of_key
 from .records.record import Record
 from .records.validation import MAX_INTEGER, Rules
 
@@ -37,7 +38,6 @@ _OBJECT_OR_NULL = {"type": ["object", "null"]}
 _ARRAY_OR_NULL = {"type": ["array", "null"]}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
 _COUNT_OR_NULL = _COUNT | {"type": ["integer", "null"]}
-_USER_ID = {"type": "integer", "minimum": -MAX_INTEGER - 1, "maximum": MAX_INTEGER}
 _FRACTION_OR_NULL = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
 
 
@@ -69,7 +69,7 @@ class ContentTable(Record):
     )
     user = UserField(
         User,
-        rule=_USER_ID,
+        rule=INTEGER_KEY,
         required=True,
         column_name="userId",
         object_id_name="user_id",
@@ -155,21 +155,57 @@ def bound_model(
     database = supported(database)
     if user_model is None:
         user_model = type("User", (User,), {"Meta": _meta(database, User)})
-    key = user_model._meta.primary_key
-    if user_model._meta.table_name != "users" or getattr(key, "column_name", None) != "id":
-        raise UnsupportedDatabaseError(
-            f"user_model {user_model.__name__} must be a model of the table users with the "
-            "primary key id, which the foreign key references"
-        )
-    user = deepcopy(base.user)  # with its column and its place in the order
-    user.rel_model, user.rel_field = user_model, key
+    user = user_field(user_model)
     namespace: dict[str, Any] = {
         "__module__": base.__module__,
         "__doc__": base.__doc__,
         "Meta": _meta(database, base),
         "user": user,
+        "_aicontent_rules": rules_with(user),
     }
     return type(base.__name__, (base,), namespace)
+
+
+def user_field(user_model: type[peewee.Model]) -> UserField:
+    """Return the column of the user for another model of the users table.
+
+    Raises:
+        UnsupportedDatabaseError: it is not a model of the table `users` with a primary key `id`
+            of a supported type.
+    """
+    key: Any = user_model._meta.primary_key
+    if user_model._meta.table_name != "users" or getattr(key, "column_name", None) != "id":
+        raise UnsupportedDatabaseError(
+            f"user_model {user_model.__name__} must be a model of the table users with the "
+            "primary key id, which the foreign key references: docs/schema.md shows what to do "
+            "if yours has other names"
+        )
+    rule = rule_of_key(key)
+    if rule is None:
+        raise UnsupportedDatabaseError(
+            f"user_model {user_model.__name__} has a {type(key).__name__} as its primary key, "
+            "which content cannot reference: it must be an integer, a UUID or a text"
+        )
+    user: UserField = deepcopy(ContentTable._meta.fields["user"])  # with its place in the order
+    user.rel_model, user.rel_field, user.validation_rule = user_model, key, rule
+    return user
+
+
+def set_user_field(model: type[ContentTable], user: UserField) -> None:
+    """Let a model reference users by another field."""
+    if user.rel_model is model._meta.fields["user"].rel_model:
+        return
+    model._meta.add_field("user", user)
+    model._aicontent_rules = rules_with(user)
+    forget_statements(model)  # they read the ids of users as the field before did
+
+
+def rules_with(user: UserField) -> Rules:
+    """Return the table's rules with that of a user's id."""
+    if user.validation_rule == INTEGER_KEY:
+        return RULES
+    columns = ContentTable._meta.sorted_fields
+    return Rules(user if field.name == "user" else field for field in columns)
 
 
 def _meta(database: peewee.Database, model: type[peewee.Model]) -> type:

@@ -15,9 +15,9 @@ from aicontent.fields.scalars import (
     EnumField,
     FractionField,
     ShortTextField,
-    UserField,
     UTCDateTimeField,
 )
+from aicontent.fields.users import UserField
 from aicontent.records.validation import Rules
 from aicontent.table import RULES, TABLE, ContentTable
 from helpers import ROOT

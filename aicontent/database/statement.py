@@ -138,6 +138,12 @@ def statement_of(
     return statement
 
 
+def forget_statements(model: Any) -> None:
+    """Empty a model's cache, because one of its fields was replaced."""
+    if _CACHE in model.__dict__:
+        delattr(model, _CACHE)
+
+
 def parameters_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that fill the slots of a statement."""
     parameters: dict[str, Any] = {}

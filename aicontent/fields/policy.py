@@ -43,6 +43,14 @@ def check_text(text: str, field: str) -> None:
         ) from None
 
 
+def plain_text(text: str) -> str:
+    """Return the characters of a string, which may be a member of a `str` enumeration.
+
+    `str()` would return the member's name, and drivers call it.
+    """
+    return str.__str__(text)
+
+
 def check_document(document: object, field: str) -> None:
     """Refuse a document that one of the backends would reject or change.
 

@@ -10,7 +10,7 @@ import peewee
 
 from ..database.supported import known_backend
 from ..errors import ValidationError, kind_of
-from .policy import check_text
+from .policy import check_text, plain_text
 
 Rule = Mapping[str, Any]
 """What a column's values must satisfy, in JSON Schema's terms."""
@@ -51,6 +51,7 @@ class _CheckedText(RuledField):
     def db_value(self, value: Any) -> Any:
         if isinstance(value, str):
             check_text(value, self.name)
+            value = plain_text(value)
         return super().db_value(value)  # type: ignore[no-untyped-call]
 
 
@@ -78,24 +79,6 @@ class FlagField(RuledField, peewee.BooleanField):
 
     read_value = bool
     python_value = staticmethod(bool)
-
-
-class UserField(RuledField, peewee.ForeignKeyField):
-    """The reference to the host's users table; a user has no attribute that leads back."""
-
-    def bind(self, model: Any, name: str, set_attribute: bool = True) -> None:
-        self.declared_backref = "+"  # a subclass's copy of the field has lost it
-        super().bind(model, name, set_attribute)
-
-    @property
-    def read_value(self) -> Callable[[Any], Any] | None:
-        """The conversion of the key that is referenced; an integer needs none."""
-        key = type(self.rel_field)
-        is_plain = key.python_value is peewee.Field.python_value and key.adapt in _IDENTITIES
-        return None if is_plain else self.python_value
-
-
-_IDENTITIES = (peewee.Field.adapt, peewee.IntegerField.adapt)
 
 
 class UTCDateTimeField(peewee.FieldDatabaseHook, RuledField, peewee.DateTimeField):

@@ -14,6 +14,7 @@ from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import AIContentError, ValidationError, kind_of
 from ..fields.document import selected_as_text
+from ..fields.policy import plain_text
 from ..records.lookup import unexpired
 from ..records.record import load
 from ..records.validation import validate
@@ -117,7 +118,7 @@ def types_of(model: type[ContentTable], types: Collection[str] | str) -> list[st
         raise ValidationError("types", "must name types, or be None for all", kind_of(types))
     for name in names:
         validate(model, {"type": name}, partial=True)
-    return [str(name) for name in names]
+    return [plain_text(name) for name in names]
 
 
 def _claim(

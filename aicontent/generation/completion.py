@@ -15,7 +15,7 @@ from ..enums import ContentStatus
 from ..errors import LeaseLostError, ValidationError, kind_of, shortened
 from ..fields.json_types import as_json
 from ..fields.scalars import CountField
-from ..records.record import insert, mark_saved, update
+from ..records.record import check_selected, insert, mark_saved, update
 from ..records.validation import validate
 from .durations import Duration, seconds_of
 from .events import say
@@ -41,6 +41,7 @@ class Outcome(TypedDict, total=False):
 
 def complete(content: Any, generated_data: Any, outcome: Mapping[str, Any]) -> None:
     """Store the generated document of a claimed row; see `AIGeneratedContent.complete`."""
+    check_selected(content, "id", "attempts", "expires_at")
     changes = changes_of(content, outcome)
     if content.expires_at is not None and "expires_at" not in changes:
         # It was the end of the request; an answer that came after it can still be served.
@@ -121,6 +122,7 @@ def changes_of(content: Any, outcome: Mapping[str, Any]) -> dict[str, Any]:
             changes[name] = int(plain) if whole else plain
     if "metadata" in changes:
         validate(type(content), {"metadata": changes["metadata"]}, partial=True)
+        check_selected(content, "metadata")
         earlier = content.metadata if isinstance(content.metadata, dict) else {}
         changes["metadata"] = {**earlier, **changes["metadata"]}
     return changes

@@ -5,7 +5,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from ..fields.policy import check_document, check_text
+from ..fields.policy import check_document, check_text, plain_text
 from ..table import RULES
 
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
@@ -40,7 +40,7 @@ def fingerprint(
         {
             "level": level or None,
             "request": request_payload,
-            "type": str(type),
+            "type": plain_text(type),
             "variant": variant,
         }
     )

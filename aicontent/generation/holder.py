@@ -13,7 +13,7 @@ from ..database.statement import Computed, Slot, slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import LeaseLostError, ValidationError, kind_of
-from ..records.record import load, update
+from ..records.record import check_selected, load, update
 from .durations import Duration, seconds_of
 from .events import say
 from .failures import reason_of, with_failure
@@ -38,6 +38,7 @@ def fail(
         raise ValidationError("retry", "must be True, False or None", kind_of(retry))
     if delay is not None and retry is False:
         raise ValidationError("delay", "needs retry=True", kind_of(delay))
+    check_selected(content, "failures", "max_attempts")
     seconds = 0.0 if delay is None else seconds_of(delay, "delay", may_be_zero=True)
     most = content.max_attempts if max_attempts is None else checked_attempts(max_attempts)
     has_left = retry is not False and (content.failures or 0) + 1 < (most or MAX_ATTEMPTS)
@@ -128,6 +129,7 @@ def check_claimed(content: Any) -> None:
     Raises:
         LeaseLostError: it has another status than a claimed one.
     """
+    check_selected(content, "id", "status", "attempts")
     has_lease = content.__data__.get("lease_expires_at", True) is not None
     if content.status != ContentStatus.GENERATING or not has_lease:
         why = f"this instance has it as {content.status} without a lease, so call claim() first"

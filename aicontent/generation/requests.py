@@ -112,7 +112,7 @@ def attributes_of(
     for name, reason in _SET_LATER.items():
         if name in values:
             raise ValidationError(name, f"cannot be passed to request(): {reason}", "a value")
-    key = user_id(user)
+    key = user_id(model, user)
     # Checked before any lookup: "7" is not user 7.
     validate(model, {"user": key}, partial=True)
     attributes = {
@@ -171,6 +171,25 @@ def enter(
         if unless_completed and _is_completed(model, attributes):
             return None, False
     raise _never_entered(attributes)
+
+
+def reusable_answer(table: Any, query: Any, now: Any) -> Any:
+    """Select the answers to a request that have not expired, the newest first."""
+    return newest_answer(table, query, now).where(unexpired(table, now))
+
+
+def newest_answer(table: Any, query: Any, _: Any) -> Any:
+    """Select the answers to a request, the newest first."""
+    # COALESCE keeps the planner from the indexes of all rows: one request has few.
+    is_completed = peewee.fn.COALESCE(table.status, "") == ContentStatus.COMPLETED
+    same = (table.user == slot("user"), table.fingerprint == slot("fingerprint"))
+    newest = peewee.fn.COALESCE(table.created_at, table.updated_at).desc()
+    return query.where(*same, is_completed).order_by(newest, table.id.desc())
+
+
+def answer_of(table: Any, query: Any, _: Any) -> Any:
+    """Select the answer that one row has."""
+    return query.where(table.id == slot("id"), table.status == ContentStatus.COMPLETED)
 
 
 def _is_completed(model: type[C], attributes: dict[str, Any]) -> bool:

@@ -8,10 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-import peewee
-
 from ..database.availability import connected, is_pool_in_use, is_temporary, survived
-from ..database.statement import slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus, Served
 from ..errors import (
@@ -22,7 +19,7 @@ from ..errors import (
     ValidationError,
     kind_of,
 )
-from ..records.lookup import Narrow, find, unexpired, use
+from ..records.lookup import Narrow, find, use
 from ..table import C, new_id
 from .attempt import (
     Generate,
@@ -38,7 +35,7 @@ from .events import say
 from .failures import LEASE_RAN_OUT, failure_of, recorded_reason
 from .holder import abandon
 from .renewal import lease_seconds
-from .requests import attributes_of, enter
+from .requests import answer_of, attributes_of, enter, newest_answer, reusable_answer
 from .rescue import MAX_ATTEMPTS, checked_attempts, is_stale, rescue
 
 WAIT = timedelta(minutes=1)
@@ -260,37 +257,28 @@ class _Flight:
         return lease_seconds(database_of(self.model), self.lease)
 
     def _use_reusable(self, served: Served) -> Any:
-        return None if self.refresh else self._use("request", _reusable, served)
+        return None if self.refresh else self._use("request", reusable_answer, served)
 
     def _use_stale(self) -> Any:
-        return self._use("expired request", _newest, Served.STALE) if self.serve_stale else None
+        return (
+            self._use("expired request", newest_answer, Served.STALE) if self.serve_stale else None
+        )
 
     def _use_completed(self, id: str, served: Served) -> Any:
-        return self._use("completed", _of_id, served, {"id": id})
+        return self._use("completed", answer_of, served, {"id": id})
 
     def _use(
         self, key: str, narrow: Narrow, served: Served, values: dict[str, Any] | None = None
     ) -> Any:
         # Without a moment, the database's clock judges, as it does for leases.
-        values = values or {name: self.attributes[name] for name in ("user", "fingerprint")}
+        if values is None:
+            user: Any = self.model.user
+            values = {
+                "user": user.db_value(self.attributes["user"]),
+                "fingerprint": self.attributes["fingerprint"],
+            }
         content = (use if self.mark else find)(self.model, key, narrow, values)
         if content is not None:
             content.served = served
             say(served, content, time.monotonic() - self.began)
         return content
-
-
-def _reusable(table: Any, query: Any, now: Any) -> Any:
-    return _newest(table, query, now).where(unexpired(table, now))
-
-
-def _newest(table: Any, query: Any, _: Any) -> Any:
-    # COALESCE keeps the planner from the indexes of all rows: one request has few.
-    is_completed = peewee.fn.COALESCE(table.status, "") == ContentStatus.COMPLETED
-    same = (table.user == slot("user"), table.fingerprint == slot("fingerprint"))
-    newest = peewee.fn.COALESCE(table.created_at, table.updated_at).desc()
-    return query.where(*same, is_completed).order_by(newest, table.id.desc())
-
-
-def _of_id(table: Any, query: Any, _: Any) -> Any:
-    return query.where(table.id == slot("id"), table.status == ContentStatus.COMPLETED)

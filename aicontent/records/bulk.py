@@ -1,6 +1,6 @@
 """Write many rows at once: validated, in batches, within one transaction."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -11,8 +11,11 @@ from ..database.bulk_load import Row
 from ..database.supported import backend_of, database_of
 from ..errors import AIContentError, ValidationError, kind_of
 from .insertion import BATCH, Insertion
-from .record import Record, field_named, is_plain
+from .record import Record, check_selected, data_with_relations, field_named, is_plain, mark_saved
 from .validation import check_values
+
+_UPDATE_BATCH = 200
+"""Rows of one UPDATE: its CASE is searched for each row, so its time grows with the square."""
 
 
 def create_many(model: type[Record], rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -28,20 +31,56 @@ def create_many(model: type[Record], rows: Iterable[Mapping[str, Any]]) -> list[
     return ids
 
 
-def check_update(
-    model: type[Record], contents: Iterable[Record], fields: Iterable[Any]
-) -> list[str]:
-    """Validate some attributes of many instances before the first is written; return their names.
-
-    Raises:
-        ValidationError: with `row`, the number of the instance at fault, from 1.
-    """
+def bulk_update(
+    model: type[Record], contents: Sequence[Record], fields: Iterable[Any], batch_size: int | None
+) -> int:
+    """Update some attributes of many instances; see `AIGeneratedContent.bulk_update`."""
+    size = _UPDATE_BATCH if batch_size is None else batch_size
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValidationError("batch_size", "must be an int of at least 1", kind_of(size))
     names = [field_named(model, field).name for field in fields]
     for number, content in enumerate(contents, 1):
         with _numbered(number):
-            values = {name: content.__data__.get(name) for name in names}
-            check_values(model, values, partial=True)
-    return names
+            _check_update(model, content, names)
+    if not names:
+        return 0
+    database = database_of(model)
+    written = 0
+    with backend_of(database).atomic(database):
+        for first in range(0, len(contents), size):
+            written += _update(model, contents[first : first + size], names, first)
+    for content in contents:
+        mark_saved(content, names, {})
+    return written
+
+
+def _check_update(model: type[Record], content: Record, names: Sequence[str]) -> None:
+    data = data_with_relations(content)
+    check_selected(content, "id", *names)
+    check_values(model, {name: data.get(name) for name in names}, partial=True)
+
+
+def _update(model: type[Record], batch: Sequence[Record], names: Sequence[str], before: int) -> int:
+    """Write a batch by one statement, and read the times that the database has set."""
+    database = database_of(model)
+    backend = backend_of(database)
+    update: Any = peewee.Model.bulk_update.__func__  # type: ignore[attr-defined]
+    try:
+        with backend.statement_savepoint(database):
+            written: int = update(model, batch, names)
+    except peewee.IntegrityError:
+        # One by one, to learn which row is at fault.
+        for number, content in enumerate(batch, before + 1):
+            with _numbered(number), backend.constraints_explained(database):
+                update(model, [content], names)
+        raise
+    table: Any = model
+    chosen = table.id.in_([content._pk for content in batch])
+    times = dict(table.select(table.id, table.updated_at).where(chosen).tuples())
+    for content in batch:
+        if "updated_at" in content.__data__:
+            content.__data__["updated_at"] = times.get(content._pk)
+    return written
 
 
 def values_of(model: type[Record], row: Mapping[str, Any]) -> dict[str, Any]:

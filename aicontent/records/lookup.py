@@ -9,10 +9,9 @@ from typing import Any
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Computed, slot, statement_of
+from ..database.statement import Computed, slot, statement_of, to_driver
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
-from ..fields.policy import check_text
 from ..fields.scalars import moment_of
 from .record import R, gone, load, update, user_id
 from .validation import validate
@@ -162,10 +161,10 @@ def _first_reusable(
 
 def _wanted(model: Any, user: Any, type: str, level: str | None = None) -> dict[str, Any]:
     # A value that no row can have is a mistake, not a miss.
-    wanted = {"user": user_id(user), "type": type, "level": level or None}
+    wanted = {"user": user_id(model, user), "type": type, "level": level or None}
     validate(model, wanted | {"level": level}, partial=True)
-    check_text(level or "", "level")
-    return {name: value for name, value in wanted.items() if value is not None}
+    fields = model._meta.fields
+    return {n: to_driver(fields[n])(value) for n, value in wanted.items() if value is not None}
 
 
 def _equal(table: Any, values: Mapping[str, Any]) -> list[Any]:

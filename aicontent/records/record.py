@@ -23,6 +23,7 @@ from ..enums import Served
 from ..errors import ContentGoneError, MigrationError, ValidationError, shortened
 from ..fields.document import DocumentAccessor, DocumentField
 from ..fields.encoding import snapshot
+from ..fields.users import UserAccessor
 from .validation import Rules, validate
 
 SET_BY_DATABASE = ("created_at", "updated_at")
@@ -44,6 +45,8 @@ class Record(peewee.Model):
     _aicontent_rules: ClassVar[Rules]
     _claimed_at: float | None = None
     is_new: bool
+    _is_selected = False
+    """Whether a query returned this instance, which may not have selected all columns."""
     _document_texts: dict[str, str | None]
     _dirty: set[str]  # Peewee's, which its stubs leave out
     _pk: Any
@@ -56,6 +59,7 @@ class Record(peewee.Model):
     def __init__(self, **values: Any) -> None:
         self._document_texts = {}
         self.is_new = "__no_default__" not in values  # Peewee passes it for a row that it loads
+        self._is_selected = not self.is_new
         if self.is_new:
             for name in values:
                 if not isinstance(getattr(type(self), name, None), property):
@@ -94,11 +98,12 @@ class Record(peewee.Model):
         if force_insert or self.is_new:
             insert(self)
             return 1
-        fields = [field for field in self.dirty_fields if not field.primary_key]
+        data = data_with_relations(self)
+        names = [field.name for field in self.dirty_fields if not field.primary_key]
         if only is not None:
-            wanted = {field_named(type(self), field) for field in only}
-            fields = [field for field in fields if field in wanted]
-        changes = {field.name: self.__data__[field.name] for field in fields}
+            wanted = {field_named(type(self), field).name for field in only}
+            names = [name for name in names if name in wanted]
+        changes = {name: data[name] for name in names}
         if changes and not update(self, changes):
             raise gone(self)
         return int(bool(changes))
@@ -237,18 +242,30 @@ def mark_saved(content: Record, names: Iterable[str], written: Mapping[str, Any]
             content._document_texts.pop(name, None)
 
 
+def check_selected(content: Record, *names: str) -> None:
+    """Refuse an instance of a query that did not select these attributes.
+
+    Raises:
+        ValidationError: without one of them an answer would be a guess.
+    """
+    for name in names:
+        if name not in content.__data__ and content._is_selected:
+            raise ValidationError(name, "must be selected too, for this call", "nothing")
+
+
 def gone(content: Record) -> ContentGoneError:
     """Return the error of a row that was deleted meanwhile."""
     return ContentGoneError(f"content {content._pk} was deleted; nothing was written")
 
 
 def field_named(model: type[Record], name: peewee.Field | str) -> peewee.Field:
-    """Return the model's field of a name, or the field itself.
+    """Return the model's field of a name, or of a field that another class or an alias has.
 
     Raises:
         ValidationError: there is no such attribute.
     """
-    field = name if isinstance(name, peewee.Field) else getattr(model, name, None)
+    name = name.name if isinstance(name, peewee.Field) else name
+    field = getattr(model, name, None)
     if not isinstance(field, peewee.Field):
         known = ", ".join(model._meta.sorted_field_names)
         raise ValidationError(
@@ -257,12 +274,17 @@ def field_named(model: type[Record], name: peewee.Field | str) -> peewee.Field:
     return field
 
 
-def user_id(user: Any) -> Any:
-    """Return the id of a user, who may be a model instance."""
-    return user.get_id() if isinstance(user, peewee.Model) else user
+def user_id(model: type[Record], user: Any) -> Any:
+    """Return the id of a user, who is an id or an instance of the users model.
+
+    Raises:
+        ValidationError: it is an instance of another model.
+    """
+    field: Any = model._meta.fields["user"]
+    return field.id_of(user)
 
 
-_ACCESSORS = {peewee.FieldAccessor, peewee.ForeignKeyAccessor, DocumentAccessor}
+_ACCESSORS = {peewee.FieldAccessor, UserAccessor, DocumentAccessor}
 
 
 @lru_cache(maxsize=100)

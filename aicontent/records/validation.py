@@ -137,6 +137,8 @@ def _rule_text(error: JsonSchemaValueException) -> str:
     if error.rule == "required":
         return "is required"
     if error.rule == "type":
+        if "description" in error.definition:
+            return str(error.definition["description"])
         kinds = [definition] if isinstance(definition, str) else definition
         return "must be " + " or ".join(_PYTHON_NAMES[kind] for kind in kinds)
     if error.rule == "enum":

@@ -494,3 +494,26 @@ def test_a_writer_that_knows_only_the_specification(Content, user, database):
         content.fail("late")
     with pytest.raises(peewee.IntegrityError):
         database.execute_sql("UPDATE ai_generated_content SET attempts = -1")
+
+
+def test_a_partly_selected_claim_is_refused_where_it_would_lose_something(Content, ask):
+    asked = ask(variant="p3", metadata={"who": "me"})
+    Content.claim()
+
+    def selected(*names):
+        columns = [getattr(Content, name) for name in names]
+        return Content.select(*columns).where(Content.id == asked.id).get()
+
+    few = ("id", "status", "attempts")
+    for names, missing, call in (
+        (few, "failures", lambda c: c.fail("x")),
+        (few, "expires_at", lambda c: c.complete({})),
+        ((*few, "expires_at"), "metadata", lambda c: c.complete({}, metadata={"m": 2})),
+        (("id", "status"), "attempts", lambda c: c.release()),
+        (("status", "attempts"), "id", lambda c: c.extend_lease()),
+    ):
+        with pytest.raises(aicontent.ValidationError, match=f"^{missing}: must be selected too"):
+            call(selected(*names))
+    selected(*few).extend_lease()
+    selected(*few, "expires_at", "metadata").complete({"a": 1}, metadata={"m": 2})
+    assert Content.get_by_id(asked.id).metadata == {"variant": "p3", "who": "me", "m": 2}
