@@ -28,9 +28,8 @@ from .errors import (
     ValidationError,
 )
 from .fields.compression import configure
-from .generation.attempt import Generate
+from .generation.arguments import Duration, Generate
 from .generation.completion import Outcome
-from .generation.durations import Duration
 from .generation.fingerprint import fingerprint
 from .generation.rescue import RescueReport
 from .model import AIGeneratedContent

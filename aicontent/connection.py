@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import peewee
 
-from .errors import DatabaseUnavailableError, DatabaseURLError
+from .errors import DatabaseUnavailableError, DatabaseURLError, one_line
 from .fields.compression import configure
 
 _FORMS = (
@@ -193,7 +193,7 @@ def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database
     except (peewee.OperationalError, UnicodeError) as error:
         # libpq's message has the host, the port and its reason, never the password.
         # _check_postgresql has refused URLs in which libpq takes part of a password for a host.
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise DatabaseUnavailableError(f"cannot reach {redact(url)}: {reason}") from None
     opened: peewee.Database = database
     return opened

@@ -35,6 +35,11 @@ def printable(text: str, replacement: str = "?") -> str:
     return "".join(c if c.isprintable() else replacement for c in text)
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's text as one line."""
+    return " ".join(str(error).split())
+
+
 class AIContentError(Exception):
     """The root of this package's errors: catch it to catch all of them.
 

@@ -14,10 +14,9 @@ import peewee
 from .enums import ContentStatus
 from .fields.scalars import moment_of, to_utc
 from .generation import claims, completion, holder, requests, rescue, single_flight
-from .generation.attempt import Generate
+from .generation.arguments import Duration, Generate
 from .generation.claims import LEASE
 from .generation.completion import Outcome
-from .generation.durations import Duration
 from .generation.rescue import MAX_ATTEMPTS, RescueReport
 from .generation.single_flight import WAIT
 from .maintenance.defaults import BATCH_SIZE, FAILED_AFTER

@@ -12,6 +12,7 @@ import peewee
 
 import aicontent
 from aicontent import AIContentError, ContentType
+from aicontent.errors import one_line
 from aicontent.generation.rescue import MAX_ATTEMPTS
 from aicontent.records.validation import MAX_INTEGER
 from aicontent.table import TABLE
@@ -26,7 +27,7 @@ class Group(click.Group):
         except AIContentError as error:
             raise click.ClickException(str(error)) from error
         except peewee.PeeweeException as error:
-            text = " ".join(str(error).split())
+            text = one_line(error)
             if "no such column" in text or ("column" in text and "does not exist" in text):
                 text = f"{TABLE} is not up to date: run `aicontent migrate`"
             elif "permission denied" in text:

@@ -57,3 +57,7 @@ def requeue(
         click.echo(json.dumps({"requeued": number, "dry_run": dry_run}))
     else:
         click.echo(f"{'would requeue' if dry_run else 'requeued'} {counted(number, 'row')}")
+        left = len(set(ids)) - number
+        if ids and left:
+            reason = "its request is in flight, was answered since, has a newer row, or has expired"
+            click.echo(f"left {counted(left, 'row')}, as {reason}", err=True)

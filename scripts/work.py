@@ -20,7 +20,7 @@ import click
 import aicontent
 from aicontent import ValidationError
 from aicontent.errors import printable, shortened
-from aicontent.generation.attempt import Generate, check_generate
+from aicontent.generation.arguments import Generate, check_generate
 from aicontent.generation.events import logger
 from aicontent.generation.worker import WorkReport
 
@@ -84,7 +84,8 @@ def work(
 
     On the first SIGTERM or SIGINT the worker finishes the running row and stops. If that takes
     longer than --grace, or on a second signal, it releases the row to other workers, which counts
-    as no failure. FUNCTION must not handle these signals, nor SIGALRM, which measures --grace.
+    as no failure. FUNCTION must not handle these signals, nor SIGALRM, which measures --grace. If
+    it catches the interruption (`except:`), it gets five more, and then the process ends.
 
     The exit status is 0 when it was stopped or, with --until-empty, when no row is pending; 1 when
     it failed, such as when the database was unavailable for 30 seconds; and 2 for a usage error.
@@ -93,12 +94,21 @@ def work(
     model = aicontent.for_database(open_database(url, wait=wait))
     _log_to_stderr(logging.ERROR if quiet else logging.INFO)
     signals: list[int] = []
+    running: list[Any] = []
+
+    def watched(content: Any) -> Any:
+        running.append(content)
+        try:
+            return generate(content)
+        finally:
+            running.clear()
+
     reports = deque([WorkReport()], maxlen=1)
     try:
         # One connection for all rows, instead of a new one for each statement.
-        with model._meta.database.connection_context(), _interruptions(signals, grace):
+        with model._meta.database.connection_context(), _interruptions(signals, grace, running):
             model.work(
-                generate,
+                watched,
                 types=types or None,
                 lease=lease,
                 stop=lambda: bool(signals),
@@ -107,9 +117,11 @@ def work(
                 expires_in=expires_in,
                 progress=reports.append,
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         if not signals:  # the function raised it
             raise
+        if notes := getattr(interruption, "__notes__", None):
+            raise click.ClickException("; ".join(notes)) from interruption
     finally:
         report = asdict(reports[0])
         if as_json:
@@ -174,16 +186,25 @@ def _log_to_stderr(level: int) -> None:
 
 
 @contextmanager
-def _interruptions(signals: list[int], grace: float) -> Iterator[None]:
-    """Note SIGTERM and SIGINT in `signals`. Interrupt at the second, or after `grace` seconds."""
+def _interruptions(signals: list[int], grace: float, running: list[Any]) -> Iterator[None]:
+    """Note SIGTERM and SIGINT in `signals`. Interrupt at the second, or after `grace` seconds.
+
+    While the function is `running`, it is interrupted again at each signal and each second, in
+    case it catches the interruption. At the last one the process ends.
+    """
     set_timer: Callable[..., object] | None = getattr(signal, "setitimer", None)  # not on Windows
+    first = 2 if grace > 0 else 1
 
     def handle(number: int, frame: FrameType | None) -> None:
         signals.append(number)
-        is_last = len(signals) == (2 if grace > 0 else 1)
-        if set_timer is not None and len(signals) <= 2:
-            set_timer(signal.ITIMER_REAL, 0 if is_last else grace)
-        if is_last:  # a further signal must not interrupt the release
+        if set_timer is not None and len(signals) <= first:
+            set_timer(signal.ITIMER_REAL, *((1, 1) if len(signals) == first else (grace,)))
+        # Otherwise the row is being released, which must not be interrupted.
+        if len(signals) == first or (running and len(signals) > first):
+            if len(signals) == first + _INTERRUPTIONS:
+                os.write(2, b"Error: the function catches the interruptions that end it\n")
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                os.kill(os.getpid(), signal.SIGTERM)
             raise KeyboardInterrupt
 
     alarm = [] if set_timer is None else [signal.SIGALRM]
@@ -193,3 +214,7 @@ def _interruptions(signals: list[int], grace: float) -> Iterator[None]:
         finally:
             if set_timer is not None:
                 set_timer(signal.ITIMER_REAL, 0)
+
+
+_INTERRUPTIONS = 5
+"""The most interruptions that a function may catch."""

@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,19 +23,16 @@ from ..errors import (
     OpenTransactionError,
     ValidationError,
     kind_of,
+    one_line,
     printable,
     shortened,
 )
 from ..fields.json_types import as_json
 from ..records.validation import validate
+from .arguments import Generate
 from .completion import Outcome, changes_of, store_as_new
 from .events import say
 from .renewal import renewed
-
-Costs = Mapping[str, Any]
-Generate = Callable[[Any], Any]
-"""Takes the claimed content; returns the document, alone or in a pair with a mapping of its
-costs, which are named as in `completion.Outcome`."""
 
 STORE_FOR = 30.0
 """Seconds to retry storing while the database is unavailable: generating again costs more."""
@@ -45,6 +42,9 @@ FAIL_FOR = 2.0
 
 _NOTED = 20
 """The most refused costs that are noted: the note must not outgrow the metadata."""
+
+_COSTS = "costs"
+"""The name under which costs are refused that are no mapping."""
 
 _LEFT_OPEN = "generate() left a transaction open, which was rolled back"
 
@@ -56,37 +56,6 @@ class _Answer:
     document: Any
     costs: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-
-
-def refuse_transaction(database: peewee.Database, call: str) -> None:
-    """Refuse a call within a transaction, which would hold its locks while content is generated.
-
-    Raises:
-        OpenTransactionError: this thread has a transaction open.
-    """
-    if backend_of(database).in_transaction(database):
-        raise OpenTransactionError(
-            f"{call}() was called within a transaction, which would hold its locks for as long as "
-            "generating takes: call it outside atomic()"
-        )
-
-
-def check_generate(generate: Any) -> None:
-    """Refuse what is no plain function, before anything is entered.
-
-    Raises:
-        ValidationError: it is not callable, or calling it would only begin the work.
-    """
-    call: Any = getattr(generate, "__call__", None)  # noqa: B004 - that of an object may be async
-    kinds = {
-        "an async function": inspect.iscoroutinefunction,
-        "an async generator function": inspect.isasyncgenfunction,
-        "a generator function": inspect.isgeneratorfunction,
-    }
-    found = [k for k, is_kind in kinds.items() if is_kind(generate) or is_kind(call)]
-    if found or not callable(generate):
-        rule = "must be a plain function: let it call asyncio.run() for its async code"
-        raise ValidationError("generate", rule, found[0] if found else kind_of(generate))
 
 
 def attempt(
@@ -153,7 +122,8 @@ def _end(content: Any, end: Callable[[], None], error: BaseException) -> None:
     try:
         retried(database_of(type(content)), FAIL_FOR, call)
     except Exception as another:  # noqa: BLE001 - a note of the error that is raised
-        error.add_note(f"content {content.id} could not be given up: {type(another).__name__}")
+        why = one_line(another) if is_temporary(another) else type(another).__name__
+        error.add_note(f"content {content.id} could not be given up: {why}")
 
 
 def _called(database: peewee.Database, content: Any, generate: Generate) -> tuple[Any, bool]:
@@ -200,7 +170,7 @@ def _answer(returned: Any) -> _Answer:
     except Exception:  # noqa: BLE001 - of any object that a model client may return
         has_all = False
     if not has_all:
-        answer.refused["costs"] = "must be a mapping whose names are strings"
+        answer.refused[_COSTS] = "must be a mapping whose names are strings"
     return answer
 
 
@@ -241,12 +211,18 @@ def _store(content: Any, answer: _Answer, defaults: dict[str, Any]) -> bool:
         is_known = isinstance(error, (AIContentError, peewee.PeeweeException))
         if not (is_known or is_temporary(error)) and _is_stored_again(content, store):
             raise  # it may be a time limit, which interrupts as KeyboardInterrupt does
+        if is_temporary(error):
+            say("unstored", content, note=type(error).__name__)
+            why = f"the answer to content {content.id} was not stored: {one_line(error)}"
+            raise ContentNotStoredError(why, answer.document) from error
         # A database's message may repeat the content.
         why = str(error) if isinstance(error, AIContentError) else type(error).__name__
-        kind = ContentNotStoredError if is_temporary(error) else GeneratedContentError
-        raise kind(f"what generate() returned cannot be stored: {why}", answer.document) from error
-    except BaseException:
-        _is_stored_again(content, store)  # it is paid for
+        why = f"what generate() returned cannot be stored: {why}"
+        raise GeneratedContentError(why, answer.document) from error
+    except BaseException as interruption:
+        if not _is_stored_again(content, store):  # it is paid for
+            say("unstored", content, note=type(interruption).__name__)
+            interruption.add_note(f"the answer to content {content.id} was not stored")
         raise
 
 
@@ -277,7 +253,8 @@ def _sound(
         return sound
     metadata = as_json(sound.get("metadata", {}), "metadata")
     refused = dict(islice(refused.items(), _NOTED))
-    known = [name if name in Outcome.__annotations__ else "an unknown name" for name in refused]
+    names = {*Outcome.__annotations__, _COSTS}
+    known = [name if name in names else "an unknown name" for name in refused]
     say("refused", content, note=", ".join(known))
     return {**sound, "metadata": {**metadata, "refused": refused}}
 

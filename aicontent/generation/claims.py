@@ -19,8 +19,8 @@ from ..records.lookup import unexpired
 from ..records.record import load
 from ..records.validation import validate
 from ..table import C, ContentTable
-from .durations import Duration, backoff, seconds_of
-from .failures import UNREADABLE
+from .arguments import Duration, seconds_of
+from .failures import UNREADABLE, backoff
 from .holder import fail, release, seconds_from_now
 from .rescue import checked_attempts, unlocked
 

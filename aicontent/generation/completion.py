@@ -17,7 +17,7 @@ from ..fields.json_types import as_json
 from ..fields.scalars import CountField
 from ..records.record import check_selected, insert, mark_saved, update
 from ..records.validation import validate
-from .durations import Duration, seconds_of
+from .arguments import Duration, seconds_of
 from .events import say
 from .holder import check_claimed, seconds_from_now, state_of
 

@@ -15,6 +15,7 @@ _LEVELS = {
     "refused": logging.WARNING,
     "unrenewed": logging.WARNING,
     "error": logging.ERROR,
+    "unstored": logging.ERROR,
 }
 """Levels of events that are not INFO; `stored` is a mere hit."""
 

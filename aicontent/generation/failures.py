@@ -1,5 +1,6 @@
-"""The reason why generating failed, as `metadata["lastFailure"]` records it, without secrets."""
+"""Failed attempts: the reason in `metadata["lastFailure"]`, without secrets, and the backoff."""
 
+import random
 import re
 from functools import cache
 from typing import Any
@@ -13,6 +14,8 @@ from ..table import ContentTable
 LEASE_RAN_OUT = "the lease ran out"
 UNREADABLE = "the stored request cannot be read"
 UNKNOWN = "no reason was noted"
+
+_LONGEST_BACKOFF = 300.0
 
 _KEY = "lastFailure"
 _LONGEST = 500
@@ -83,3 +86,12 @@ def recorded_reason(metadata: Any) -> str:
     """Return the reason that was recorded last."""
     failure = metadata.get(_KEY) if isinstance(metadata, dict) else None
     return str(failure.get("reason", UNKNOWN)) if isinstance(failure, dict) else UNKNOWN
+
+
+def backoff(failures: int) -> float:
+    """Return the seconds to wait after a failure: from one to 300, doubled for each before it.
+
+    Jitter of up to a half keeps rows that failed together from being retried together.
+    """
+    jitter = random.uniform(1, 1.5)  # noqa: S311 - no secret
+    return min(_LONGEST_BACKOFF / 1.5, 2.0 ** min(failures, 10)) * jitter

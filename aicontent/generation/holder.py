@@ -14,7 +14,7 @@ from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import LeaseLostError, ValidationError, kind_of
 from ..records.record import check_selected, load, update
-from .durations import Duration, seconds_of
+from .arguments import Duration, seconds_of
 from .events import say
 from .failures import reason_of, with_failure
 from .rescue import MAX_ATTEMPTS, checked_attempts

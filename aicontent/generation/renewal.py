@@ -13,8 +13,8 @@ import peewee
 
 from ..database.availability import own_connection
 from ..database.supported import backend_of, database_of
+from .arguments import Duration, seconds_of
 from .claims import LEASE
-from .durations import Duration, seconds_of
 from .events import say
 from .holder import renew
 

@@ -11,8 +11,8 @@ from ..enums import ContentStatus
 from ..errors import DuplicateRequestError, ValidationError, kind_of, printable, shortened
 from ..fields.policy import check_text
 from ..records.lookup import unexpired
+from .arguments import Duration, seconds_of
 from .claims import types_of
-from .durations import Duration, seconds_of
 
 _BATCH = 500
 """Rows of one UPDATE: other writers to SQLite wait for it."""
@@ -60,13 +60,16 @@ def _checked(model: Any, ids: Collection[str] | str, status: str) -> list[str]:
     for id in chosen:
         check_text(id, "ids")
     backend = backend_of(database_of(model))
-    rows = model.select(model.id, model.status).where(backend.any_of(model.id, chosen)).tuples()
-    found = dict(rows)
+    columns = (model.id, model.status, model.lease_expires_at.is_null())
+    rows = model.select(*columns).where(backend.any_of(model.id, chosen)).tuples()
+    found = {id: (now, bool(is_free)) for id, now, is_free in rows}
     for id in chosen:
-        if found.get(id) != status:
-            is_now = f"is {found[id]}" if id in found else "is not stored"
-            name = printable(shortened(id))
-            raise ValidationError("ids", f"must be ids of {status} rows", f"{name}, which {is_now}")
+        if found.get(id) not in ((status, True), (ContentStatus.FAILED, False)):
+            now, is_free = found.get(id, ("not stored", True))
+            is_now = f"is {now}" if is_free else f"is {now} under a lease"
+            rule = f"must be ids of {status} rows" + (" without a lease" if not is_free else "")
+            name = printable(shortened(id)) or "an empty text"
+            raise ValidationError("ids", rule, f"{name}, which {is_now}")
     return chosen
 
 

@@ -21,18 +21,11 @@ from ..errors import (
 )
 from ..records.lookup import Narrow, find, use
 from ..table import C, new_id
-from .attempt import (
-    Generate,
-    attempt,
-    check_generate,
-    ended_by_errors,
-    is_lost,
-    refuse_transaction,
-)
+from .arguments import Duration, Generate, check_generate, refuse_transaction, seconds_of
+from .attempt import attempt, ended_by_errors, is_lost
 from .claims import attributes_of_claim, claim_row
-from .durations import Duration, backoff, seconds_of
 from .events import say
-from .failures import LEASE_RAN_OUT, failure_of, recorded_reason
+from .failures import LEASE_RAN_OUT, backoff, failure_of, recorded_reason
 from .holder import abandon
 from .renewal import lease_seconds
 from .requests import answer_of, attributes_of, enter, newest_answer, reusable_answer

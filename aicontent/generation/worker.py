@@ -12,14 +12,17 @@ from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import (
     ContentNotStoredError,
+    GeneratedContentError,
+    OpenTransactionError,
     ValidationError,
     kind_of,
 )
 from ..records.lookup import unexpired
-from .attempt import STORE_FOR, Generate, attempt, check_generate, refuse_transaction
+from .arguments import Duration, Generate, check_generate, refuse_transaction, seconds_of
+from .attempt import STORE_FOR, attempt
 from .claims import types_of
-from .durations import Duration, backoff, seconds_of
 from .events import say
+from .failures import backoff
 from .renewal import lease_seconds
 from .rescue import MAX_ATTEMPTS, checked_attempts
 
@@ -88,15 +91,19 @@ def work(
         try:
             _attempt(content, generate, seconds, lifetime)
         finally:
-            put_back = "released" if content.failures == failures else "retried"
-            counted = _COUNTED.get(content.status, put_back)
-            report = replace(report, **{counted: getattr(report, counted) + 1})
+            report = _counted(report, content, failures)
             if progress is not None:
                 progress(report)
     return report
 
 
-_COUNTED = {ContentStatus.COMPLETED: "completed", ContentStatus.FAILED: "failed"}
+def _counted(report: WorkReport, content: Any, failures: int) -> WorkReport:
+    if content.status == ContentStatus.GENERATING:  # it could not be given up
+        return report
+    put_back = "released" if content.failures == failures else "retried"
+    ends = {ContentStatus.COMPLETED: "completed", ContentStatus.FAILED: "failed"}
+    name = ends.get(content.status, put_back)
+    return replace(report, **{name: getattr(report, name) + 1})
 
 
 def _attempt(content: Any, generate: Generate, lease: float, expires_in: float | None) -> None:
@@ -116,9 +123,11 @@ def _attempt(content: Any, generate: Generate, lease: float, expires_in: float |
         raise
     except Exception as error:  # noqa: BLE001 - generate() may raise anything
         # Not the text of the error, which may repeat a prompt.
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{type(error).__qualname__} at {place.filename}:{place.lineno}"
-        say("error", content, note=where)
+        what = type(error).__qualname__
+        if not isinstance(error, (GeneratedContentError, OpenTransactionError)):
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            what += f" at {place.filename}:{place.lineno}"
+        say("error", content, note=what)
 
 
 def _has_pending(model: Any, types: list[str] | None) -> bool:

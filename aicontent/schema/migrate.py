@@ -18,6 +18,7 @@ from ..errors import (
     MigrationError,
     TableConflictError,
     UsersTableError,
+    one_line,
 )
 from ..table import TABLE
 
@@ -129,7 +130,7 @@ def _failures_explained() -> Iterator[None]:
 
 def _explained(error: peewee.PeeweeException) -> AIContentError:
     code = error_code(error)
-    reason = " ".join(str(error).split())
+    reason = one_line(error)
     if code == "55P03" or code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return DatabaseUnavailableError(
             f"another connection holds a lock that the migration needs: try again later ({reason})"

@@ -19,6 +19,7 @@ from ..errors import (
     UnknownUserError,
     ValidationError,
     kind_of,
+    one_line,
 )
 from ..fields.document import DocumentField
 from ..records.insertion import Insertion
@@ -191,7 +192,7 @@ class _Import:
             except (peewee.PeeweeException, UnicodeEncodeError) as error:
                 _raise_unless_of_a_row(error)
                 if not (isinstance(error, DuplicateIdError) and self._on_conflict == "skip"):
-                    faults[id] = " ".join(str(error).split())
+                    faults[id] = one_line(error)
         return written, faults
 
     def _stored_ids(self, rows: Mapping[str, _Numbered]) -> set[str]:

@@ -96,7 +96,10 @@ def test_generating_rows_without_a_lease(row, Content, pending):
     row("stale", 2, status="generating", lease_expires_at=NOW)
     row("failed", 3)
     assert Content.requeue(status="generating", dry_run=True) == 1
-    assert Content.requeue(status=ContentStatus.GENERATING, ids=["theirs", "held"]) == 1
+    with pytest.raises(aicontent.ValidationError, match="held, which is generating under a lease"):
+        Content.requeue(status="generating", ids=["theirs", "held"])
+    assert pending() == []
+    assert Content.requeue(status=ContentStatus.GENERATING, ids=["theirs"]) == 1
     assert pending() == ["theirs"]
     assert Content.get_by_id("theirs").failures == 0
     assert Content.requeue(status="generating") == 0
@@ -137,7 +140,7 @@ def test_ids(row, Content, pending, ids):
         (["a", "done"], "must be ids of failed rows; got done, which is completed"),
         (["\x1b[31m" + "x" * 100], "must be ids of failed rows; got ?[31mxxx"),
         ([], "must name rows, or be None for all; got list of 0 items"),
-        ("", "must be ids of failed rows; got , which is not stored"),
+        ("", "must be ids of failed rows; got an empty text, which is not stored"),
         ([None], "must name rows"),
         ([7], "must name rows"),
         (7, "must name rows"),

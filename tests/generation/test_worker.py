@@ -393,3 +393,48 @@ def test_a_connection_that_the_server_closes(work, ask, Content, database, elsew
     assert work(generate, max_attempts=1) == WorkReport(completed=2, failed=1)
     held = Content.select().where(Content.status == "generating")
     assert elsewhere(held.count).result(timeout=30) == 0
+
+
+@pytest.mark.parametrize("ends", ["an answer", "a failure", "an interruption"])
+def test_a_row_that_cannot_be_given_up_is_counted_nowhere(
+    Content, ask, database, kind, url, monkeypatch, caplog, ends
+):
+    """Another connection holds the row's lock until the worker gives up."""
+    for name in ("STORE_FOR", "FAIL_FOR"):
+        monkeypatch.setattr(aicontent.generation.attempt, name, 0.1)
+    asked = ask()
+    other = aicontent.connect(url, timeout=60)
+
+    def generate(content):
+        wait = "PRAGMA busy_timeout = 1" if kind == "sqlite" else "SET lock_timeout = 1"
+        database.execute_sql(wait)
+        other.begin()
+        lock = "UPDATE ai_generated_content SET level = level"
+        other.execute_sql(lock)
+        if ends == "a failure":
+            raise RuntimeError("hunter2")
+        if ends == "an interruption":
+            raise KeyboardInterrupt
+        return {"title": "hunter2"}
+
+    reports = []
+    kinds = {"an answer": aicontent.ContentNotStoredError, "an interruption": KeyboardInterrupt}
+    stops = {"stop": lambda: bool(reports), "progress": reports.append}
+    with database.connection_context():
+        if ends in kinds:
+            with pytest.raises(kinds[ends]) as caught:
+                Content.work(generate, **stops)
+            notes = caught.value.__notes__
+            assert f"content {asked.id} could not be given up: " in notes[-1]
+        else:
+            assert Content.work(generate, **stops) == WorkReport()
+        if ends == "an answer":
+            assert asked.id in str(caught.value)
+            assert "lock" in str(caught.value)
+            assert caught.value.generated == {"title": "hunter2"}
+            assert f"unstored {asked.id}: " in caplog.text
+    assert reports == [WorkReport()]
+    assert "hunter2" not in caplog.text
+    other.rollback()
+    other.close()
+    assert Content.get().status == "generating"

@@ -51,6 +51,18 @@ def wait(content):
     return {"title": "waited"}
 
 
+def hold_on(content):
+    while True:
+        try:
+            wait_here(content)
+        except:
+            print("caught", flush=True)
+
+
+def two(content, more):
+    """Takes more than a worker has."""
+
+
 def leave(content):
     sys.exit(4)
 
@@ -232,6 +244,21 @@ def test_a_row_that_outlasts_the_grace_is_released(started, Content, user, grace
     assert rows(Content) == [("pending", 0)]
 
 
+@on_sqlite
+def test_a_function_that_catches_interruptions_does_not_hold_the_worker(started, Content, user):
+    ask(Content, user)
+    process = started("jobs:hold_on", "--grace", "0")
+    process.send_signal(signal.SIGTERM)
+    for _ in range(4):
+        assert process.stdout.readline() == "caught\n"
+        assert process.stdout.readline() == "generating\n"
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
+    assert "Error: the function catches the interruptions that end it" in err
+    assert [c.status for c in Content.select()] == ["generating"]  # until its lease runs out
+
+
 def test_an_idle_worker_stops_at_once(started, jobs, Content, user):
     ask(Content, user)
     (jobs / "go").touch()
@@ -293,6 +320,7 @@ FUNCTIONS = [
     ("jobs:Nested.f", "the module jobs has no Nested.f: check the name"),
     ("jobs:generate()", "the module jobs has no generate()"),
     ("jobs:number", "jobs:number has the type int: name a function"),
+    ("jobs:two", "jobs:two is one of other arguments; it must be a function of one argument"),
     ("jobs:later", "jobs:later is an async function; it must be a plain function: let it call"),
     ("jobs:later_still", "is an async generator function"),
     ("\udcff:f", "there is no module ? in "),

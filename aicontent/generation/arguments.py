@@ -1,0 +1,87 @@
+"""Check what several calls are called with: durations, `generate`, and an open transaction."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import peewee
+
+from ..database.supported import backend_of
+from ..errors import OpenTransactionError, ValidationError, kind_of
+
+Duration = float | timedelta
+"""Seconds, or a timedelta."""
+
+Costs = Mapping[str, Any]
+Generate = Callable[[Any], Any]
+"""Takes the claimed content; returns the document, alone or in a pair with a mapping of its
+costs, which are named as in `completion.Outcome`."""
+
+LONGEST = timedelta(days=36_525)
+"""A hundred years: longer than any use, and within the years of both databases."""
+
+
+def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> float:
+    """Return a duration in seconds.
+
+    Args:
+        duration: seconds, or a timedelta.
+        field: the argument's name, for the message.
+        may_be_zero: whether zero is valid here.
+
+    Raises:
+        ValidationError: it is neither, is negative, or is longer than a hundred years.
+    """
+    value = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    least = "0 or more" if may_be_zero else "more than 0"
+    rule = f"must be a timedelta or a number of seconds, {least}, at most a hundred years"
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # NaN fails each comparison.
+    if not (
+        is_number
+        and (value > 0 or (may_be_zero and value == 0))
+        and value <= LONGEST.total_seconds()
+    ):
+        raise ValidationError(field, rule, kind_of(value))
+    return float(value)
+
+
+def refuse_transaction(database: peewee.Database, call: str) -> None:
+    """Refuse a call within a transaction, which would hold its locks while content is generated.
+
+    Raises:
+        OpenTransactionError: this thread has a transaction open.
+    """
+    if backend_of(database).in_transaction(database):
+        raise OpenTransactionError(
+            f"{call}() was called within a transaction, which would hold its locks for as long as "
+            "generating takes: call it outside atomic()"
+        )
+
+
+def check_generate(generate: Any) -> None:
+    """Refuse what is no plain function, before anything is entered.
+
+    Raises:
+        ValidationError: it is not callable, or calling it would only begin the work.
+    """
+    call: Any = getattr(generate, "__call__", None)  # noqa: B004 - that of an object may be async
+    kinds = {
+        "an async function": inspect.iscoroutinefunction,
+        "an async generator function": inspect.isasyncgenfunction,
+        "a generator function": inspect.isgeneratorfunction,
+    }
+    found = [k for k, is_kind in kinds.items() if is_kind(generate) or is_kind(call)]
+    if found:
+        rule = "must be a plain function: let it call asyncio.run() for its async code"
+        raise ValidationError("generate", rule, found[0])
+    rule = "must be a function of one argument, the content"
+    if not callable(generate):
+        raise ValidationError("generate", rule, kind_of(generate))
+    try:
+        inspect.signature(generate).bind(None)
+    except TypeError:
+        raise ValidationError("generate", rule, "one of other arguments") from None
+    except ValueError:  # a function that is written in C may have no signature
+        return
