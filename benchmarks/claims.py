@@ -20,7 +20,7 @@ from .processes import PAUSE, Load, concurrently
 from .tables import TABLE, USERS, checkpoint
 
 _BATCH = 10_000
-_ROWS = 50
+_ROWS = 500
 """Rows of one call of `work()`."""
 
 
