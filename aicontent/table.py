@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import peewee
 
+from .database.availability import connected
 from .database.statement import forget_statements
-from .database.supported import supported
+from .database.supported import backend_of, supported
 from .enums import ContentStatus, ContentType
 from .errors import UnsupportedDatabaseError
 from .fields.document import DocumentField
@@ -22,7 +23,7 @@ from .fields.scalars import (
     ShortTextField,
     UTCDateTimeField,
 )
-from .fields.users import INTEGER_KEY, UserField, rule_of_key
+from .fields.users import INTEGER_KEY, UserField, key_field, rule_of_key
 from .records.record import Record
 from .records.validation import MAX_INTEGER, Rules
 
@@ -154,7 +155,7 @@ def bound_model(
     """
     database = supported(database)
     if user_model is None:
-        user_model = type("User", (User,), {"Meta": _meta(database, User)})
+        user_model = users_model("integer", database)
     user = user_field(user_model)
     namespace: dict[str, Any] = {
         "__module__": base.__module__,
@@ -164,6 +165,28 @@ def bound_model(
         "_aicontent_rules": rules_with(user),
     }
     return type(base.__name__, (base,), namespace)
+
+
+def detected_model(base: type[C], database: peewee.Database) -> type[C]:
+    """Return a subclass of a model that is bound to a database, with the users' ids it has."""
+    database = supported(database)
+    return bound_model(base, database, users_model(user_id_type(database), database))
+
+
+def user_id_type(database: peewee.Database) -> str:
+    """Return the type of `userId` in a database: that of its users' ids."""
+    backend = backend_of(database)
+    with connected(database):
+        users = backend.catalog(database).relation("users", anywhere=True)
+    columns = users.columns if users is not None else {}
+    ids = {backend.fold(name): type for name, type in columns.items()}
+    return backend.user_id_type(ids.get("id", "integer")) or "integer"
+
+
+def users_model(id_type: str, database: peewee.Database | None = None) -> type[peewee.Model]:
+    """Return a model of a users table whose ids have a type."""
+    namespace = {"Meta": _meta(database, User), "id": key_field(id_type)}
+    return type("User", (User,), namespace)
 
 
 def user_field(user_model: type[peewee.Model]) -> UserField:
@@ -208,5 +231,5 @@ def rules_with(user: UserField) -> Rules:
     return Rules(user if field.name == "user" else field for field in columns)
 
 
-def _meta(database: peewee.Database, model: type[peewee.Model]) -> type:
+def _meta(database: peewee.Database | None, model: type[peewee.Model]) -> type:
     return type("Meta", (), {"database": database, "table_name": model._meta.table_name})

@@ -4,6 +4,8 @@ Written out as SQL and importing nothing of the package: what a migration did mu
 when the model does.
 """
 
+import re
+
 from peewee import IntegrityError, SqliteDatabase
 
 TABLE = "ai_generated_content"
@@ -75,6 +77,23 @@ def _listed(values):
     return ", ".join(f"'{value}'" for value in values)
 
 
+def _user_id_type(database, sqlite):
+    """Return the type of userId: that of the host's users.id, of which a domain is its base."""
+    if sqlite:
+        columns = database.execute_sql("SELECT name, type FROM pragma_table_info('users')")
+        (type,) = [type for name, type in columns.fetchall() if name.lower() == "id"] or [""]
+        if "INT" in type.upper() or not type:
+            return "BIGINT" if "BIG" in type.upper() else "INTEGER"
+        return type if re.fullmatch(r"[A-Za-z]+( ?\(\d+\))?", type) else "TEXT"
+    row = database.execute_sql(
+        "SELECT format_type(coalesce(nullif(t.typbasetype, 0), t.oid), "
+        "CASE t.typbasetype WHEN 0 THEN a.atttypmod ELSE t.typtypmod END) "
+        "FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
+        "WHERE a.attrelid = to_regclass('users') AND a.attname = 'id'"
+    ).fetchone()
+    return "integer" if row is None or row[0] == "smallint" else row[0]
+
+
 def _checks():
     """Return the rules that bulk statements and other programs must not bypass."""
     yield "type_check", f'"type" IN ({_listed(TYPES)})'
@@ -84,11 +103,14 @@ def _checks():
         yield f"{column}_check", f'"{column}" >= 0'
 
 
-def _sqlite_checks():
+def _sqlite_checks(user_id):
     """Return the rules that PostgreSQL's column types enforce by themselves."""
     for column, length in (("id", 36), ("level", 10), ("modelUsed", 50)):
         yield f"{column}_length", f'length("{column}") <= {length}'
-    for column in ("userId", *COUNTERS):
+    # An id of eight bytes may be declared as INTEGER. The foreign key bounds the ids.
+    kind = "integer" if "INT" in user_id.upper() else "text"
+    yield f"userId_{kind}", f"typeof(\"userId\") = '{kind}'"
+    for column in COUNTERS:
         whole = f"typeof(\"{column}\") IN ('integer', 'null')"
         yield f"{column}_integer", f'{whole} AND "{column}" BETWEEN -2147483648 AND 2147483647'
     for column in DOCUMENTS:
@@ -99,10 +121,11 @@ def _sqlite_checks():
         yield f"{column}_utc", f"\"{column}\" GLOB '{SQLITE_TIME}'"
 
 
-def _create_table(sqlite):
+def _create_table(sqlite, user_id):
     now = f"({SQLITE_NOW})" if sqlite else "CURRENT_TIMESTAMP"
+    types = {"userId": user_id}
     lines = [
-        f'"{name}" {lite if sqlite else postgres} {rest.format(now=now)}'
+        f'"{name}" {types.get(name, lite if sqlite else postgres)} {rest.format(now=now)}'
         for name, postgres, lite, rest, _ in COLUMNS
     ]
     lines.append(f'CONSTRAINT "{TABLE}_pkey" PRIMARY KEY ("id")')
@@ -110,7 +133,7 @@ def _create_table(sqlite):
         f'CONSTRAINT "{TABLE}_userid_foreign" '
         'FOREIGN KEY ("userId") REFERENCES "users" ("id") ON DELETE CASCADE'
     )
-    checks = [*_checks(), *(_sqlite_checks() if sqlite else ())]
+    checks = [*_checks(), *(_sqlite_checks(user_id) if sqlite else ())]
     lines += [f'CONSTRAINT "{TABLE}_{name}" CHECK ({rule})' for name, rule in checks]
     return f'CREATE TABLE "{TABLE}" (\n  ' + ",\n  ".join(lines) + "\n)"
 
@@ -146,7 +169,8 @@ def _create_postgresql_trigger():
 def migrate(migrator, database, *, fake=False):
     """Create the table, its indexes, its trigger and its comments."""
     sqlite = isinstance(database, SqliteDatabase)
-    migrator.sql(_create_table(sqlite))
+    user_id = "INTEGER" if fake else _user_id_type(database, sqlite)
+    migrator.sql(_create_table(sqlite, user_id))
     for name, columns in INDEXES:
         quoted = ", ".join(f'"{column}"' for column in columns)
         migrator.sql(f'CREATE INDEX "{name}" ON "{TABLE}" ({quoted})')

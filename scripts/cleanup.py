@@ -13,6 +13,7 @@ from aicontent.database.supported import backend_of
 from aicontent.errors import counted
 from aicontent.generation.rescue import MAX_ATTEMPTS
 from aicontent.maintenance.defaults import BATCH_SIZE
+from aicontent.table import detected_model
 
 from .options import database_option, handled, max_attempts_option, open_database, wait_option
 
@@ -64,7 +65,7 @@ def cleanup(
     database = open_database(url, wait=wait)
     if reclaim and not backend_of(database).can_reclaim:
         raise click.UsageError("--reclaim is for SQLite; PostgreSQL's autovacuum does it by itself")
-    model = aicontent.for_database(database)
+    model = detected_model(aicontent.AIGeneratedContent, database)
     signals: list[int] = []
     stop = handled((signal.SIGINT, signal.SIGTERM), lambda number, _: signals.append(number))
     with database.connection_context(), stop:

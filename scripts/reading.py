@@ -1,7 +1,7 @@
 """Parse an import's lines in another process, so that parsing and storing use two processors.
 
-An import of 160 MB is 1.5 times as fast with it on SQLite, 1.3 times on PostgreSQL. Run as
-`python -m aicontent.scripts.reading sqlite|postgresql`, it reads lines and writes batches.
+An import of 160 MB is 1.5 times as fast with it on SQLite, 1.3 times on PostgreSQL. Run as `python
+-m aicontent.scripts.reading sqlite|postgresql USER_ID_TYPE`, it reads lines and writes batches.
 """
 
 import gc
@@ -65,14 +65,14 @@ class Ahead:
                 return
 
 
-def batches_of(file: IO[bytes], backend: str) -> Iterator[Batch]:
+def batches_of(file: IO[bytes], backend: str, user_id_type: str) -> Iterator[Batch]:
     """Parse the lines of a file that has a file descriptor, in another process.
 
     Raises:
         click.ClickException: the reader ended before the file did.
     """
     # -P keeps modules of the current directory from being imported.
-    command = [sys.executable, "-P", "-m", __name__, backend]
+    command = [sys.executable, "-P", "-m", __name__, backend, user_id_type]
     with subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE) as process:  # noqa: S603
         assert process.stdout is not None  # noqa: S101 - for mypy
         ahead = Ahead(partial(_piece, process.stdout))
@@ -93,13 +93,13 @@ def _piece(pipe: IO[bytes]) -> bytes:
     return data if len(data) == length else b""
 
 
-def main(backend: str) -> None:
+def main(backend: str, user_id_type: str) -> None:
     """Read lines from the standard input, and write their rows to the standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that stores ends this one
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end without a message
     gc.disable()  # there are many rows, and none has cycles
     out = sys.stdout.buffer
-    for batch in batches(sys.stdin.buffer, backend_named(backend)):
+    for batch in batches(sys.stdin.buffer, backend_named(backend), user_id_type):
         refused = [(each.line, each.reason) for each in batch.refused]
         data = marshal.dumps((batch.rows, refused, batch.size))
         out.write(len(data).to_bytes(_LENGTH, "big") + data)
@@ -107,4 +107,4 @@ def main(backend: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

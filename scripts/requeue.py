@@ -7,6 +7,7 @@ import click
 import aicontent
 from aicontent import ContentStatus
 from aicontent.errors import counted
+from aicontent.table import detected_model
 
 from .options import database_option, open_database, type_option
 
@@ -46,7 +47,7 @@ def requeue(
 
     The exit status is 1, and no row is changed, if an --id is of no row with this status.
     """
-    number = aicontent.for_database(open_database(url)).requeue(
+    number = detected_model(aicontent.AIGeneratedContent, open_database(url)).requeue(
         status=status,
         types=types or None,
         ids=ids or None,

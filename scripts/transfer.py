@@ -16,6 +16,7 @@ import aicontent
 from aicontent import ContentStatus, ImportReport
 from aicontent.database.supported import backend_of
 from aicontent.errors import counted, printable
+from aicontent.table import user_id_type
 from aicontent.transfer.exporter import selected
 from aicontent.transfer.importer import OnConflict, store_batches
 from aicontent.transfer.json_lines import Refused, batches
@@ -30,7 +31,7 @@ _SMALL = 2_000_000
 @click.command(name="export")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @database_option
-@click.option("--user", type=int, help="Only this user's content.")
+@click.option("--user", metavar="ID", help="Only this user's content.")
 @type_option("Only content of this type.")
 @click.option(
     "--status",
@@ -38,23 +39,33 @@ _SMALL = 2_000_000
     help="Only in this status.",
 )
 def export_command(
-    file: str, url: str, user: int | None, content_type: str | None, status: str | None
+    file: str, url: str, user: str | None, content_type: str | None, status: str | None
 ) -> None:
     """Write content to FILE as JSON lines; to the standard output without one.
 
     It is the content of one moment. FILE is replaced only after all of it is written.
     """
     database = open_database(url)
-    lines = aicontent.export_lines(database, user=user, type=content_type, status=status)
+    user_id = None if user is None else _user_id(database, user)
+    lines = aicontent.export_lines(database, user=user_id, type=content_type, status=status)
     hidden = not sys.stderr.isatty() or (file == "-" and sys.stdout.isatty())
     written = 0
     with _output(file) as out, database.connection_context():
-        length = 0 if hidden else selected(database, user, content_type, status).count()
+        length = 0 if hidden else selected(database, user_id, content_type, status).count()
         with click.progressbar(lines, length, "Exporting", file=sys.stderr, hidden=hidden) as bar:
             for line in bar:
                 out.write(line)
                 written += 1
     click.echo(f"exported {counted(written, 'row')}", err=True)
+
+
+def _user_id(database: peewee.Database, text: str) -> int | str:
+    """Return the id of a user, whom the command line names by a text."""
+    try:
+        return int(text) if "INT" in user_id_type(database).upper() else text
+    except ValueError as error:
+        rule = f"must be an integer, as the ids of users are here; got {printable(text)}"
+        raise click.BadParameter(rule, param_hint="--user") from error
 
 
 @contextmanager
@@ -131,8 +142,11 @@ def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict)
     size = os.fstat(file.fileno()).st_size  # 0 of a pipe
     hidden = not (sys.stderr.isatty() and size)
     backend = backend_of(database)
+    id_type = user_id_type(database)
     is_small = 0 < size < _SMALL
-    parsed = batches(file, backend) if is_small else batches_of(file, backend.name)
+    parsed = (
+        batches(file, backend, id_type) if is_small else batches_of(file, backend.name, id_type)
+    )
     report = ImportReport()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # prints the report
     with click.progressbar(length=size, label="Importing", file=sys.stderr, hidden=hidden) as bar:

@@ -23,6 +23,7 @@ from aicontent.errors import printable, shortened
 from aicontent.generation.arguments import Generate, check_generate
 from aicontent.generation.events import logger
 from aicontent.generation.worker import WorkReport
+from aicontent.table import detected_model
 
 from .options import (
     database_option,
@@ -91,7 +92,7 @@ def work(
     it failed, such as when the database was unavailable for 30 seconds; and 2 for a usage error.
     """
     generate = _function(name)
-    model = aicontent.for_database(open_database(url, wait=wait))
+    model = detected_model(aicontent.AIGeneratedContent, open_database(url, wait=wait))
     _log_to_stderr(logging.ERROR if quiet else logging.INFO)
     signals: list[int] = []
     running: list[Any] = []

@@ -203,6 +203,10 @@ class Backend(ABC):
         """Return a number as a query compares it with a column of four-byte floats."""
         return number
 
+    def uuid_parameter(self, text: str) -> Any:
+        """Return a UUID's text as the result of an expression for a column of UUIDs."""
+        return text
+
     def document_text(self, column: Any) -> Any:
         """Select a JSON document as text."""
         return column
@@ -238,8 +242,8 @@ class Backend(ABC):
         """Return what the database knows of its tables."""
 
     @abstractmethod
-    def is_integer_type(self, type: str) -> bool:
-        """Tell whether a column of this type holds integers, so that `userId` can reference it."""
+    def user_id_type(self, type: str) -> str | None:
+        """Return the type of `userId` where `users.id` has a type; None if it is unsupported."""
 
     def fold(self, name: str) -> str:
         """Return a column's name in the form in which the database compares names."""

@@ -22,8 +22,8 @@ class Relation:
 
     @property
     def is_minimal(self) -> bool:
-        """Whether it has an id and nothing else, like the users table that `migrate` can make."""
-        return set(self.columns) == {"id"}
+        """Whether it is an integer id alone, like the users table that `migrate` can make."""
+        return set(self.columns) == {"id"} and "INT" in self.columns["id"].upper()
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ _BUSY, _IN_TRANSACTION = 1, (2, 3)
 """libpq's states: with psycopg 3 an interrupt leaves a connection busy for ever. 0 is idle, and 4
 is unknown, because the connection is lost."""
 
-_INTEGER_TYPES = {"smallint", "integer", "bigint"}
+_USER_ID_TYPES = {"smallint": "integer"} | {t: t for t in ("integer", "bigint", "uuid", "text")}
 
 _STREAM = "aicontent_stream"
 
@@ -123,6 +123,9 @@ class PostgresqlBackend(Backend):
         # Compared as eight bytes, 0.9 would not equal the 0.9 that four bytes hold.
         return peewee.Cast(peewee.Value(number, converter=False), "REAL")
 
+    def uuid_parameter(self, text: str) -> Any:
+        return peewee.Cast(peewee.Value(text, converter=False), "uuid")
+
     def document_text(self, column: Any) -> Any:
         return column.cast("text")
 
@@ -158,8 +161,8 @@ class PostgresqlBackend(Backend):
 
         return PostgresqlCatalog(database)
 
-    def is_integer_type(self, type: str) -> bool:
-        return type in _INTEGER_TYPES
+    def user_id_type(self, type: str) -> str | None:
+        return type if type.startswith("character varying") else _USER_ID_TYPES.get(type)
 
     def shell_command(self, database: peewee.Database, url: str, query: str) -> list[str]:
         return ["psql", url, "-c", query]

@@ -1,13 +1,15 @@
 """The field of the user to whom a row belongs; its type is that of the host's users' key."""
 
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import peewee
 
+from ..database.supported import known_backend
 from ..errors import ValidationError, kind_of
-from .policy import plain_text
+from .policy import check_text, plain_text
 from .scalars import Rule, RuledField
 
 _MODEL = "or an instance of the users model of this database"
@@ -39,6 +41,22 @@ def rule_of_key(key: peewee.Field) -> Rule | None:
         length = getattr(key, "max_length", None)
         return text | {"maxLength": length} if length else text
     return None
+
+
+def key_field(column_type: str) -> peewee.Field:
+    """Return the primary key of users to whom a `userId` of this type in a database refers.
+
+    SQLite's INTEGER has eight bytes, PostgreSQL's integer four.
+    """
+    name = column_type.upper()
+    if "INT" in name:
+        return peewee.AutoField() if column_type == "integer" else peewee.BigAutoField()
+    if name == "UUID":
+        return peewee.UUIDField(primary_key=True)
+    length = re.search(r"\((\d+)\)", name)
+    if length is None:
+        return peewee.TextField(primary_key=True)
+    return peewee.CharField(max_length=int(length[1]), primary_key=True)
 
 
 class UserAccessor(peewee.ForeignKeyAccessor):
@@ -78,8 +96,10 @@ class UserField(RuledField, peewee.ForeignKeyField):
 
     def key_of(self, user: peewee.Model) -> Any:
         """Return the id of a user who is an instance."""
-        column = self.rel_field.column_name
-        return getattr(user, user._meta.columns[column].name)
+        key = user._meta.columns[self.rel_field.column_name]
+        id = getattr(user, key.name)
+        # The other model may know the same ids as another type.
+        return id if key is self.rel_field else self.rel_field.python_value(key.db_value(id))
 
     def id_of(self, user: Any) -> Any:
         """Return the id of a user, who is an id or an instance of the users model.
@@ -91,21 +111,29 @@ class UserField(RuledField, peewee.ForeignKeyField):
             if not self.is_user(user):
                 raise self._refused(user)
             user = self.key_of(user)
-        if type(user) is int:
-            return user
-        if isinstance(user, str):
-            user = plain_text(user)
-        elif isinstance(user, int) and not isinstance(user, bool):
-            return int(user)  # a member of an enumeration
         if user is not None and self.validation_rule is _UUID_KEY:
-            try:
-                return user if isinstance(user, uuid.UUID) else uuid.UUID(user)
-            except (AttributeError, TypeError, ValueError):
-                raise self._refused(user) from None
+            return self._uuid_of(user)
+        if isinstance(user, str):
+            check_text(user, self.name)
+            return plain_text(user)
+        if isinstance(user, int) and type(user) not in (int, bool):
+            return int(user)  # a member of an enumeration
         return user
+
+    def _uuid_of(self, user: Any) -> uuid.UUID:
+        try:
+            return user if isinstance(user, uuid.UUID) else uuid.UUID(user)
+        except (AttributeError, TypeError, ValueError):
+            raise self._refused(user) from None
 
     def db_value(self, value: Any) -> Any:
         return self.rel_field.db_value(self.id_of(value))
+
+    def case_value(self, value: Any) -> Any:
+        backend = known_backend(self.model._meta.get_database_instance())
+        if backend is None or self.validation_rule is not _UUID_KEY:
+            return super().case_value(value)
+        return backend.uuid_parameter(self.db_value(value))
 
     # Peewee would take the key of any instance for which `db_value` raises a ValueError.
 

@@ -16,7 +16,7 @@ from ..fields.scalars import moment_of
 from ..generation.failures import UNREADABLE
 from ..generation.rescue import rescue_stale
 from ..schema.history import applied, available, expected_definitions
-from ..table import TABLE, ContentTable, bound_model
+from ..table import TABLE, ContentTable, bound_model, user_id_type
 from .cleanup import count_due
 
 CLOCK_SKEW = timedelta(seconds=5)
@@ -151,7 +151,7 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     if catalog.relation("users", anywhere=True) is None:
         problems.append("there is no users table: restore it; content belongs to users")
     if not problems:  # with a pending migration the definitions cannot be equal
-        expected = expected_definitions(backend.name)
+        expected = expected_definitions(backend.name, user_id_type(database))
         for name in dropped:
             expected.pop(f"index {name}", None)
         problems = _differences(expected, catalog.definitions(TABLE))

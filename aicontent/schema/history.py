@@ -8,6 +8,7 @@ import peewee
 
 from ..database.supported import backend_of
 from ..errors import MigrationError
+from ..table import TABLE
 
 HISTORY_TABLE = "aicontent_migratehistory"
 
@@ -41,8 +42,16 @@ def applied(database: peewee.Database) -> list[str]:
     return [row[0] for row in database.execute_sql(sql).fetchall()]
 
 
-def expected_definitions(backend: str) -> dict[str, str]:
-    """Return how all migrations together define the table on a backend, by its name."""
+def expected_definitions(backend: str, user_id_type: str) -> dict[str, str]:
+    """Return how all migrations together define the table on a backend, by its name.
+
+    `user_id_type` is the type of `userId`, which is that of the host's users' ids.
+    """
     text = (_HERE / f"{backend}.json").read_text("utf-8")
     definitions: dict[str, str] = json.loads(text)
+    definitions["column userId"] = f"{user_id_type} NOT NULL"
+    check = f"constraint {TABLE}_userId_integer"
+    if check in definitions and "INT" not in user_id_type:  # SQLite's
+        text = definitions.pop(check).replace("integer", "text")
+        definitions[check.replace("integer", "text")] = text
     return definitions

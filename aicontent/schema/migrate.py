@@ -177,10 +177,10 @@ def _check_users(database: peewee.Database, create: bool) -> None:
         raise UsersTableError("users is a view, which a foreign key cannot reference: use a table")
     if type is None:
         raise UsersTableError("users has no column id, which the foreign key references: add it")
-    if not backend.is_integer_type(type):
+    if backend.user_id_type(type) is None:
         raise UsersTableError(
-            f"users.id is {type or 'of no type'}, but userId is an integer: only integer ids can "
-            "be referenced"
+            f"users.id is {type or 'of no type'}, which userId cannot reference: it must be an "
+            "integer, a bigint, a uuid (on SQLite a text), a text or a varchar"
         )
     if "id" not in map(backend.fold, users.unique):
         raise UsersTableError(

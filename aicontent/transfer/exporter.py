@@ -16,8 +16,10 @@ from ..fields.compression import decompressed
 from ..fields.document import DocumentField
 from ..fields.encoding import canonical
 from ..fields.scalars import FlagField, FractionField, UTCDateTimeField
+from ..fields.users import UserField
+from ..records.record import user_id
 from ..records.validation import check_values
-from ..table import ContentTable, bound_model
+from ..table import ContentTable, detected_model
 
 _BATCH = 200
 """Rows that are read at once: few enough for documents of 100 KB, and no slower than more."""
@@ -53,9 +55,11 @@ def export_lines(
 
 def selected(database: peewee.Database, user: Any, type: str | None, status: str | None) -> Any:
     """Select the ids that `export_lines` reads; it raises the same errors."""
-    model: Any = bound_model(ContentTable, database)
+    model: Any = detected_model(ContentTable, database)
     arguments = {"user": user, "type": type, "status": status}
     wanted = {name: value for name, value in arguments.items() if value is not None}
+    if user is not None:
+        wanted["user"] = user_id(model, user)
     check_values(model, wanted, partial=True)
     query = model.select(model.id)
     for name, value in wanted.items():
@@ -133,7 +137,13 @@ def _converter(field: Any) -> Callable[[Any], Any] | None:
         return field.parameter  # the six digits that the column stores
     if isinstance(field, FlagField):
         return bool
+    if isinstance(field, UserField):
+        return _key(field)
     return None
+
+
+def _key(field: UserField) -> Callable[[Any], Any] | None:
+    return str if isinstance(field.rel_field, peewee.UUIDField) else None
 
 
 def _document(text: str | bytes) -> Any:

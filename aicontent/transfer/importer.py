@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..fields.document import DocumentField
 from ..records.insertion import Insertion
-from ..table import TABLE, ContentTable, bound_model
+from ..table import TABLE, ContentTable, detected_model, user_id_type
 from .json_lines import Batch, Refused, batches, by_column
 
 OnConflict = Literal["error", "skip", "replace"]
@@ -71,7 +71,7 @@ def import_lines(
         peewee.OperationalError: the database fails; the batches stored before it stay.
     """
     database = resolved(database)
-    parsed = batches(lines, backend_of(database))
+    parsed = batches(lines, backend_of(database), user_id_type(database))
     return store_batches(database, parsed, on_conflict=on_conflict, refused=refused)
 
 
@@ -113,10 +113,11 @@ class _Import:
         refused: Callable[[Refused], object] | None,
     ) -> None:
         self.report = ImportReport()
-        self._model = bound_model(ContentTable, database)
+        self._model = detected_model(ContentTable, database)
         self._database = database
         self._backend = backend_of(database)
         self._users = self._model.user.rel_model
+        self._id_type = user_id_type(database)
         self._insertion = Insertion(self._model, replace=on_conflict == "replace")
         self._on_conflict = on_conflict
         self._refused = refused
@@ -200,10 +201,11 @@ class _Import:
         selected: Any = self._model.select(key).where(self._backend.any_of(key, rows)).tuples()
         return {id for (id,) in selected}
 
-    def _unknown_users(self, rows: Mapping[str, _Numbered]) -> set[int]:
+    def _unknown_users(self, rows: Mapping[str, _Numbered]) -> set[int | str]:
         """Add missing users if `users` is minimal; return those that are still missing."""
         wanted = self._backend.array({row[_USER] for _, row in rows.values()})
-        exists = "EXISTS (SELECT 1 FROM users WHERE users.id = each.value)"
+        same = f"users.id = CAST(each.value AS {self._id_type})"
+        exists = f"EXISTS (SELECT 1 FROM users WHERE {same})"  # noqa: S608 - a checked name
         sql = f"SELECT each.value FROM {self._backend.array_rows} WHERE NOT {exists}"  # noqa: S608
         missing = {id for (id,) in self._database.execute_sql(sql, (wanted,))}
         if not (missing and self._may_add_users):

@@ -15,7 +15,7 @@ from ..fields.document import DocumentField
 from ..fields.policy import decoded_text
 from ..fields.scalars import UTCDateTimeField, to_utc
 from ..records.insertion import BATCH
-from ..table import RULES, ContentTable
+from ..table import ContentTable, rules_with, user_field, users_model
 
 _BATCH_BYTES = 1_000_000
 """Fewer rows make a batch if their lines are longer, so that memory stays bounded."""
@@ -42,13 +42,17 @@ class Batch:
     size: int = 0
 
 
-def batches(lines: Iterable[bytes], backend: Backend) -> Iterator[Batch]:
+def batches(
+    lines: Iterable[bytes], backend: Backend, user_id_type: str = "integer"
+) -> Iterator[Batch]:
     """Parse lines by the table's column names into rows for one kind of database.
+
+    `user_id_type` is the type of `userId` in the database.
 
     Required are `id`, `userId`, `type` and `requestPayload`. Times are ISO 8601 with their zone.
     A column that a line omits gets the table's default.
     """
-    parser = _Parser(backend)
+    parser = _Parser(backend, user_id_type)
     batch = Batch()
     for number, size, record in objects(lines):
         try:
@@ -105,7 +109,10 @@ def _object(line: bytes) -> dict[str, Any] | str:
 
 
 class _Parser:
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, user_id_type: str) -> None:
+        user = user_field(users_model(user_id_type))
+        columns = {**COLUMNS, user.column_name: user}
+        self._rules = rules_with(user)
         self._time_text = backend.time_text
         # Plain values: another process may parse the lines, and marshal knows no enumerations.
         self._defaults = {
@@ -113,7 +120,7 @@ class _Parser:
             for field, default in ContentTable._meta.defaults.items()
             if not callable(default)
         }
-        self._converters = [(name, self._converter(field)) for name, field in COLUMNS.items()]
+        self._converters = [(name, self._converter(field)) for name, field in columns.items()]
 
     def row(self, record: Mapping[str, Any]) -> Row:
         """Return the values of a line's object in the order of the columns.
@@ -128,7 +135,7 @@ class _Parser:
         values = {column: value for column, value in record.items() if value is not None}
         for column in self._defaults.keys() - record.keys():
             values[column] = self._defaults[column]
-        RULES.check(values)
+        self._rules.check(values)
         return [
             convert(values[column]) if column in values else None
             for column, convert in self._converters

@@ -242,8 +242,8 @@ def test_relations(database, backend):
     database.execute_sql("CREATE VIEW seen AS SELECT id FROM users")
     users = backend.catalog(database).relation("users", anywhere=True)
     assert (users.kind, users.is_minimal, users.unique) == ("table", True, {"id"})
-    assert backend.is_integer_type(users.columns["id"])
-    assert not backend.is_integer_type("varchar(36)")
+    assert backend.user_id_type(users.columns["id"]).lower() == "integer"
+    assert backend.user_id_type("numeric") is None
     assert backend.catalog(database).relation("seen").kind == "view"
     assert backend.catalog(database).relation("nothing") is None
     definitions = backend.catalog(database).definitions(TABLE)

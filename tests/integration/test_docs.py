@@ -13,7 +13,7 @@ import aicontent
 from aicontent import AIGeneratedContent
 from aicontent.database.supported import backend_of
 from aicontent.schema.history import available, expected_definitions
-from aicontent.table import TABLE
+from aicontent.table import TABLE, user_id_type
 from helpers import PYTHON, ROOT, plain
 
 COLUMNS = [field.column_name for field in AIGeneratedContent._meta.sorted_fields]
@@ -130,7 +130,7 @@ def test_the_schema_document_names_everything(database):
     text = (ROOT / "docs/schema.md").read_text("utf-8")
     made = [
         name.split()[1]
-        for name in expected_definitions(backend_of(database).name)
+        for name in expected_definitions(backend_of(database).name, user_id_type(database))
         if name.startswith(("index", "trig"))
     ]
     for name in [*COLUMNS, *made[-12:], *aicontent.ContentType, *aicontent.ContentStatus]:

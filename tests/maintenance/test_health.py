@@ -16,7 +16,7 @@ import pytest
 import aicontent
 from aicontent.database.supported import backend_of
 from aicontent.schema.history import expected_definitions
-from aicontent.table import TABLE
+from aicontent.table import TABLE, user_id_type
 from helpers import ROOT
 
 PROGRAM = Path(sys.executable).parent / "aicontent"
@@ -29,7 +29,7 @@ def test_the_files_say_what_the_migrations_make(database, kind):
     if os.environ.get("AICONTENT_WRITE_SCHEMA"):
         path = SOURCE / f"{kind}.json"
         path.write_text(json.dumps(made, indent=2) + "\n", "utf-8")
-    assert expected_definitions(backend_of(database).name) == made
+    assert expected_definitions(backend_of(database).name, user_id_type(database)) == made
     assert aicontent.check(database) == []
 
 
@@ -192,7 +192,7 @@ def test_which_indexes_served(database, store, Content):
     found = {index.name: index for index in usage.indexes}
     assert {name for name in found if name.startswith("idx")} == {
         name.removeprefix("index ")
-        for name in expected_definitions(backend_of(database).name)
+        for name in expected_definitions(backend_of(database).name, user_id_type(database))
         if name.startswith("index idx")
     }
     assert found[f"{TABLE}_pkey"].scans >= 3

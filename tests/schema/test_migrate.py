@@ -145,14 +145,14 @@ def test_create_users_leaves_the_hosts_table_alone(host):
     [
         ([], "there is no users table.*create_users=True"),
         (["CREATE TABLE users (name text)"], "no column id"),
-        (["CREATE TABLE users (id varchar(36) PRIMARY KEY)"], "users.id is .*only integer"),
+        (["CREATE TABLE users (id numeric PRIMARY KEY)"], "users.id is .*must be an integer"),
         (["CREATE TABLE users (id integer)"], "not unique.*primary key"),
         (
             ["CREATE TABLE people (id integer PRIMARY KEY)", "CREATE VIEW users AS TABLE_people"],
             "users is a view",
         ),
     ],
-    ids=["missing", "no id", "text id", "not unique", "view"],
+    ids=["missing", "no id", "numeric id", "not unique", "view"],
 )
 def test_a_users_table_that_cannot_be_referenced(empty, statements, message):
     for statement in statements:
