@@ -1,8 +1,10 @@
 """Bind the model to a database."""
 
+from typing import Any
+
 import peewee
 
-from .database.supported import supported
+from .database.supported import bindable
 from .model import AIGeneratedContent
 from .table import User, bound_model, set_user_field, user_field
 
@@ -14,7 +16,7 @@ def bind(database: peewee.Database, user_model: type[peewee.Model] | None = None
     in the same process there is `for_database`.
 
     Args:
-        database: where the rows are.
+        database: where the rows are. A `DatabaseProxy` may be initialised later, and again.
         user_model: the host's model of the `users` table, which `.user` then returns. It is
             needed if users have other ids than integers; by default `.user` returns a `User`.
 
@@ -23,11 +25,21 @@ def bind(database: peewee.Database, user_model: type[peewee.Model] | None = None
             a SQLite database that does not enforce foreign keys; or `user_model` is not a model
             of the table `users` whose primary key is the column `id`.
     """
-    database = supported(database)
+    database = bindable(database)
     user = user_field(User if user_model is None else user_model)
     for model in (AIGeneratedContent, User):
         model.bind(database, bind_refs=False, bind_backrefs=False)
     set_user_field(AIGeneratedContent, user)
+    if isinstance(database, peewee.DatabaseProxy) and _rebind not in database._callbacks:
+        proxy: Any = database
+        proxy.attach_callback(_rebind)
+
+
+def _rebind(database: peewee.Database) -> None:
+    # Peewee tells of a proxy's new database only the classes that were made for the proxy.
+    proxy: Any = AIGeneratedContent._meta.database
+    if isinstance(proxy, peewee.DatabaseProxy) and proxy.obj is database:
+        AIGeneratedContent._meta.set_database(proxy)
 
 
 def for_database(

@@ -11,7 +11,7 @@ import peewee
 
 from .database.availability import connected
 from .database.statement import forget_statements
-from .database.supported import backend_of, supported
+from .database.supported import backend_of, bindable, resolved
 from .enums import ContentStatus, ContentType
 from .errors import UnsupportedDatabaseError
 from .fields.document import DocumentField
@@ -153,7 +153,7 @@ def bound_model(
     Raises:
         UnsupportedDatabaseError: as `aicontent.for_database`.
     """
-    database = supported(database)
+    database = bindable(database)
     if user_model is None:
         user_model = users_model("integer", database)
     user = user_field(user_model)
@@ -163,13 +163,14 @@ def bound_model(
         "Meta": _meta(database, base),
         "user": user,
         "_aicontent_rules": rules_with(user),
+        "_aicontent_base": base,
     }
     return type(base.__name__, (base,), namespace)
 
 
 def detected_model(base: type[C], database: peewee.Database) -> type[C]:
     """Return a subclass of a model that is bound to a database, with the users' ids it has."""
-    database = supported(database)
+    database = resolved(database)
     return bound_model(base, database, users_model(user_id_type(database), database))
 
 

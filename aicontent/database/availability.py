@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import peewee
 
-from .backend import discard
+from .backend import discard, new_connection
 from .constraints import error_code
 from .supported import backend_of
 
@@ -55,7 +55,7 @@ def own_connection(database: Any) -> Iterator[None]:
         with connected(database):
             yield
         return
-    connection = super(pool.PooledDatabase, database)._connect()
+    connection = new_connection(database)
     database._state.set_connection(connection)
     try:
         database._initialize_connection(connection)

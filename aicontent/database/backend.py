@@ -5,6 +5,7 @@ A backend has no state: its methods take the database. `supported.backend_of` ch
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -258,6 +259,13 @@ class Backend(ABC):
     @abstractmethod
     def shell_command(self, database: peewee.Database, url: str, query: str) -> list[str]:
         """Return the command by which a person runs a query in a terminal."""
+
+
+def new_connection(database: Any) -> Any:
+    """Return a new connection of the driver, which belongs to no pool; the caller closes it."""
+    pool: Any = sys.modules.get("playhouse.pool")
+    is_pooled = pool is not None and isinstance(database, pool.PooledDatabase)
+    return super(pool.PooledDatabase, database)._connect() if is_pooled else database._connect()
 
 
 def discard(database: Any) -> None:

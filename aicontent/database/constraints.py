@@ -21,7 +21,7 @@ def error_code(error: BaseException) -> str:
     cause = getattr(error, "orig", error)  # Peewee lets some errors of the driver through
     for attribute in ("pgcode", "sqlstate", "sqlite_errorname"):
         code = getattr(cause, attribute, None)
-        if code:
+        if code and code != "SQLITE_CONSTRAINT":  # SQLCipher's driver says no more
             return str(code)
     # pysqlite3, which Peewee prefers where it is newer, has no names for errors.
     return next((code for text, code in _SQLITE_TEXTS.items() if text in str(error)), "")

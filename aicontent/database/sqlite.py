@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import peewee
 
 from ..errors import DatabaseUnavailableError
-from .backend import Backend
+from .backend import Backend, new_connection
 
 if TYPE_CHECKING:
     from .bulk_load import BulkInsert, Loader
@@ -205,22 +204,12 @@ def _checkpoint(database: peewee.Database) -> None:
 def _enforces_foreign_keys(database: Any) -> bool:
     """Tell whether a new connection enforces foreign keys.
 
-    The setting belongs to a connection, so the open one says nothing about the next.
+    The setting belongs to a connection, so the open one says nothing about the next. This one is
+    closed at once, and is no pool's.
     """
-    if not database.thread_safe:
-        return bool(database.foreign_keys)
-    result: list[bool | BaseException] = []
-
-    def look() -> None:
-        try:
-            with database.connection_context():
-                result.append(bool(database.foreign_keys))
-        except Exception as error:  # noqa: BLE001 - the caller's thread raises it
-            result.append(error)
-
-    thread = threading.Thread(target=look)  # Peewee opens one connection per thread
-    thread.start()
-    thread.join()
-    if isinstance(result[0], BaseException):
-        raise result[0]
-    return result[0]
+    connection = new_connection(database)
+    try:
+        (enforces,) = connection.execute("PRAGMA foreign_keys").fetchone()
+    finally:
+        connection.close()
+    return bool(enforces)

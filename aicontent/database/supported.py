@@ -19,6 +19,15 @@ _BACKENDS: dict[type[peewee.Database], Backend] = {
 }
 
 
+_UNSUPPORTED = {
+    "APSWDatabase": "has no driver of the DB-API",
+    "CySqliteDatabase": "has no error codes by which a constraint is known",
+    "SqliteQueueDatabase": "has no transactions",
+    "CockroachDatabase": "has another catalog than PostgreSQL",
+}
+"""Subclasses that cannot work, by their names, so that none of them is imported."""
+
+
 def backend_of(database: Any) -> Backend:
     """Return the backend of a database.
 
@@ -27,6 +36,9 @@ def backend_of(database: Any) -> Backend:
     """
     backend = known_backend(database)
     if backend is None:
+        problem = _problem_of_type(type(database))
+        if problem is not None:
+            raise UnsupportedDatabaseError(problem)
         raise UnsupportedDatabaseError(
             "expected a peewee SqliteDatabase or PostgresqlDatabase that is initialised, "
             f"got {type(database).__name__}"
@@ -41,12 +53,30 @@ def known_backend(database: object) -> Backend | None:
 
 @lru_cache(maxsize=100)
 def _backend_of_type(kind: type) -> Backend | None:
+    if _problem_of_type(kind) is not None:
+        return None
     return next((b for base, b in _BACKENDS.items() if issubclass(kind, base)), None)
+
+
+def _problem_of_type(kind: type) -> str | None:
+    for base in kind.__mro__:
+        if base.__module__.startswith("playhouse.") and base.__name__ in _UNSUPPORTED:
+            return (
+                f"a {base.__name__} {_UNSUPPORTED[base.__name__]}: open the same database by "
+                "aicontent.connect(), or as a peewee.SqliteDatabase or PostgresqlDatabase, for "
+                "this package"
+            )
+    return None
 
 
 def backend_named(name: str) -> Backend:
     """Return the backend of this name."""
     return next(backend for backend in _BACKENDS.values() if backend.name == name)
+
+
+def unproxied(database: Any) -> Any:
+    """Return the database behind a proxy, None if there is none yet, or the database itself."""
+    return database.obj if isinstance(database, peewee.Proxy) else database
 
 
 def resolved(database: peewee.Database) -> peewee.Database:
@@ -55,8 +85,7 @@ def resolved(database: peewee.Database) -> peewee.Database:
     Raises:
         UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL, or not initialised.
     """
-    if isinstance(database, peewee.Proxy):
-        database = database.obj
+    database = unproxied(database)
     backend_of(database)
     if database.deferred:
         raise UnsupportedDatabaseError("initialise the database first: database.init(...)")
@@ -75,6 +104,28 @@ def supported(database: peewee.Database) -> peewee.Database:
     if problem is not None:
         raise UnsupportedDatabaseError(problem)
     return database
+
+
+def bindable(database: peewee.Database) -> peewee.Database:
+    """Return what a model is bound to: a supported database, or the proxy of one.
+
+    A proxy is checked whenever it is initialised.
+
+    Raises:
+        UnsupportedDatabaseError: as `supported`.
+    """
+    proxy: Any = database
+    if not isinstance(proxy, peewee.DatabaseProxy):
+        return supported(proxy)
+    _check_proxied(proxy.obj)
+    if _check_proxied not in proxy._callbacks:
+        proxy.attach_callback(_check_proxied)
+    return database
+
+
+def _check_proxied(database: peewee.Database | None) -> None:
+    if database is not None:
+        supported(database)
 
 
 def database_of(model: type[peewee.Model]) -> peewee.Database:

@@ -7,7 +7,7 @@ from typing import Any
 import peewee
 
 from ..database.backend import Backend
-from ..database.supported import known_backend
+from ..database.supported import known_backend, unproxied
 from ..errors import CorruptDocumentError
 from .compression import Storage, decompressed, not_queryable, storage_of
 from .encoding import encode, snapshot
@@ -49,6 +49,7 @@ class DocumentField(RuledField, peewee.JSONField):
         super().__init__(dumps=encode, **options)
 
     def _db_hook(self, database: peewee.Database | None) -> None:
+        database = unproxied(database)
         # First forget the old database: if it compresses, `_helper` refuses to be read.
         self._storage, self._is_text = Storage(), False
         super()._db_hook(database)  # type: ignore[misc]

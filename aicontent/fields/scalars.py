@@ -8,7 +8,7 @@ from typing import Any
 
 import peewee
 
-from ..database.supported import known_backend
+from ..database.supported import known_backend, unproxied
 from ..errors import ValidationError, kind_of
 from .policy import check_text, plain_text
 
@@ -94,7 +94,7 @@ class UTCDateTimeField(peewee.FieldDatabaseHook, RuledField, peewee.DateTimeFiel
         super().__init__(rule=CHECKED_BY_FIELD, **options)
 
     def _db_hook(self, database: peewee.Database | None) -> None:
-        backend = known_backend(database)
+        backend = known_backend(unproxied(database))
         self._convert = backend.time_parameter if backend else _unchanged
 
     def db_value(self, value: Any) -> Any:
@@ -126,7 +126,7 @@ class FractionField(peewee.FieldDatabaseHook, RuledField, peewee.FloatField):
         super().__init__(**options)
 
     def _db_hook(self, database: peewee.Database | None) -> None:
-        backend = known_backend(database)
+        backend = known_backend(unproxied(database))
         self._compared_as = backend.real_parameter if backend else _unchanged
 
     def db_value(self, value: Any) -> Any:

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import Any, ClassVar, TypeVar, cast
 
 import peewee
@@ -66,6 +65,13 @@ class Record(peewee.Model):
                     field_named(type(self), name)
         super().__init__(**values)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        base = type(self).__dict__.get("_aicontent_base")
+        if base is None:
+            return super().__reduce_ex__(protocol)
+        # A class that was made for one database has no name by which it could be found.
+        return _unpickled, (base, {**self.__dict__, "__rel__": {}})
+
     @property
     def dirty_fields(self) -> list[peewee.Field]:
         """The fields that `save()` would write, documents changed in place included."""
@@ -119,6 +125,12 @@ class Record(peewee.Model):
             raise MigrationError(
                 f"{cls._meta.table_name} is created by its migrations: call aicontent.migrate()"
             )
+
+
+def _unpickled(model: type[R], state: dict[str, Any]) -> R:
+    content = model.__new__(model)
+    content.__dict__.update(state)
+    return content
 
 
 def insert(content: Record, unless: Computed | None = None, **on_conflict: Any) -> bool:
@@ -216,9 +228,15 @@ def load(model: type[R], rows: Iterable[dict[str, Any]]) -> list[R]:
 
 def is_plain(model: type[Record]) -> bool:
     """Tell whether a host has overridden neither the constructor nor an attribute's accessor."""
-    return model.__init__ is Record.__init__ and _has_known_accessors(
-        model, len(model._meta.fields)
-    )
+    if model.__init__ is not Record.__init__:
+        return False
+    # Asked for each row; the number of fields changes when a host adds one.
+    number, is_known = model.__dict__.get(_KNOWN, (0, False))
+    if number != len(model._meta.fields):
+        fields = model._meta.sorted_fields
+        is_known = all(field.accessor_class in _ACCESSORS for field in fields)
+        setattr(model, _KNOWN, (len(fields), is_known))
+    return bool(is_known)
 
 
 def data_with_relations(content: Record) -> dict[str, Any]:
@@ -286,8 +304,4 @@ def user_id(model: type[Record], user: Any) -> Any:
 
 _ACCESSORS = {peewee.FieldAccessor, UserAccessor, DocumentAccessor}
 
-
-@lru_cache(maxsize=100)
-def _has_known_accessors(model: type[Record], _: int) -> bool:
-    # Asked for each row; the number of fields changes when a host adds one.
-    return all(field.accessor_class in _ACCESSORS for field in model._meta.sorted_fields)
+_KNOWN = "_aicontent_has_known_accessors"

@@ -11,7 +11,7 @@ import peewee
 
 from ..database.availability import connected
 from ..database.constraints import error_code
-from ..database.supported import backend_of, supported
+from ..database.supported import backend_of, resolved, supported
 from ..errors import (
     AIContentError,
     DatabaseUnavailableError,
@@ -57,8 +57,8 @@ def migrate(
     with _migrating(database, directory, lock_timeout) as router:
         pending: list[str] = router.diff
         if not router.done:
-            _check_no_conflict(database)
-            _check_users(database, create_users)
+            _check_no_conflict(resolved(database))
+            _check_users(resolved(database), create_users)
         return [router.run_one(name) for name in pending]
 
 
