@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import peewee
 
+from .database.postgresql import IsoPostgresqlDatabase
 from .errors import DatabaseUnavailableError, DatabaseURLError, one_line
 from .fields.compression import configure
 
@@ -28,7 +29,8 @@ def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peew
 
     SQLite gets write-ahead logging, `synchronous=NORMAL`, enforced foreign keys, and
     transactions that take the write lock at their start. A PostgreSQL URL is passed to libpq
-    unchanged, with all of libpq's options.
+    unchanged, with all of libpq's options; the client's encoding is UTF-8 unless it says
+    otherwise, and dates are in ISO's form.
 
     Args:
         url: `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:///:memory:`, each with
@@ -170,7 +172,7 @@ def _sqlite_remedy(name: str, error: Exception) -> str:
 def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database:
     _check_postgresql(parts)
     prepares = parts.scheme == _PREPARING
-    database: Any = peewee.PostgresqlDatabase(url, prefer_psycopg3=prepares)
+    database: Any = IsoPostgresqlDatabase(url, prefer_psycopg3=prepares)
     if isinstance(database._adapter, peewee.Psycopg3Adapter):
         if not prepares:
             database.connect_params["prepare_threshold"] = None
@@ -178,7 +180,11 @@ def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database
         raise DatabaseUnavailableError(
             f"{_PREPARING}:// needs psycopg 3: pip install 'psycopg[binary]', or use postgresql://"
         )
-    if "connect_timeout" not in dict(parse_qsl(parts.query)):
+    options = dict(parse_qsl(parts.query))
+    if "client_encoding" not in options:
+        # The server's default may lack characters, or be SQL_ASCII, of which drivers make bytes.
+        database.connect_params["client_encoding"] = "UTF8"
+    if "connect_timeout" not in options:
         # libpq counts whole seconds, and 0 means to wait for ever.
         database.connect_params["connect_timeout"] = max(1, round(timeout))
     try:

@@ -73,6 +73,11 @@ SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 SQLITE_TIME = "NNNN-NN-NN NN:NN:NN.NNNNNN".replace("N", "[0-9]")
 
 
+# The first and the last moment that Python can hold in any time zone: a driver cannot read others,
+# such as infinity.
+POSTGRES_TIME = '"{}" >= to_timestamp(-62135510400) AND "{}" < to_timestamp(253402214400)'
+
+
 def _listed(values):
     return ", ".join(f"'{value}'" for value in values)
 
@@ -118,7 +123,13 @@ def _sqlite_checks(user_id):
         yield f"{column}_json", f'"{column}" IS NULL OR json_valid("{column}")'
     # updatedAt needs no check: the trigger corrects it.
     for column in ("lastAccessedAt", "expiresAt", "createdAt"):
-        yield f"{column}_utc", f"\"{column}\" GLOB '{SQLITE_TIME}'"
+        range = f"\"{column}\" BETWEEN '0001-01-02' AND '9999-12-31'"
+        yield f"{column}_utc", f"\"{column}\" GLOB '{SQLITE_TIME}' AND {range}"
+
+
+def _postgres_checks():
+    for column in ("lastAccessedAt", "expiresAt", "createdAt", "updatedAt"):
+        yield f"{column}_range", POSTGRES_TIME.format(column, column)
 
 
 def _create_table(sqlite, user_id):
@@ -133,7 +144,7 @@ def _create_table(sqlite, user_id):
         f'CONSTRAINT "{TABLE}_userid_foreign" '
         'FOREIGN KEY ("userId") REFERENCES "users" ("id") ON DELETE CASCADE'
     )
-    checks = [*_checks(), *(_sqlite_checks(user_id) if sqlite else ())]
+    checks = [*_checks(), *(_sqlite_checks(user_id) if sqlite else _postgres_checks())]
     lines += [f'CONSTRAINT "{TABLE}_{name}" CHECK ({rule})' for name, rule in checks]
     return f'CREATE TABLE "{TABLE}" (\n  ' + ",\n  ".join(lines) + "\n)"
 

@@ -26,12 +26,13 @@ COLUMNS = (
     ),
     (
         "leaseExpiresAt",
-        "timestamptz NULL",
+        'timestamptz NULL\n  CONSTRAINT "{table}_leaseExpiresAt_range" CHECK ({range})',
         'TEXT NULL\n  CONSTRAINT "{table}_leaseExpiresAt_utc" '
         "CHECK (\"leaseExpiresAt\" GLOB '{time}')",
         "When whoever is generating counts as lost",
     ),
 )
+POSTGRES_TIME = '"{}" >= to_timestamp(-62135510400) AND "{}" < to_timestamp(253402214400)'
 SQLITE_TIME = "NNNN-NN-NN NN:NN:NN.NNNNNN".replace("N", "[0-9]")
 
 INDEXES = (
@@ -64,7 +65,9 @@ def migrate(migrator, database, *, fake=False):
     """Add the columns and their indexes."""
     sqlite = isinstance(database, SqliteDatabase)
     for name, postgres, lite, comment in COLUMNS:
-        definition = (lite if sqlite else postgres).format(table=TABLE, time=SQLITE_TIME)
+        definition = (lite if sqlite else postgres).format(
+            table=TABLE, time=SQLITE_TIME, range=POSTGRES_TIME.format(name, name)
+        )
         migrator.sql(f'ALTER TABLE "{TABLE}" ADD COLUMN "{name}" {definition}')
         if not sqlite:
             migrator.sql(f"""COMMENT ON COLUMN "{TABLE}"."{name}" IS '{comment}'""")

@@ -27,7 +27,7 @@ COLUMNS = (
     ),
     (
         "retryAt",
-        "timestamptz NULL",
+        'timestamptz NULL\n  CONSTRAINT "{table}_retryAt_range" CHECK ({range})',
         'TEXT NULL\n  CONSTRAINT "{table}_retryAt_utc" CHECK ("retryAt" GLOB \'{time}\')',
         "When a pending row may be claimed again",
     ),
@@ -39,6 +39,7 @@ COLUMNS = (
         "Whether a worker was asked for it, not one caller alone",
     ),
 )
+POSTGRES_TIME = '"{}" >= to_timestamp(-62135510400) AND "{}" < to_timestamp(253402214400)'
 SQLITE_TIME = "NNNN-NN-NN NN:NN:NN.NNNNNN".replace("N", "[0-9]")
 
 # Rows that wait for a retry are in an index of their own, which has them in the order in which they
@@ -58,7 +59,9 @@ def migrate(migrator, database, *, fake=False):
     """Add the columns, and split the index of pending rows."""
     sqlite = isinstance(database, SqliteDatabase)
     for name, postgres, lite, comment in COLUMNS:
-        definition = (lite if sqlite else postgres).format(table=TABLE, time=SQLITE_TIME)
+        definition = (lite if sqlite else postgres).format(
+            table=TABLE, time=SQLITE_TIME, range=POSTGRES_TIME.format(name, name)
+        )
         migrator.sql(f'ALTER TABLE "{TABLE}" ADD COLUMN "{name}" {definition}')
         if not sqlite:
             migrator.sql(f"""COMMENT ON COLUMN "{TABLE}"."{name}" IS '{comment}'""")

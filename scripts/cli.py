@@ -30,13 +30,19 @@ def main() -> None:
 @main.command()
 @database_option
 @click.option("--create-users", is_flag=True, help="Create a minimal users table if there is none.")
-def migrate(url: str, create_users: bool) -> None:
+@click.option(
+    "--schema",
+    metavar="NAME",
+    help="The first schema of PostgreSQL's search path, to create a second table there.",
+)
+def migrate(url: str, create_users: bool, schema: str | None) -> None:
     """Bring the schema up to date.
 
     A SQLite file that does not exist is created only with --create-users: without a users table
     nothing could be stored in it.
     """
-    names = aicontent.migrate(open_database(url, must_exist=not create_users), create_users)
+    database = open_database(url, must_exist=not create_users)
+    names = aicontent.migrate(database, create_users, schema=schema)
     for name in names:
         click.echo(f"migrated {name}")
     if not names:

@@ -56,6 +56,14 @@ class Backend(ABC):
         """Return why the model cannot work on this database as it is configured, or None."""
         return None
 
+    def session_problems(self, database: peewee.Database) -> list[str]:
+        """Return what settings of the open connection make content unreadable."""
+        return []
+
+    def encoding_problem(self, database: peewee.Database) -> str | None:
+        """Return why the database cannot store all content, or None."""
+        return None
+
     @abstractmethod
     def in_transaction(self, database: peewee.Database) -> bool:
         """Tell whether the open connection has a transaction, also one begun without Peewee."""
@@ -81,6 +89,10 @@ class Backend(ABC):
             if first is not None:
                 raise first from first.__cause__
             raise
+
+    def writing(self, database: peewee.Database) -> AbstractContextManager[Any]:
+        """Begin a transaction that reads first and then writes."""
+        return self.atomic(database)
 
     def roll_back(self, database: Any) -> None:
         """Roll back any open transaction, also one of which Peewee does not know."""

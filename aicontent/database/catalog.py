@@ -79,6 +79,14 @@ class Catalog(ABC):
         PostgreSQL looks where a CREATE would put the name; `anywhere` on its whole search path.
         """
 
+    def schema(self) -> str | None:
+        """Return the schema where a CREATE would put a table, or None where there are none."""
+        return None
+
+    def hidden_in(self, name: str) -> str | None:
+        """Return a schema further down the search path that has a table of this name."""
+        return None
+
     @abstractmethod
     def definitions(self, table: str) -> dict[str, str]:
         """Return how a table is defined: "column id", "index …", "trigger …", each in one line."""
@@ -264,7 +272,28 @@ class PostgresqlCatalog(Catalog):
         return Relation(kind, dict(columns), frozenset(row[0] for row in unique))
 
     def definitions(self, table: str) -> dict[str, str]:
-        return _one_line(dict(self._all(_DEFINITIONS, (table,) * 4)))
+        quotes = "quote_all_identifiers"  # which changes how the server writes a definition
+        (before,) = self._all(
+            f"SELECT current_setting('{quotes}'), set_config('{quotes}', 'off', false)"
+        )
+        try:
+            return _one_line(dict(self._all(_DEFINITIONS, (table,) * 4)))
+        finally:
+            self._all(f"SELECT set_config('{quotes}', %s, false)", before[:1])
+
+    def schema(self) -> str | None:
+        schema: str | None = self._all("SELECT current_schema()")[0][0]
+        return schema
+
+    def hidden_in(self, name: str) -> str | None:
+        rows = self._all(
+            "SELECT schema FROM unnest(current_schemas(false)) WITH ORDINALITY AS s(schema, place) "
+            "WHERE schema <> current_schema() "
+            "AND to_regclass(format('%%I.%%I', schema, %s::text)) IS NOT NULL "
+            "ORDER BY place LIMIT 1",
+            (name,),
+        )
+        return rows[0][0] if rows else None
 
     def server_time(self) -> Any:
         return self._all("SELECT clock_timestamp()")[0][0]

@@ -37,6 +37,19 @@ _ADVANCE = """
 """
 
 
+class IsoPostgresqlDatabase(peewee.PostgresqlDatabase):
+    """A PostgreSQL database whose connections write dates in ISO's form, whatever the server does.
+
+    psycopg2 sees to that by itself. psycopg 3 cannot read another form. A statement sets it,
+    because PgBouncer refuses an option of the connection, and keeps track of the statement.
+    """
+
+    def _initialize_connection(self, conn: Any) -> None:
+        super()._initialize_connection(conn)  # type: ignore[misc]
+        if not conn.info.parameter_status("DateStyle").startswith("ISO"):
+            conn.cursor().execute("SET DateStyle = 'ISO'")
+
+
 class PostgresqlBackend(Backend):
     """PostgreSQL: many writers, row locks, jsonb, the server's clock."""
 
@@ -59,6 +72,33 @@ class PostgresqlBackend(Backend):
         connection: Any = database.connection()
         is_busy = connection.info.transaction_status == _BUSY and not database.in_transaction()
         return bool(connection.closed) or is_busy or is_read_only
+
+    def session_problems(self, database: peewee.Database) -> list[str]:
+        def setting(name: str) -> str:
+            return str(database.execute_sql(f"SHOW {name}").fetchone()[0])
+
+        client, style = setting("client_encoding"), setting("DateStyle")
+        problems = []
+        if client != "UTF8":
+            problems.append(
+                f"the client's encoding is {client}, which does not have all characters: open the "
+                "database by aicontent.connect(), or with client_encoding='UTF8'"
+            )
+        if not style.startswith("ISO"):
+            problems.append(
+                f"the server writes dates as {style}, which psycopg 3 cannot read: open the "
+                "database by aicontent.connect(), or set DateStyle to ISO"
+            )
+        return problems
+
+    def encoding_problem(self, database: peewee.Database) -> str | None:
+        encoding = str(database.execute_sql("SHOW server_encoding").fetchone()[0])
+        if encoding == "UTF8":
+            return None
+        return (
+            f"the database's encoding is {encoding}, which does not have all characters that "
+            "content may have: create the database with ENCODING 'UTF8'"
+        )
 
     def limit_waits(self, database: peewee.Database, seconds: float) -> None:
         database.execute_sql("SELECT set_config('lock_timeout', %s, false)", (f"{seconds:f}s",))

@@ -65,6 +65,10 @@ class SqliteBackend(Backend):
     def limit_waits(self, database: peewee.Database, seconds: float) -> None:
         database.execute_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}").fetchall()
 
+    def writing(self, database: Any) -> Any:
+        # With the database's own type of lock it may fail at once, beside another writer.
+        return self.atomic(database, "IMMEDIATE")
+
     def snapshot(self, database: Any) -> Any:
         return self.atomic(database, "DEFERRED")
 

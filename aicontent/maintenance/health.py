@@ -53,9 +53,13 @@ def check(
     database = resolved(database)
     with connected(database):
         moment = moment_of(now)
+        backend = backend_of(database)
+        unreadable = backend.session_problems(database)
+        if unreadable:
+            return unreadable
         clock = _clock(database, moment)  # first, because the rest takes time
-        problem = backend_of(database).configuration_problem(database)
-        problems = [*([problem] if problem else []), *_schema(database, dropped)]
+        settings = backend.configuration_problem(database), backend.encoding_problem(database)
+        problems = [*filter(None, settings), *_schema(database, dropped)]
         # A model can only be bound to a sound database.
         if not problems:
             problems += _overdue(database, moment)
@@ -132,6 +136,12 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     if not done:
         if table is not None:
             return [f"{TABLE} was not created by aicontent's migrations: see docs/schema.md"]
+        other = catalog.hidden_in(TABLE)
+        if other is not None:
+            return [
+                f"there is no table {TABLE} in the schema {catalog.schema()}, but one in {other}: "
+                f"put {other} first on the search path"
+            ]
         return [f"there is no table {TABLE}: run `aicontent migrate`"]
     known = available()
     problems = [

@@ -30,6 +30,7 @@ def migrate(
     database: peewee.Database,
     create_users: bool = False,
     *,
+    schema: str | None = None,
     lock_timeout: float = 10.0,
     directory: Path | None = None,
 ) -> list[str]:
@@ -39,6 +40,8 @@ def migrate(
         database: where the table will be; the model need not be bound.
         create_users: create a minimal `users` table if there is none, for a database that
             belongs to no host application.
+        schema: the first schema of PostgreSQL's search path. It must be named to create a second
+            table there while another schema of the search path has one, as for tenants.
         lock_timeout: seconds to wait on PostgreSQL for another migrator or for a lock on a
             table; SQLite waits as long as the database's own timeout says.
         directory: where the migration files are; the package's own by default.
@@ -52,10 +55,13 @@ def migrate(
         TableConflictError: a table of our name exists that these migrations did not create.
         DatabaseUnavailableError: the database is locked, read-only or unreachable, or this role
             may not change it.
-        MigrationError: the migration failed. After any of these errors the database is unchanged.
+        MigrationError: the migration failed; or `schema` is not where it would create the table,
+            or is not given and the new table would hide another. After any of these errors the
+            database is unchanged.
     """
     with _migrating(database, directory, lock_timeout) as router:
         pending: list[str] = router.diff
+        _check_schema(resolved(database), schema, is_new=not router.done)
         if not router.done:
             _check_no_conflict(resolved(database))
             _check_users(resolved(database), create_users)
@@ -150,6 +156,25 @@ def _explained(error: peewee.PeeweeException) -> AIContentError:
             f"the database cannot be reached: check that it runs, and try again ({reason})"
         )
     return MigrationError(f"the migration failed and nothing was changed: {reason}")
+
+
+def _check_schema(database: peewee.Database, schema: str | None, *, is_new: bool) -> None:
+    catalog = backend_of(database).catalog(database)
+    current = catalog.schema()
+    if schema is not None and current is None:
+        raise MigrationError(f"schema {schema}: this database has no schemas, so leave it out")
+    if schema is not None and schema != current:
+        raise MigrationError(
+            f"schema {schema} is not where the table would be created, which is {current}: put it "
+            "first on the search path"
+        )
+    other = catalog.hidden_in(TABLE) if is_new and schema is None else None
+    if other is not None:
+        raise MigrationError(
+            f"{TABLE} is in the schema {other}, and a new table in {current} would hide it: put "
+            f"{other} first on the search path to migrate that one; to create a second table, pass "
+            f"schema={current!r} (--schema {current})"
+        )
 
 
 def _check_no_conflict(database: peewee.Database) -> None:

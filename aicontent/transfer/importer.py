@@ -133,7 +133,7 @@ class _Import:
         """Store a batch in a transaction of its own."""
         rows = batch.rows
         refused: dict[str, str] = {}
-        with self._backend.atomic(self._database):
+        with self._backend.writing(self._database):
             unknown = self._unknown_users(rows) if rows else ()
             stored = self._stored_ids(rows) if rows else set()
             for id, (_, row) in rows.items():

@@ -16,7 +16,7 @@ from peewee_migrate import Router as HostRouter
 import aicontent
 from aicontent.schema.history import MIGRATIONS, applied, available
 from aicontent.table import TABLE
-from helpers import ROOT, plain, run_python, run_together
+from helpers import ROOT, plain, run_here, run_python, run_together
 
 NAMES = available()
 ALL = len(NAMES)
@@ -428,14 +428,47 @@ def test_a_schema_for_each_tenant(host):
     aicontent.migrate(host)
     host.execute_sql("CREATE SCHEMA tenant")
     tenant = peewee.PostgresqlDatabase(host.database, options="-c search_path=tenant,public")
-    assert aicontent.check(tenant) == [f"there is no table {TABLE}: run `aicontent migrate`"]
-    assert aicontent.migrate(tenant) == NAMES
+    (problem,) = aicontent.check(tenant)
+    assert problem.startswith(f"there is no table {TABLE} in the schema tenant, but one in public:")
+    with pytest.raises(aicontent.MigrationError, match="in tenant would hide it: put public first"):
+        aicontent.migrate(tenant)
+    with pytest.raises(aicontent.MigrationError, match="schema public is not where .* is tenant"):
+        aicontent.migrate(tenant, schema="public")
+    assert aicontent.migrate(tenant, schema="tenant") == NAMES
+    assert aicontent.migrate(tenant) == []
     assert aicontent.check(tenant) == aicontent.check(host) == []
     aicontent.for_database(tenant).create(user=1, type="lesson", request_payload={})
     assert aicontent.for_database(host).select().count() == 0
     assert aicontent.rollback(tenant, ALL) == NAMES[::-1]
     assert aicontent.check(host) == []
     tenant.close()
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_schema_that_appears_hides_no_content(host, empty_url):
+    """PostgreSQL's search path begins with a schema of the role's name, if there is one."""
+    aicontent.migrate(host)
+    Content = aicontent.for_database(host)  # noqa: N806
+    Content.create(user=1, type="lesson", request_payload={})
+    host.execute_sql("CREATE SCHEMA postgres")
+    with pytest.raises(aicontent.MigrationError, match="public, and a new table in postgres"):
+        aicontent.migrate(host)
+    status, _, err = run_here("migrate", "--database", empty_url)
+    assert (status, "--schema postgres" in err) == (1, True)
+    assert run_here("check", "--database", empty_url)[0] == 1
+    assert Content.select().count() == 1
+    host.execute_sql("CREATE TABLE postgres.users (id integer PRIMARY KEY)")
+    assert run_here("migrate", "--schema", "postgres", "--database", empty_url)[0] == 0
+    host.execute_sql("DROP SCHEMA postgres CASCADE")
+    assert aicontent.check(host) == []
+
+
+def test_a_schema_is_refused_where_there_are_none(host, kind):
+    if kind == "sqlite":
+        with pytest.raises(
+            aicontent.MigrationError, match="schema app: this database has no schemas"
+        ):
+            aicontent.migrate(host, schema="app")
 
 
 def test_a_rollback_deletes_no_row_of_the_hosts(host):

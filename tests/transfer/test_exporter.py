@@ -127,6 +127,9 @@ def test_values_of_another_program_that_cannot_be_read(store, database, change):
     store(id="bad")
     if "updatedAt" in change:
         database.execute_sql("DROP TRIGGER update_ai_generated_content_updated_at")
+    if "expiresAt" in change:
+        constraint = "ai_generated_content_expiresAt_range"
+        database.execute_sql(f'ALTER TABLE ai_generated_content DROP CONSTRAINT "{constraint}"')
     database.execute_sql(f"UPDATE ai_generated_content SET {change}")
     with pytest.raises(aicontent.AIContentError, match="cannot be read"):
         list(aicontent.export_lines(database))

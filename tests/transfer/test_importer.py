@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import peewee
@@ -248,3 +249,32 @@ def test_many_bad_lines_do_not_pile_up(database):
     sizes = [len(batch.refused) for batch in batches(bad, backend_named("sqlite"))]
     assert max(sizes) <= 500
     assert sum(sizes) == 5000
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("on_conflict", ["error", "replace"])
+def test_importing_beside_a_writer_on_a_database_of_the_hosts(url, store, on_conflict):
+    """A deferred transaction that reads first fails at once when another has written meanwhile."""
+    store()
+    path = url.removeprefix("sqlite:///")
+    database = peewee.SqliteDatabase(path, pragmas={"foreign_keys": 1}, timeout=30)
+    stop = threading.Event()
+
+    def serve():
+        other = peewee.SqliteDatabase(path, pragmas={"foreign_keys": 1}, timeout=30)
+        model, served = aicontent.for_database(other), 0
+        with other.connection_context():
+            while not stop.is_set():
+                served += model.reuse(1, "lesson") is not None
+        return served
+
+    with ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(serve)
+        try:
+            rows = lines(*({"id": f"{n:05}"} for n in range(5000)))
+            report = aicontent.import_lines(database, rows, on_conflict=on_conflict)
+        finally:
+            stop.set()
+        assert serving.result(timeout=60) > 0
+    assert report.stored == 5000
+    database.close()
