@@ -171,12 +171,6 @@ def test_foreign_keys_of_the_open_connection_say_nothing_of_the_next(tmp_path):
     database.close()
 
 
-def test_a_proxy_that_is_initialised_will_do(database):
-    proxy = peewee.DatabaseProxy()
-    proxy.initialize(database)
-    assert aicontent.for_database(proxy)._meta.database is database
-
-
 def test_looking_at_foreign_keys_leaves_the_connection_as_it_was(url, kind):
     database = aicontent.connect(url)
     aicontent.for_database(database)

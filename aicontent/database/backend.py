@@ -134,7 +134,11 @@ class Backend(ABC):
             try:
                 yield
             except peewee.IntegrityError as error:
-                raise explained(error) from error
+                raise explained(error, self.references_users_alone(database)) from error
+
+    def references_users_alone(self, database: peewee.Database) -> bool:
+        """Tell whether a foreign key that fails can only be that of the user."""
+        return False
 
     @abstractmethod
     def snapshot(self, database: peewee.Database) -> AbstractContextManager[Any]:

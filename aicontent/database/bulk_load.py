@@ -62,7 +62,7 @@ class ExecuteManyLoader(Loader):
             yield row
 
 
-_COPIED = (str, int, float, datetime, NoneType)
+_COPIED = {str, int, bool, float, datetime, NoneType}
 
 
 class CopyLoader(Loader):
@@ -78,7 +78,7 @@ class CopyLoader(Loader):
     def load(self, rows: Sequence[Row]) -> bool:
         if not self._is_possible:
             return False
-        if not all(isinstance(value, _COPIED) for row in rows for value in row):
+        if not _COPIED.issuperset(type(value) for row in rows for value in row):
             return False
         columns = self._insert.columns
         has_time = {i for i in self._insert.clock_columns for row in rows if row[i] is not None}

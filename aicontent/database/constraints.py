@@ -27,12 +27,17 @@ def error_code(error: BaseException) -> str:
     return next((code for text, code in _SQLITE_TEXTS.items() if text in str(error)), "")
 
 
-def explained(error: peewee.IntegrityError) -> Exception:
-    """Return this package's error for a constraint error, or the same error of a host's own."""
+def explained(error: peewee.IntegrityError, only_users: bool) -> Exception:
+    """Return this package's error for a constraint error, or the same error of a host's own.
+
+    `only_users` says that the table references users alone: SQLite does not name a foreign key.
+    """
     code = error_code(error)
     diagnostics = getattr(getattr(error, "orig", None), "diag", None)
     name = getattr(diagnostics, "constraint_name", None)
-    if code == "SQLITE_CONSTRAINT_FOREIGNKEY" or (name or "").endswith("_userid_foreign"):
+    if (code == "SQLITE_CONSTRAINT_FOREIGNKEY" and only_users) or (name or "").endswith(
+        "_userid_foreign"
+    ):
         return UnknownUserError("user: the users table has no such id; store the user first")
     # The error of a host's own unique index is not translated.
     if str(error).endswith("ai_generated_content.id") or name == "ai_generated_content_pkey":

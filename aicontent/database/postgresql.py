@@ -197,7 +197,7 @@ class PostgresqlBackend(Backend):
         database.execute_sql(_ADVANCE.format(table=table))
 
     def catalog(self, database: peewee.Database) -> Catalog:
-        from .catalog import PostgresqlCatalog
+        from .postgresql_catalog import PostgresqlCatalog
 
         return PostgresqlCatalog(database)
 

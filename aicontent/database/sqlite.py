@@ -69,6 +69,10 @@ class SqliteBackend(Backend):
         # With the database's own type of lock it may fail at once, beside another writer.
         return self.atomic(database, "IMMEDIATE")
 
+    def references_users_alone(self, database: peewee.Database) -> bool:
+        sql = "SELECT count(*) FROM pragma_foreign_key_list('ai_generated_content')"
+        return bool(database.execute_sql(sql).fetchone()[0] == 1)
+
     def snapshot(self, database: Any) -> Any:
         return self.atomic(database, "DEFERRED")
 
@@ -140,7 +144,7 @@ class SqliteBackend(Backend):
             yield SqliteDeletion(database, self.atomic)
 
     def catalog(self, database: peewee.Database) -> Catalog:
-        from .catalog import SqliteCatalog
+        from .sqlite_catalog import SqliteCatalog
 
         return SqliteCatalog(database)
 

@@ -15,8 +15,8 @@ from ..enums import ContentStatus
 from ..errors import AIContentError, ValidationError, kind_of
 from ..fields.document import selected_as_text
 from ..fields.policy import plain_text
+from ..records.loading import load
 from ..records.lookup import unexpired
-from ..records.record import load
 from ..records.validation import validate
 from ..table import C, ContentTable
 from .arguments import Duration, seconds_of
@@ -51,7 +51,7 @@ def claim(
     database = database_of(model)
 
     def first(condition: Callable[[Any, Any], Any], order: str) -> Any:
-        table: Any = model.alias()
+        table: Any = model
         backend = backend_of(database)
         now = backend.statement_clock()
         chosen = table.status == _PENDING, condition(table, now), unexpired(table, now)

@@ -13,7 +13,8 @@ from ..database.statement import Computed, Slot, slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import LeaseLostError, ValidationError, kind_of
-from ..records.record import check_selected, load, update
+from ..records.loading import load
+from ..records.record import check_selected, update
 from .arguments import Duration, seconds_of
 from .events import say
 from .failures import reason_of, with_failure

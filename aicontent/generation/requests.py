@@ -27,7 +27,7 @@ _IS_IN_FLIGHT = Computed("in flight", lambda model: _IN_FLIGHT)
 
 
 def _same(model: Any, completed: bool) -> Any:
-    table, now = model.alias(), backend_of(database_of(model)).statement_clock()
+    table, now = model, backend_of(database_of(model)).statement_clock()
     states = (ContentStatus.PENDING, ContentStatus.GENERATING)
     wanted = table.status.in_([peewee.SQL(f"'{status}'") for status in states])
     if completed:
@@ -202,7 +202,8 @@ def _is_completed(model: type[C], attributes: dict[str, Any]) -> bool:
 def _never_entered(attributes: dict[str, Any]) -> AIContentError:
     return AIContentError(
         f"a row for request {attributes['fingerprint']} neither exists nor can be inserted: check "
-        "that no trigger of the database suppresses the insert"
+        "that no trigger of the database suppresses the insert, and that no select() of the "
+        "model's own hides the row"
     )
 
 

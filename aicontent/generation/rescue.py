@@ -12,7 +12,7 @@ from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import check_number
 from ..fields.scalars import to_utc
-from ..records.record import load
+from ..records.loading import load
 from ..records.validation import MAX_INTEGER
 from ..table import ContentTable
 from .events import say

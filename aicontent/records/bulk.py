@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import peewee
@@ -10,8 +10,10 @@ import peewee
 from ..database.bulk_load import Row
 from ..database.supported import backend_of, database_of
 from ..errors import AIContentError, ValidationError, kind_of
+from ..fields.scalars import is_ours
 from .insertion import BATCH, Insertion
-from .record import Record, check_selected, data_with_relations, field_named, is_plain, mark_saved
+from .loading import is_plain
+from .record import Record, check_selected, data_with_relations, field_named, insert, mark_saved
 from .validation import check_values
 
 _UPDATE_BATCH = 200
@@ -23,11 +25,19 @@ def create_many(model: type[Record], rows: Iterable[Mapping[str, Any]]) -> list[
     database = database_of(model)
     ids: list[str] = []
     source = iter(rows)
-    insertion = Insertion(model)
+    hosts = [field.name for field in model._meta.sorted_fields if not is_ours(field)]
+    insertions: dict[tuple[str, ...], Insertion] = {}
+
+    def omitted(values: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(name for name in hosts if name not in values)
+
     with backend_of(database).atomic(database):
-        while batch := _converted(model, insertion, islice(source, BATCH), len(ids)):
-            _insert(database, insertion, batch, len(ids))
-            ids += (row[0] for row in batch)
+        while batch := _values(model, islice(source, BATCH), len(ids)):
+            # Rows that leave the same columns to the database's defaults are inserted together.
+            for names, group in groupby(batch, omitted):
+                if names not in insertions:
+                    insertions[names] = Insertion(model, names)
+                ids += _insert(model, insertions[names], list(group), len(ids))
     return ids
 
 
@@ -114,17 +124,38 @@ def _numbered(number: int) -> Iterator[None]:
         raise
 
 
-def _converted(
-    model: type[Record], insertion: Insertion, rows: Iterable[Mapping[str, Any]], before: int
-) -> list[Row]:
+def _values(
+    model: type[Record], rows: Iterable[Mapping[str, Any]], before: int
+) -> list[dict[str, Any]]:
     batch = []
     for number, row in enumerate(rows, before + 1):
         with _numbered(number):
-            batch.append(insertion.converted(values_of(model, row)))
+            batch.append(values_of(model, row))
     return batch
 
 
-def _insert(database: peewee.Database, insertion: Insertion, batch: list[Row], before: int) -> None:
+def _insert(
+    model: type[Record], insertion: Insertion, batch: list[dict[str, Any]], before: int
+) -> list[str]:
+    """Insert rows of the same columns, and return their ids."""
+    rows: list[Row] = []
+    has_expressions = False
+    for number, values in enumerate(batch, before + 1):
+        with _numbered(number):
+            rows.append(insertion.converted(values))
+            has_expressions |= insertion.has_expression(rows[-1])
+    if has_expressions:
+        for number, values in enumerate(batch, before + 1):
+            with _numbered(number):
+                insert(model(**values))
+    else:
+        _execute(database_of(model), insertion, rows, before)
+    return [row[0] for row in rows]
+
+
+def _execute(
+    database: peewee.Database, insertion: Insertion, batch: list[Row], before: int
+) -> None:
     backend = backend_of(database)
     if insertion.row_at_fault is not None:
         try:

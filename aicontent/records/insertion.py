@@ -1,7 +1,7 @@
 """Build the INSERT of many rows once, and execute it for batches of them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -11,7 +11,6 @@ import peewee
 from ..database.bulk_load import BulkInsert, Loader, Row
 from ..database.statement import to_driver
 from ..database.supported import backend_of, database_of
-from ..errors import ValidationError
 from ..fields.scalars import is_ours
 from .record import SET_BY_DATABASE, Record
 from .validation import validate
@@ -27,16 +26,19 @@ class Insertion:
 
     Args:
         model: the bound model.
+        omitted: columns of a host that the rows leave to the database's defaults.
         replace: overwrite the row of an id that is stored, unless it is equal already.
     """
 
-    def __init__(self, model: type[Record], *, replace: bool = False) -> None:
+    def __init__(
+        self, model: type[Record], omitted: Collection[str] = (), *, replace: bool = False
+    ) -> None:
         self._model = model
         self._database = database_of(model)
-        fields = model._meta.sorted_fields
+        fields = [field for field in model._meta.sorted_fields if field.name not in omitted]
         self._converters = [(field.name, to_driver(field)) for field in fields]
-        self._host_fields = [(i, f.name) for i, f in enumerate(fields) if not is_ours(f)]
-        self._insert = _bulk_insert(model, replace=replace)
+        self._host_fields = [i for i, field in enumerate(fields) if not is_ours(field)]
+        self._insert = _bulk_insert(model, fields, replace=replace)
         self._replaces = replace
         self._loader: Loader | None = (
             None if replace else backend_of(self._database).loader(self._database, self._insert)
@@ -60,12 +62,11 @@ class Insertion:
             ValidationError: the first rule that is broken.
         """
         validate(self._model, values)
-        row = [convert(values.get(name)) for name, convert in self._converters]
-        for position, name in self._host_fields:
-            if isinstance(row[position], peewee.Node):
-                rule = "must be a value when many rows are inserted: use create() for this row"
-                raise ValidationError(name, rule, "an expression")
-        return row
+        return [convert(values.get(name)) for name, convert in self._converters]
+
+    def has_expression(self, row: Row) -> bool:
+        """Tell whether a host's field converted its value to an SQL expression."""
+        return any(isinstance(row[i], peewee.Node) for i in self._host_fields)
 
     def execute(self, rows: Sequence[Row]) -> list[str]:
         """Insert the rows, at most BATCH, and return the ids of those that were written."""
@@ -76,11 +77,13 @@ class Insertion:
         return [row[0] for row in (cursor.fetchall() if self._replaces else rows)]
 
 
-def _bulk_insert(model: type[Record], *, replace: bool) -> BulkInsert:
+def _bulk_insert(
+    model: type[Record], fields: Sequence[peewee.Field], *, replace: bool
+) -> BulkInsert:
     """Let Peewee build an INSERT of two rows, and take it apart."""
     meta = model._meta
     backend = backend_of(database_of(model))
-    row = dict.fromkeys(meta.sorted_field_names)
+    row: dict[str, Any] = dict.fromkeys(field.name for field in fields)
     now = backend.clock()
     row |= {name: peewee.fn.COALESCE(peewee.Value(None), now) for name in SET_BY_DATABASE}
     query: Any = model.insert_many([row, row]).returning()
@@ -89,7 +92,6 @@ def _bulk_insert(model: type[Record], *, replace: bool) -> BulkInsert:
         query = query.on_conflict(**conflict).returning(meta.primary_key)
     parts = _TWO_ROWS.fullmatch(query.sql()[0])
     assert parts is not None  # noqa: S101 - for mypy
-    fields = meta.sorted_fields
     return BulkInsert(
         table=".".join(f'"{name}"' for name in (meta.schema, meta.table_name) if name),
         columns=[field.column_name for field in fields],

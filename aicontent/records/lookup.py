@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import peewee
 
@@ -13,7 +13,8 @@ from ..database.statement import Computed, slot, statement_of, to_driver
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..fields.scalars import moment_of
-from .record import R, gone, load, update, user_id
+from .loading import load
+from .record import R, gone, update, user_id
 from .validation import validate
 
 # A constant, not a parameter, so that the planner knows that the partial index applies.
@@ -104,15 +105,15 @@ def use(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any]
     """Mark the first of some rows accessed, and return it. The arguments are those of `find`."""
 
     def build() -> tuple[Any, list[Any]]:
-        moment, table = _moment(model, values), model.alias()
-        first = narrow(table, table.select(table.id), moment).limit(1)
+        moment, key = _moment(model, values), cast(Any, model._meta.primary_key)
+        # Not of an alias, whose select() is not the host's own.
+        first = narrow(model, model.select(key), moment).limit(1)
         # After waiting for a lock PostgreSQL judges the row again, and takes the next if need be.
         backend = backend_of(database_of(model))
         first = backend.locking(first)
         changes = {"usage_count": _one_more(model), "last_accessed_at": moment}
-        primary_key: Any = model._meta.primary_key
         columns = changes | backend.columns_of_update()
-        query: Any = model.update(columns).where(primary_key == first)
+        query: Any = model.update(columns).where(key == first)
         return query.returning(model), model._meta.sorted_fields
 
     return first_row(model, ("use", key), values, build)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from typing import Any, ClassVar, TypeVar, cast
 
 import peewee
@@ -20,9 +21,8 @@ from ..database.statement import (
 from ..database.supported import backend_of, database_of
 from ..enums import Served
 from ..errors import ContentGoneError, MigrationError, ValidationError, shortened
-from ..fields.document import DocumentAccessor, DocumentField
+from ..fields.document import DocumentField
 from ..fields.encoding import snapshot
-from ..fields.users import UserAccessor
 from .validation import Rules, validate
 
 SET_BY_DATABASE = ("created_at", "updated_at")
@@ -54,6 +54,16 @@ class Record(peewee.Model):
     class Meta:
         # For a host that calls Peewee's own save(): a stale instance must not overwrite counters.
         only_save_dirty = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        models: list[Any] = [base for base in cls.__bases__ if hasattr(base, "_meta")]
+        table = next((base for base in models if issubclass(base, Record)), None)
+        # Peewee takes the key of the first model, which may be a mix-in's automatic one.
+        if table is not None and models[0] is not table:
+            key = table._meta.primary_key
+            if key.name not in vars(cls):
+                setattr(cls, key.name, deepcopy(key))
 
     def __init__(self, **values: Any) -> None:
         self._document_texts = {}
@@ -210,35 +220,6 @@ def update(content: Record, changes: Mapping[str, Any], condition: Computed | No
     return bool(rows)
 
 
-def load(model: type[R], rows: Iterable[dict[str, Any]]) -> list[R]:
-    """Return rows as instances, as Peewee would."""
-    if not is_plain(model):
-        instances = [model(__no_default__=1, **row) for row in rows]
-        for instance in instances:
-            instance._dirty.clear()
-        return instances
-    instances = []
-    for row in rows:
-        instance = model.__new__(model)
-        instance.__data__, instance.__rel__ = row, {}
-        instance._dirty, instance._document_texts, instance.is_new = set(), {}, False
-        instances.append(instance)
-    return instances
-
-
-def is_plain(model: type[Record]) -> bool:
-    """Tell whether a host has overridden neither the constructor nor an attribute's accessor."""
-    if model.__init__ is not Record.__init__:
-        return False
-    # Asked for each row; the number of fields changes when a host adds one.
-    number, is_known = model.__dict__.get(_KNOWN, (0, False))
-    if number != len(model._meta.fields):
-        fields = model._meta.sorted_fields
-        is_known = all(field.accessor_class in _ACCESSORS for field in fields)
-        setattr(model, _KNOWN, (len(fields), is_known))
-    return bool(is_known)
-
-
 def data_with_relations(content: Record) -> dict[str, Any]:
     """Return an instance's values, with the id of a user who was stored after it was created."""
     data = dict(content.__data__)
@@ -300,8 +281,3 @@ def user_id(model: type[Record], user: Any) -> Any:
     """
     field: Any = model._meta.fields["user"]
     return field.id_of(user)
-
-
-_ACCESSORS = {peewee.FieldAccessor, UserAccessor, DocumentAccessor}
-
-_KNOWN = "_aicontent_has_known_accessors"

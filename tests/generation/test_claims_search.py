@@ -25,7 +25,7 @@ import aicontent
 from aicontent.database.statement import Computed, slot
 from aicontent.generation import claims, completion, holder
 from aicontent.generation.requests import attributes_of, enter
-from aicontent.records.record import load
+from aicontent.records.loading import load
 from aicontent.table import TABLE
 
 HOUR = timedelta(hours=1)

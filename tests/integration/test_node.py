@@ -31,6 +31,7 @@ DOCUMENTS = (
     "topics",
     "focusAreas",
 )
+TIMES = ("lastAccessedAt", "expiresAt", "createdAt", "updatedAt")
 COUNTERS = ("estimatedCompletionTime", "generationTimeMs", "tokenUsage", "usageCount")
 FOR_CLAIMS = (
     "fingerprint",
@@ -119,7 +120,16 @@ def deliberate_differences() -> dict[str, tuple[Any, Any]]:
         '((("validationScore" >= (0)::double precision) AND '
         '("validationScore" <= (1)::double precision)))'
     )
+    first, last = (
+        f"to_timestamp(('{seconds}'::bigint)::double precision)"
+        for seconds in (-62135510400, 253402214400)
+    )
+    ranges = {column: f'((("{column}" >= {first}) AND ("{column}" < {last})))' for column in TIMES}
     return {
+        **{
+            f"constraint ai_generated_content_{column}_range: definition": (None, f"CHECK {rule}")
+            for column, rule in ranges.items()
+        },
         **{f"column {column}: type": ("json", "jsonb") for column in DOCUMENTS},
         **{
             f"constraint ai_generated_content_{column}_check: definition": (None, f"CHECK {rule}")
@@ -281,6 +291,8 @@ def test_table_differs_from_the_knex_migration_only_as_documented(
             f"constraint ai_generated_content_{name}_check"
             for name in ("attempts", "failures", "maxAttempts")
         ),
+        "constraint ai_generated_content_leaseExpiresAt_range",
+        "constraint ai_generated_content_retryAt_range",
     }
     kept = {k: pair for k, pair in found.items() if not any(name in k for name in FOR_CLAIMS)}
     assert kept == deliberate_differences()

@@ -1,0 +1,44 @@
+"""Make instances of rows that were read, without Peewee's work for each attribute."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import peewee
+
+from ..fields.document import DocumentAccessor
+from ..fields.users import UserAccessor
+from .record import R, Record
+
+
+def load(model: type[R], rows: Iterable[dict[str, Any]]) -> list[R]:
+    """Return rows as instances, as Peewee would."""
+    if not is_plain(model):
+        instances = [model(__no_default__=1, **row) for row in rows]
+        for instance in instances:
+            instance._dirty.clear()
+        return instances
+    instances = []
+    for row in rows:
+        instance = model.__new__(model)
+        instance.__data__, instance.__rel__ = row, {}
+        instance._dirty, instance._document_texts, instance.is_new = set(), {}, False
+        instances.append(instance)
+    return instances
+
+
+def is_plain(model: type[Record]) -> bool:
+    """Tell whether a host has overridden neither the constructor nor an attribute's accessor."""
+    if model.__init__ is not Record.__init__:
+        return False
+    # Asked for each row; the number of fields changes when a host adds one.
+    number, is_known = model.__dict__.get(_KNOWN, (0, False))
+    if number != len(model._meta.fields):
+        fields = model._meta.sorted_fields
+        is_known = all(field.accessor_class in _ACCESSORS for field in fields)
+        setattr(model, _KNOWN, (len(fields), is_known))
+    return bool(is_known)
+
+
+_ACCESSORS = {peewee.FieldAccessor, UserAccessor, DocumentAccessor}
+
+_KNOWN = "_aicontent_has_known_accessors"

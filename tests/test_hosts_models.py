@@ -1,0 +1,202 @@
+"""A host's own model: its queries, its columns and its mixins count on every path."""
+
+from __future__ import annotations
+
+import peewee
+import pytest
+from playhouse import signals
+
+import aicontent
+from aicontent import UnknownUserError, ValidationError
+from aicontent.table import TABLE
+
+MADE = {"title": "En la cafetería"}
+
+
+def subclass(Content, *mixins, **attributes):
+    meta = type("Meta", (), {"database": Content._meta.database, "table_name": TABLE})
+    return type("Host", (*mixins, Content), {"Meta": meta, **attributes})
+
+
+@pytest.fixture
+def tenants(Content, database):
+    """A model that shows and changes one tenant's rows at a time."""
+    database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN tenant INTEGER NOT NULL DEFAULT 1")
+    now = [1]
+
+    def select(cls, *fields):
+        return super(model, cls).select(*fields).where(cls.tenant == now[0])
+
+    def update(cls, *args, **options):
+        return super(model, cls).update(*args, **options).where(cls.tenant == now[0])
+
+    model = subclass(
+        Content,
+        tenant=peewee.IntegerField(default=lambda: now[0]),
+        select=classmethod(select),
+        update=classmethod(update),
+    )
+    return model, now
+
+
+def test_each_tenant_sees_its_own_rows(tenants, user):
+    model, now = tenants
+    row = {"user": user, "type": "lesson", "request_payload": {"n": 1}, "status": "completed"}
+    first = model.create(**row, generated_data={"secret": "of tenant 1"})
+    made = model.get_or_generate(user, "lesson", {"n": 2}, lambda content: {"of": 1})
+    asked = model.request(user, "lesson", {"n": 3})
+    now[0] = 2
+    assert model.first_reusable(user, "lesson") is model.reuse(user, "lesson") is None
+    assert model.get_or_none(model.id == first.id) is None
+    assert model.claim() is None
+    theirs = model.get_or_generate(user, "lesson", {"n": 2}, lambda content: {"of": 2})
+    assert (theirs.generated_data, theirs.tenant) == ({"of": 2}, 2)
+    assert model.get_or_generate(user, "lesson", {"n": 2}, never) == theirs
+    assert model.reuse(user, "lesson") == theirs
+    assert model.find_by_user_and_type(user, "lesson").count() == 1
+    ids = model.create_many([row] * 3)
+    assert {c.tenant for c in model.select().where(model.id.in_(ids))} == {2}
+    assert model.bulk_update([first], ["level"]) == 0
+    first.level = "A1"
+    with pytest.raises(aicontent.ContentGoneError):
+        first.save()
+    with pytest.raises(aicontent.ContentGoneError):
+        first.mark_accessed()
+    assert model.requeue() == model.rescue_stale().requeued == 0
+    # A user's request is in flight once, whoever asks.
+    with pytest.raises(aicontent.AIContentError, match="no select.. of the model's own hides"):
+        model.request(user, "lesson", {"n": 3})
+    now[0] = 1
+    assert model.claim() == asked
+    assert model.get_by_id(made.id).generated_data == {"of": 1}
+    assert {c.tenant for c in model.select()} == {1}
+
+
+def test_soft_deleted_rows_are_not_served(Content, database, user):
+    database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN hidden INTEGER NOT NULL DEFAULT 0")
+
+    def select(cls, *fields):
+        return super(model, cls).select(*fields).where(cls.hidden == 0)
+
+    model = subclass(Content, hidden=peewee.IntegerField(default=0), select=classmethod(select))
+    made = model.get_or_generate(user, "lesson", {}, lambda content: MADE)
+    made.hidden = 1
+    made.save()
+    assert model.reuse(user, "lesson") is None
+    again = model.get_or_generate(user, "lesson", {}, lambda content: {"again": 1})
+    assert (again.generated_data, Content.select().count()) == ({"again": 1}, 2)
+
+
+def never(_):
+    raise AssertionError("it is stored")
+
+
+@pytest.mark.parametrize("note", ["present", "absent", "mixed"])
+def test_columns_that_the_database_fills(Content, database, user, note):
+    """create_many() equals create(), row by row."""
+    database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN tenant VARCHAR(9) NOT NULL DEFAULT 't0'")
+    database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN note TEXT DEFAULT 'dflt'")
+    model = subclass(Content, tenant=peewee.CharField(), note=peewee.TextField(null=True))
+    row = {"user": user, "type": "lesson", "request_payload": {}}
+    rows = {
+        "present": [row | {"note": "x", "tenant": "t1"}] * 3,
+        "absent": [row] * 3,
+        "mixed": [row, row | {"note": None}, row | {"tenant": "t2"}, row, row | {"note": "y"}],
+    }[note]
+    one_by_one = [model.create(**each).id for each in rows]
+    at_once = model.create_many(rows)
+
+    def stored(ids):
+        by_id = {c.id: (c.tenant, c.note) for c in model.select()}
+        return [by_id[id] for id in ids]
+
+    assert stored(at_once) == stored(one_by_one)
+    instances = [model(**each) for each in rows]
+    model.bulk_create(instances)
+    assert stored([c.id for c in instances]) == stored(one_by_one)
+
+
+def test_a_json_field_of_the_hosts(Content, database, user, kind):
+    json = "TEXT" if kind == "sqlite" else "jsonb"
+    database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN own {json}")
+    model = subclass(Content, own=peewee.JSONField(null=True))
+    row = {"user": user, "type": "lesson", "request_payload": {"n": 1}}
+    own = {"a": [1, "é"], "b": None}
+    made = model.create(**row, own=own)
+    ids = model.create_many([row | {"own": own}, row, row | {"own": None}])
+    found = {c.id: c.own for c in model.select()}
+    assert [found[id] for id in (made.id, *ids)] == [own, own, None, None]
+    assert model.get(model.own["a"][0] == 1, model.id == ids[0]).own == own
+    with pytest.raises(ValidationError, match="^row 2: type"):
+        model.create_many([row | {"own": own}, row | {"own": own, "type": "quiz"}])
+    with pytest.raises(UnknownUserError, match="^row 2: "):
+        model.create_many([row | {"own": own}, row | {"own": own, "user": 99_999}])
+    assert model.select().count() == 4
+
+
+def test_a_foreign_key_of_the_hosts_is_not_taken_for_the_users(Content, database, user):
+    database.execute_sql("CREATE TABLE courses (id INTEGER PRIMARY KEY)")
+    database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN course INTEGER REFERENCES courses (id)")
+    model = subclass(Content, course=peewee.IntegerField(null=True))
+    row = {"user": user, "type": "lesson", "request_payload": {}}
+    model.create(**row)
+    for call in (
+        lambda: model.create(**row, course=5),
+        lambda: model.create_many([row | {"course": 5}]),
+    ):
+        with pytest.raises(peewee.IntegrityError) as caught:
+            call()
+        assert not isinstance(caught.value, aicontent.AIContentError)
+    assert model.select().count() == 1
+
+
+class Greeting:
+    """A mix-in that knows nothing of Peewee."""
+
+    def greeting(self):
+        return f"{self.type} {self.level}"
+
+
+@pytest.mark.parametrize("mixin", [Greeting, signals.Model])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_mixins_in_either_order(Content, user, mixin, is_first):
+    meta = type("Meta", (), {"database": Content._meta.database, "table_name": TABLE})
+    bases = (mixin, Content) if is_first else (Content, mixin)
+    model = type("Host", bases, {"Meta": meta})
+    made = model.get_or_generate(user, "lesson", {}, lambda content: MADE)
+    content = model.create(user=user, type="lesson", request_payload={}, metadata={"n": 1})
+    content.metadata["n"] = 2
+    assert content.save() == 1
+    assert model.get_by_id(content.id).metadata == {"n": 2}
+    assert content.save() == 0
+    assert model.reuse(user, "lesson") == made
+    with pytest.raises(ValidationError):
+        model.create(user=user, type="quiz", request_payload={})
+    assert model.create_many([{"user": user, "type": "lesson", "request_payload": {}}])
+
+
+def test_signals_are_sent_by_save(Content, user):
+    model, sent = subclass(Content, signals.Model), []
+
+    @signals.post_save(sender=model)
+    def saved(sender, instance, created):
+        sent.append((instance.id, created))
+
+    content = model.create(user=user, type="lesson", request_payload={})
+    content.level = "A2"
+    content.save()
+    assert sent == [(content.id, True), (content.id, False)]
+
+
+def test_a_save_of_the_hosts_own_is_heard(Content, user):
+    heard = []
+
+    def save(self, *args, **options):
+        heard.append(self.level)
+        return super(model, self).save(*args, **options)
+
+    model = subclass(Content, save=save)
+    content = model.create(user=user, type="lesson", request_payload={}, level="A1")
+    content.level = "A2"
+    content.save()
+    assert heard == ["A1", "A2"]
