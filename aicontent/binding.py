@@ -4,6 +4,7 @@ from typing import Any
 
 import peewee
 
+from .database.internals import attach_once
 from .database.supported import bindable
 from .model import AIGeneratedContent
 from .table import User, bound_model, set_user_field, user_field
@@ -30,9 +31,8 @@ def bind(database: peewee.Database, user_model: type[peewee.Model] | None = None
     for model in (AIGeneratedContent, User):
         model.bind(database, bind_refs=False, bind_backrefs=False)
     set_user_field(AIGeneratedContent, user)
-    if isinstance(database, peewee.DatabaseProxy) and _rebind not in database._callbacks:
-        proxy: Any = database
-        proxy.attach_callback(_rebind)
+    if isinstance(database, peewee.DatabaseProxy):
+        attach_once(database, _rebind)
 
 
 def _rebind(database: peewee.Database) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import peewee
 
+from .database.internals import uses_psycopg3
 from .database.postgresql import IsoPostgresqlDatabase
 from .errors import DatabaseUnavailableError, DatabaseURLError, one_line
 from .fields.compression import configure
@@ -173,7 +174,7 @@ def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database
     _check_postgresql(parts)
     prepares = parts.scheme == _PREPARING
     database: Any = IsoPostgresqlDatabase(url, prefer_psycopg3=prepares)
-    if isinstance(database._adapter, peewee.Psycopg3Adapter):
+    if uses_psycopg3(database):
         if not prepares:
             database.connect_params["prepare_threshold"] = None
     elif prepares:

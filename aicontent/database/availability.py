@@ -4,7 +4,6 @@ The causes are a lock, a connection that the server has closed, a pool in use, a
 read-only during a failover. This is the only place that decides when to connect or call again.
 """
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +11,16 @@ from typing import Any, TypeVar
 
 import peewee
 
-from .backend import discard, new_connection
+from .backend import discard
 from .constraints import error_code
+from .internals import (
+    has_contexts,
+    is_pool_exhausted,
+    is_pooled,
+    keeping_contexts,
+    new_connection,
+    using_connection,
+)
 from .supported import backend_of
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
@@ -31,16 +38,12 @@ def connected(database: peewee.Database, *, keep: bool = False) -> Iterator[None
 
     `keep` leaves it open.
     """
-    state: Any = database._state  # type: ignore[attr-defined]
-    contexts = state.ctx  # connect() empties it, and the caller could not leave its contexts
-    try:
+    with keeping_contexts(database):
         opened = database.connect(reuse_if_open=True)
-    finally:
-        state.ctx = contexts
     try:
         yield
     finally:
-        if opened and not (contexts or keep):
+        if opened and not (keep or has_contexts(database)):
             database.close()
 
 
@@ -50,19 +53,12 @@ def own_connection(database: Any) -> Iterator[None]:
 
     A pool in use would otherwise refuse it, or let it wait.
     """
-    pool: Any = sys.modules.get("playhouse.pool")
-    if pool is None or not isinstance(database, pool.PooledDatabase):
+    if not is_pooled(database):
         with connected(database):
             yield
         return
-    connection = new_connection(database)
-    database._state.set_connection(connection)
-    try:
-        database._initialize_connection(connection)
+    with using_connection(database, new_connection(database)):
         yield
-    finally:
-        database._state.reset()
-        database._close_raw(connection)
 
 
 def survived(database: peewee.Database, call: Callable[[], T]) -> T:
@@ -113,14 +109,10 @@ def is_temporary(error: BaseException) -> bool:
     is_operational = isinstance(error, (peewee.OperationalError, peewee.InterfaceError))
     # SQLITE_ERROR is a statement that can never succeed, such as one on a table that is missing.
     return (
-        (is_operational and code != "SQLITE_ERROR") or code in _TEMPORARY or is_pool_in_use(error)
+        (is_operational and code != "SQLITE_ERROR")
+        or code in _TEMPORARY
+        or is_pool_exhausted(error)
     )
-
-
-def is_pool_in_use(error: BaseException) -> bool:
-    """Tell whether an error says that all connections of a pool are in use."""
-    pool: Any = sys.modules.get("playhouse.pool")
-    return pool is not None and isinstance(error, pool.MaxConnectionsExceeded)
 
 
 def _dropped(database: Any, error: BaseException | None = None) -> bool:

@@ -5,7 +5,6 @@ A backend has no state: its methods take the database. `supported.backend_of` ch
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,6 +15,7 @@ import peewee
 
 from ..errors import UnsupportedDatabaseError
 from .constraints import explained
+from .internals import keeping_contexts
 
 if TYPE_CHECKING:
     from .bulk_load import BulkInsert, Loader
@@ -277,20 +277,7 @@ class Backend(ABC):
         """Return the command by which a person runs a query in a terminal."""
 
 
-def new_connection(database: Any) -> Any:
-    """Return a new connection of the driver, which belongs to no pool; the caller closes it."""
-    pool: Any = sys.modules.get("playhouse.pool")
-    is_pooled = pool is not None and isinstance(database, pool.PooledDatabase)
-    return super(pool.PooledDatabase, database)._connect() if is_pooled else database._connect()
-
-
 def discard(database: Any) -> None:
-    """Close the connection, and give it back to no pool.
-
-    Peewee then forgets the contexts that the caller is in, and could not leave them.
-    """
-    contexts = database._state.ctx
-    try:
+    """Close the connection, and give it back to no pool."""
+    with keeping_contexts(database):
         getattr(database, "manual_close", database.close)()
-    finally:
-        database._state.ctx = contexts

@@ -9,7 +9,8 @@ from types import NoneType
 from typing import Any
 
 import peewee
-from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-defined]
+
+from .internals import driver_errors
 
 Row = list[Any]
 """A row's values as the driver takes them, in the order of the columns."""

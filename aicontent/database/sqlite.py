@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import peewee
 
 from ..errors import DatabaseUnavailableError
-from .backend import Backend, new_connection
+from .backend import Backend
+from .internals import new_connection
 
 if TYPE_CHECKING:
     from .bulk_load import BulkInsert, Loader

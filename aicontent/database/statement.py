@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import peewee
-from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-defined]
 
+from .internals import driver_errors
 from .supported import database_of
 
 CACHE_SIZE = 500

@@ -10,6 +10,7 @@ import peewee
 
 from ..errors import NotBoundError, UnsupportedDatabaseError
 from .backend import Backend
+from .internals import attach_once
 from .postgresql import PostgresqlBackend
 from .sqlite import SqliteBackend
 
@@ -118,8 +119,7 @@ def bindable(database: peewee.Database) -> peewee.Database:
     if not isinstance(proxy, peewee.DatabaseProxy):
         return supported(proxy)
     _check_proxied(proxy.obj)
-    if _check_proxied not in proxy._callbacks:
-        proxy.attach_callback(_check_proxied)
+    attach_once(proxy, _check_proxied)
     return database
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import peewee
 
 from ..database.backend import Backend
+from ..database.internals import json_types
 from ..database.supported import known_backend, unproxied
 from ..errors import CorruptDocumentError
 from .compression import Storage, decompressed, not_queryable, storage_of
@@ -55,8 +56,7 @@ class DocumentField(RuledField, peewee.JSONField):
         super()._db_hook(database)  # type: ignore[misc]
         if database is not None:
             self._helper = _checking(database.json_methods)(database)
-        adapter = getattr(database, "_adapter", None)
-        self._driver_types = (adapter.json_type, adapter.jsonb_type) if adapter else ()
+        self._driver_types = json_types(database)
         backend = known_backend(database)
         self._is_text = backend is not None and backend.documents_are_text
         self._storage = storage_of(database)

@@ -8,7 +8,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from ..database.availability import connected, is_pool_in_use, is_temporary, survived
+from ..database.availability import connected, is_temporary, survived
+from ..database.internals import is_pool_exhausted
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus, Served
 from ..errors import (
@@ -115,7 +116,7 @@ class _Flight:
                     step = self._begin if awaited is None else partial(self._look, awaited, True)
                     content, is_claimed = survived(database, step)
             except Exception as error:
-                if not is_pool_in_use(error) or waited >= self.wait:
+                if not is_pool_exhausted(error) or waited >= self.wait:
                     raise
             else:
                 if is_claimed:

@@ -5,6 +5,7 @@ from typing import Any
 
 import peewee
 
+from ..database.internals import LOADED
 from ..fields.document import DocumentAccessor
 from ..fields.users import UserAccessor
 from .record import R, Record
@@ -13,7 +14,7 @@ from .record import R, Record
 def load(model: type[R], rows: Iterable[dict[str, Any]]) -> list[R]:
     """Return rows as instances, as Peewee would."""
     if not is_plain(model):
-        instances = [model(__no_default__=1, **row) for row in rows]
+        instances = [model(**LOADED, **row) for row in rows]
         for instance in instances:
             instance._dirty.clear()
         return instances

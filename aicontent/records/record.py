@@ -3,12 +3,13 @@
 `Record` overrides what Peewee lets only a subclass override. The rest are functions.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any, ClassVar, TypeVar, cast
 
 import peewee
 
+from ..database.internals import is_loaded, with_stored_relations
 from ..database.statement import (
     Computed,
     computed_names,
@@ -49,7 +50,6 @@ class Record(peewee.Model):
     _document_texts: dict[str, str | None]
     _dirty: set[str]  # Peewee's, which its stubs leave out
     _pk: Any
-    _populate_unsaved_relations: Callable[[dict[str, Any]], None]
 
     class Meta:
         # For a host that calls Peewee's own save(): a stale instance must not overwrite counters.
@@ -67,7 +67,7 @@ class Record(peewee.Model):
 
     def __init__(self, **values: Any) -> None:
         self._document_texts = {}
-        self.is_new = "__no_default__" not in values  # Peewee passes it for a row that it loads
+        self.is_new = not is_loaded(values)
         self._is_selected = not self.is_new
         if self.is_new:
             for name in values:
@@ -222,9 +222,7 @@ def update(content: Record, changes: Mapping[str, Any], condition: Computed | No
 
 def data_with_relations(content: Record) -> dict[str, Any]:
     """Return an instance's values, with the id of a user who was stored after it was created."""
-    data = dict(content.__data__)
-    content._populate_unsaved_relations(data)
-    return data
+    return with_stored_relations(content, dict(content.__data__))
 
 
 def mark_saved(content: Record, names: Iterable[str], written: Mapping[str, Any]) -> None:

@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 
 import peewee
-from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-defined]
 
 from ..database.availability import connected
 from ..database.backend import Backend
+from ..database.internals import driver_errors
 from ..database.supported import backend_of, database_of
 from ..errors import AIContentError
 from ..fields.compression import decompressed

@@ -1,0 +1,109 @@
+"""What this package takes from Peewee beyond its documented interface, in one place.
+
+A new Peewee that changes any of it fails in the tests of this module first.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import peewee
+from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-defined]
+
+__all__ = [
+    "LOADED",
+    "attach_once",
+    "driver_errors",
+    "has_contexts",
+    "is_loaded",
+    "is_pool_exhausted",
+    "is_pooled",
+    "json_types",
+    "keeping_contexts",
+    "new_connection",
+    "uses_psycopg3",
+    "using_connection",
+    "with_stored_relations",
+]
+
+LOADED = {"__no_default__": 1}
+"""The arguments by which a model is told that a row is loaded, so that it applies no defaults."""
+
+
+def is_loaded(values: dict[str, Any]) -> bool:
+    """Tell whether a model's constructor was called for a row that was loaded."""
+    return "__no_default__" in values
+
+
+def with_stored_relations(content: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Fill in the ids of related instances that were stored after they were assigned."""
+    content._populate_unsaved_relations(values)
+    return values
+
+
+def has_contexts(database: Any) -> bool:
+    """Tell whether this thread is within a `connection_context()` of the database."""
+    return bool(database._state.ctx)
+
+
+@contextmanager
+def keeping_contexts(database: Any) -> Iterator[None]:
+    """Connect or close; Peewee forgets the contexts that the caller is in, and could not leave."""
+    contexts = database._state.ctx
+    try:
+        yield
+    finally:
+        database._state.ctx = contexts
+
+
+def new_connection(database: Any) -> Any:
+    """Return a new connection of the driver, which belongs to no pool; the caller closes it."""
+    if is_pooled(database):
+        return super(_pool().PooledDatabase, database)._connect()
+    return database._connect()
+
+
+def is_pooled(database: object) -> bool:
+    """Tell whether a database is one of Peewee's pools."""
+    pool = _pool()
+    return pool is not None and isinstance(database, pool.PooledDatabase)
+
+
+@contextmanager
+def using_connection(database: Any, connection: Any) -> Iterator[None]:
+    """Let this thread use a connection of `new_connection`, and close it afterwards."""
+    database._state.set_connection(connection)
+    try:
+        database._initialize_connection(connection)
+        yield
+    finally:
+        database._state.reset()
+        connection.close()
+
+
+def is_pool_exhausted(error: BaseException) -> bool:
+    """Tell whether an error says that all connections of a pool are in use."""
+    pool = _pool()
+    return pool is not None and isinstance(error, pool.MaxConnectionsExceeded)
+
+
+def _pool() -> Any:
+    return sys.modules.get("playhouse.pool")  # if it was not imported, there is no pool
+
+
+def json_types(database: Any) -> tuple[type, ...]:
+    """Return the types in which Peewee wraps JSON for the database's driver."""
+    adapter = getattr(database, "_adapter", None)
+    return (adapter.json_type, adapter.jsonb_type) if adapter else ()
+
+
+def uses_psycopg3(database: Any) -> bool:
+    """Tell whether a PostgreSQL database uses psycopg 3."""
+    return isinstance(database._adapter, peewee.Psycopg3Adapter)
+
+
+def attach_once(proxy: Any, callback: Callable[[Any], None]) -> None:
+    """Call a function whenever a proxy is initialised."""
+    if callback not in proxy._callbacks:
+        proxy.attach_callback(callback)
