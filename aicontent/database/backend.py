@@ -41,6 +41,9 @@ class Backend(ABC):
     array_rows: ClassVar[str]
     """A table named `each` with a column `value`, made of one array parameter."""
 
+    json_methods: ClassVar[type]
+    """The class of the queries into JSON documents."""
+
     identity_type: ClassVar[str]
     """The type of an integer id that the database assigns."""
 

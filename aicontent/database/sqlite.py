@@ -14,6 +14,7 @@ import peewee
 from ..errors import DatabaseUnavailableError
 from .backend import Backend
 from .internals import new_connection
+from .json_methods import SqliteMethods
 
 if TYPE_CHECKING:
     from .bulk_load import BulkInsert, Loader
@@ -42,6 +43,7 @@ class SqliteBackend(Backend):
     documents_are_text = True
     distinct_from = "IS NOT"
     array_rows = "json_each(?) AS each"
+    json_methods = SqliteMethods
     identity_type = "INTEGER"
     can_reclaim = True
 

@@ -9,10 +9,12 @@ import peewee
 from ..database.backend import Backend
 from ..database.internals import json_types
 from ..database.supported import known_backend, unproxied
-from ..errors import CorruptDocumentError
+from ..errors import CorruptDocumentError, NotBoundError, ValidationError, kind_of
+from .comparison import Comparable, DocumentPath
 from .compression import Storage, decompressed, not_queryable, storage_of
 from .encoding import encode, snapshot
-from .policy import check_document, checked_text
+from .json_functions import compare, run
+from .policy import check_document, check_text, checked_text
 from .scalars import RuledField
 
 _decode = json.JSONDecoder().raw_decode
@@ -33,13 +35,14 @@ class DocumentAccessor(peewee.FieldAccessor):
         return value
 
 
-class DocumentField(RuledField, peewee.JSONField):
+class DocumentField(Comparable, RuledField, peewee.JSONField):
     """A JSON document: jsonb on PostgreSQL, JSON text on SQLite.
 
     SQLite's text may be compressed if the field is `compressible` (see `aicontent.configure`).
     """
 
     accessor_class = DocumentAccessor
+    _remedy = "a path into the document, or cast('text')"
 
     def __init__(self, *, compressible: bool = False, **options: Any) -> None:
         # All of these must belong to the instance: a model's alias copies the field's attributes.
@@ -55,7 +58,7 @@ class DocumentField(RuledField, peewee.JSONField):
         self._storage, self._is_text = Storage(), False
         super()._db_hook(database)  # type: ignore[misc]
         if database is not None:
-            self._helper = _checking(database.json_methods)(database)
+            self._helper = _json_methods(database)
         self._driver_types = json_types(database)
         backend = known_backend(database)
         self._is_text = backend is not None and backend.documents_are_text
@@ -101,41 +104,32 @@ class DocumentField(RuledField, peewee.JSONField):
 
     @property
     def _helper(self) -> Any:
-        self._check_queryable()
+        if self.is_compressible and self._is_text and self._storage.compress_over is not None:
+            raise not_queryable(self.name)
+        if self._methods is None:
+            raise NotBoundError(f"{self.name}: call aicontent.bind(database) before the query")
         return self._methods
 
     @_helper.setter
     def _helper(self, methods: Any) -> None:
         self._methods = methods
 
-    def _compare(self, lhs: Any, eq_op: str, is_op: str, rhs: Any, as_text: bool) -> Any:
-        if rhs is not None and lhs is self:
-            lhs = self._as_json()
-        return super()._compare(lhs, eq_op, is_op, rhs, as_text)  # type: ignore[misc]
+    def __getitem__(self, key: Any) -> DocumentPath:
+        return DocumentPath(self, (key,))
 
-    def in_(self, rhs: Any) -> Any:
-        return self._is_one_of(peewee.OP.IN, rhs)
+    def path(self, *keys: Any) -> DocumentPath:
+        return DocumentPath(self, keys)
 
-    def not_in(self, rhs: Any) -> Any:
-        return self._is_one_of(peewee.OP.NOT_IN, rhs)
+    def _document(self) -> Any:
+        return self
 
-    __lshift__ = in_
+    def _compared_as(self) -> Any:
+        return self._helper.extract(self, ())
 
-    def _is_one_of(self, operation: str, documents: Any) -> Any:
-        whole = self._as_json()
-        if whole is not self and not isinstance(documents, peewee.Node):
-            documents = peewee.EnclosedNodeList([self.to_value(each) for each in documents])
-        return peewee.Expression(whole, operation, documents)
-
-    def _as_json(self) -> Any:
-        """Return the expression that represents the whole document in a comparison."""
-        self._check_queryable()
-        # SQLite then refuses a document that another process has compressed as malformed JSON.
-        return peewee.fn.json(self) if self.is_compressible and self._is_text else self
-
-    def _check_queryable(self) -> None:
-        if self.is_compressible and self._is_text and self._storage.compress_over is not None:
-            raise not_queryable(self.name)
+    __hash__ = peewee.Field.__hash__
+    __mod__ = __pow__ = like = ilike = regexp = iregexp = Comparable._no_such_operator
+    startswith: Any = Comparable._no_such_operator
+    endswith: Any = Comparable._no_such_operator
 
 
 class DocumentText:
@@ -165,15 +159,48 @@ def _from_compressed(data: bytes) -> Any:
         raise CorruptDocumentError(f"a compressed document is not JSON: {error}") from error
 
 
-def _checking(methods: Any) -> Any:
-    """Return the database's JSON methods, which check the values that an UPDATE inserts."""
+def _json_methods(database: peewee.Database) -> Any:
+    backend = known_backend(database)
+    if backend is None:
+        return database.json_methods(database)
+    return _checking(backend.json_methods)(database, compare, run)
 
-    def checked(method: Callable[..., Any]) -> Callable[..., Any]:
-        def check(self: Any, field: Any, *keys_and_value: Any) -> Any:
-            check_document(keys_and_value[-1], field.name)
+
+def _checking(methods: Any) -> Any:
+    """Return the class of a database's JSON methods, with the policy for the values they take."""
+
+    def checked(method: Callable[..., Any], check: Callable[[Any, str], None]) -> Any:
+        def call(self: Any, field: Any, *keys_and_value: Any) -> Any:
+            check(keys_and_value[-1], field.name)
             return method(self, field, *keys_and_value)
 
-        return check
+        return call
 
-    names = ("set", "insert", "replace", "append", "update")
-    return type("Checking", (methods,), {name: checked(getattr(methods, name)) for name in names})
+    names = ("set", "insert", "replace", "append", "contains", "contained_by")
+    checks = dict.fromkeys(names, check_document) | {
+        "update": _check_object,
+        "has_key": _check_key,
+        "has_keys": _check_keys,
+        "has_any_keys": _check_keys,
+    }
+    members = {name: checked(getattr(methods, name), check) for name, check in checks.items()}
+    return type("Checking", (methods,), members)
+
+
+def _check_object(value: Any, field: str) -> None:
+    if not isinstance(value, dict):
+        rule = "update() takes a dict: use append() to add to an array"
+        raise ValidationError(field, rule, kind_of(value))
+    check_document(value, field)
+
+
+def _check_key(key: Any, field: str) -> None:
+    _check_keys([key], field)
+
+
+def _check_keys(keys: Any, field: str) -> None:
+    for key in keys if isinstance(keys, (list, tuple)) else [None]:
+        if not isinstance(key, str):
+            rule = "has_key() takes a str; has_keys() and has_any_keys() take a list of them"
+            raise ValidationError(field, rule, kind_of(key))
+        check_text(key, field)

@@ -114,7 +114,7 @@ def test_a_query_into_what_may_be_compressed_is_refused(compressing, Content, st
 
 
 @on_sqlite
-@pytest.mark.parametrize("name", ["path", "whole", "not_whole", "in", "among", "not_in", "text"])
+@pytest.mark.parametrize("name", LOOKS)
 def test_a_process_that_does_not_compress_reads_and_gets_no_wrong_answer(
     url, store, database, name
 ):

@@ -1,0 +1,154 @@
+"""Queries into JSON documents, which mean on every database what jsonb means.
+
+`fields.document` calls these for each path, comparison and change. Peewee's own methods mean
+something else on SQLite, where they compare the text.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partialmethod
+from typing import Any
+
+import peewee
+
+_NAME = "aicontent_json"
+
+_PLAIN = re.compile(r"(?!\s*[+-]?[0-9]+$)[ !#-\[\]-~]+")
+"""A key that every version of SQLite finds by its own operator, and that is no index."""
+
+
+class Collated(peewee.NodeList):
+    """JSON text on SQLite that compares, sorts and groups as jsonb does."""
+
+    def __init__(self, methods: "SqliteMethods", document: peewee.Node) -> None:
+        super().__init__((document, peewee.SQL(f"COLLATE {_NAME}")), parens=True)
+        self.methods = methods
+
+    def __sql__(self, ctx: Any) -> Any:
+        self.methods.prepare()
+        return super().__sql__(ctx)  # type: ignore[no-untyped-call]
+
+
+class SqliteMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined,misc]
+    """Reads and changes documents by a function of Python's, and compares them by a collation.
+
+    Args:
+        database: where to register the two.
+        compare: the collation.
+        run: the function.
+    """
+
+    def __init__(
+        self, database: Any, compare: Callable[[str, str], int], run: Callable[..., Any]
+    ) -> None:
+        super().__init__(database)
+        self.compare, self.run = compare, run
+        for of_database, function in (
+            (database._collations, compare),
+            (database._functions, (run, -1, True)),
+        ):
+            of_database[_NAME] = function  # for connections that are opened from now on
+
+    def prepare(self) -> None:
+        """Give the thread's connection, which may be older than the model, the two functions."""
+        database = self.database
+        if database.is_closed():
+            # The query may get an old connection from a pool, so take that connection now.
+            if not (database.autoconnect and getattr(database, "_connections", None)):
+                return
+            database.connect()
+        state = database._state
+        if getattr(state, _NAME, None) is not state.conn:
+            with suppress(Exception):  # it has them already, and a statement is using them
+                state.conn.create_collation(_NAME, self.compare)
+                state.conn.create_function(_NAME, -1, self.run, deterministic=True)
+            setattr(state, _NAME, state.conn)
+
+    def _run(self, operation: str, document: Any, *arguments: object) -> Any:
+        texts = (peewee.Value(json.dumps(each), converter=False) for each in arguments)
+        return getattr(peewee.fn, _NAME)(peewee.SQL(f"'{operation}'"), document, *texts)
+
+    def compare_value(self, field: Any, value: object) -> Any:
+        return None if value is None else peewee.Value(field._dumps(value), converter=False)
+
+    def extract(self, field: Any, keys: Any) -> Any:
+        if all(isinstance(key, str) and _PLAIN.fullmatch(key) for key in keys) and keys:
+            return Collated(self, peewee.Expression(field, "->", self._path(keys), flat=True))
+        # SQLite refuses a document that another process has compressed as malformed JSON.
+        document = peewee.fn.json(field) if field.is_compressible else field
+        return Collated(self, self._run("get", document, keys) if keys else document)
+
+    def extract_text(self, field: Any, keys: Any) -> Any:
+        return self._run("text", self.extract(field, keys))
+
+    def number(self, field: Any, keys: Any, kind: str) -> Any:
+        """Return the number at a path; NULL if there is none, or none of this size."""
+        return self._run(kind, self.extract(field, keys))
+
+    def length(self, field: Any, keys: Any) -> Any:
+        array = self.extract(field, keys)
+        is_array = peewee.fn.json_type(array) == peewee.SQL("'array'")
+        return peewee.Case(None, [(is_array, peewee.fn.json_array_length(array))])
+
+    def _has(self, how: str, field: Any, keys: Any, names: Any) -> Any:
+        found = self._run("has", self.extract(field, keys), list(names), how)
+        return peewee.Expression(found, peewee.OP.EQ, 1)
+
+    has_keys, has_any_keys = partialmethod(_has, "all"), partialmethod(_has, "any")
+
+    def has_key(self, field: Any, keys: Any, key: str) -> Any:
+        return self._has("all", field, keys, [key])
+
+    def _change(self, operation: str, field: Any, keys: Any, *value: object) -> Any:
+        return self._run(operation, self.extract(field, ()), keys, *value)
+
+    set, insert = partialmethod(_change, "set"), partialmethod(_change, "insert")
+    replace, append = partialmethod(_change, "replace"), partialmethod(_change, "append")
+    remove = partialmethod(_change, "remove")
+
+    def update(self, field: Any, value: object) -> Any:
+        return self._change("update", field, (), value)
+
+
+_RANGES = {
+    "int": ("BIGINT", f"@ > {-(2**63) - 1} && @ < {2**63}"),
+    "float": ("DOUBLE PRECISION", "@ >= -1.7976931348623157e308 && @ <= 1.7976931348623157e308"),
+}
+
+
+class PostgresqlMethods(peewee.PostgresqlJSONMethods):  # type: ignore[name-defined,misc]
+    """Peewee's, where keys may have any characters and the wrong type is no error."""
+
+    def __init__(self, database: Any, *_: object) -> None:
+        super().__init__(database)
+
+    def _path_array(self, keys: Any) -> Any:
+        # Inline, because psycopg 3 sends a parameter twice that stands in SELECT and in GROUP BY.
+        quoted = (str(key).replace("\\", r"\\").replace('"', r"\"") for key in keys)
+        array = "{" + ",".join(f'"{key}"' for key in quoted) + "}"
+        # In an E'' string a % can be written so that no driver takes it for a placeholder.
+        text = array.replace("\\", r"\\").replace("'", "''").replace("%", r"\x25")
+        return peewee.SQL(f"E'{text}'::text[]")
+
+    def number(self, field: Any, keys: Any, kind: str) -> Any:
+        """Return the number at a path; NULL if there is none, or none of this size."""
+        target, condition = _RANGES[kind]
+        path = peewee.SQL(f"'strict $ ? ({condition})'")
+        number = peewee.fn.jsonb_path_query_first(self.extract(field, keys), path)
+        if kind == "int":
+            number = peewee.fn.trunc(peewee.Cast(number, "NUMERIC"))
+        return peewee.Cast(number, target)
+
+    def length(self, field: Any, keys: Any) -> Any:
+        is_array, length = self._is_array(field, keys), super().length(field, keys)
+        return peewee.Case(None, [(is_array, length)])
+
+    def append(self, field: Any, keys: Any, value: object) -> Any:
+        longer = super().append(field, keys, value)
+        return peewee.Case(None, [(self._is_array(field, keys), longer)], field)
+
+    def _is_array(self, field: Any, keys: Any) -> Any:
+        kind = peewee.fn.jsonb_typeof(self.extract(field, keys))
+        return kind == peewee.SQL("'array'")

@@ -1,0 +1,221 @@
+"""What jsonb does to a JSON document, for SQLite: order, paths, text, changes.
+
+SQLite calls `compare` as a collation and `run` as a function of SQL. Its own JSON functions compare
+text, round large numbers, and read keys with quotes differently from version to version.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from .encoding import encode
+
+_INDEX = re.compile(r"[ \t\n\v\f\r]*[+-]?[0-9]+")
+_INTEGERS = range(-(2**63), 2**63)
+_LARGEST_FLOAT = 1.7976931348623157e308
+
+_exact = json.JSONDecoder(parse_float=Decimal).decode
+
+
+def compare(left: str, right: str) -> int:
+    """Compare two JSON texts as jsonb does.
+
+    Null sorts before text, then numbers, booleans, arrays and objects. Text sorts by code point.
+    """
+    if left == right:
+        return 0
+    try:
+        a, b = _key(left), _key(right)
+    except (ValueError, RecursionError):  # not JSON; SQLite would take an error for "equal"
+        return 1 if left > right else -1
+    return (a > b) - (a < b)
+
+
+_SHORT = 200
+"""The longest text whose key is remembered."""
+
+
+def _key(text: str) -> list[tuple[Any, ...]]:
+    return _remembered_key(text) if len(text) <= _SHORT else _new_key(text)
+
+
+def _new_key(text: str) -> list[tuple[Any, ...]]:
+    value: Any = _exact(text)
+    key: list[tuple[Any, ...]] = []
+    if value == []:
+        return [(-1,)]  # jsonb sorts it before null, though only at the top
+    _append_key(value, key)
+    return key
+
+
+_remembered_key = lru_cache(maxsize=1000)(_new_key)
+
+
+def _append_key(value: Any, key: list[tuple[Any, ...]]) -> None:
+    # The counts come first, so two keys that are equal so far have the same shape.
+    if value is None:
+        key.append((0,))
+    elif isinstance(value, str):
+        key.append((1, value))
+    elif isinstance(value, bool):
+        key.append((3, value))
+    elif isinstance(value, list):
+        key.append((4, len(value)))
+        for item in value:
+            _append_key(item, key)
+    elif isinstance(value, dict):
+        key.append((5, len(value)))
+        for name in _sorted(value):
+            key.append((1, name))
+            _append_key(value[name], key)
+    else:
+        key.append((2, value))
+
+
+def _sorted(document: dict[str, Any]) -> list[str]:
+    """Return the keys in jsonb's order: by their lengths in bytes, then by their bytes."""
+    encoded = {name: name.encode("utf-8", "surrogatepass") for name in document}
+    return sorted(document, key=lambda name: (len(encoded[name]), encoded[name]))
+
+
+def run(operation: str, document: str | None, *arguments: str) -> Any:
+    """Run one operation on a JSON text; the arguments are JSON texts too.
+
+    None, which is SQL's NULL, stays None.
+    """
+    if document is None:
+        return None
+    return _OPERATIONS[operation](document, *map(json.loads, arguments))
+
+
+_MISSING = object()
+
+
+def _at(document: Any, path: list[Any], *, strict: bool = False) -> Any:
+    for step in path:
+        if isinstance(document, dict):
+            document = document.get(str(step), _MISSING)
+        elif isinstance(document, list):
+            index = _index(step, strict=strict)
+            inside = index is not None and -len(document) <= index < len(document)
+            document = document[index] if inside else _MISSING
+        else:
+            return _MISSING
+    return document
+
+
+def _index(step: Any, *, strict: bool) -> Any:
+    if _INDEX.fullmatch(str(step)):
+        return int(step)
+    if strict:
+        raise ValueError(f"path element is not an integer: {step!r}")
+    return None
+
+
+def _get(document: str, path: list[Any]) -> str | None:
+    value = _at(json.loads(document), path)
+    return None if value is _MISSING else encode(value)
+
+
+def _text(document: str) -> str | None:
+    value = _exact(document)
+    return value if value is None or isinstance(value, str) else _as_text(value)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = (f"{_as_text(name)}: {_as_text(value[name])}" for name in _sorted(value))
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_as_text, value)) + "]"
+    if isinstance(value, Decimal):
+        return f"{value or value.copy_abs():f}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _int(document: str) -> int | None:
+    value = _number(document)
+    # The truncation of a larger Decimal would be a very long integer.
+    is_near = value is not None and abs(value) < 2**64
+    return int(value) if is_near and int(value) in _INTEGERS else None
+
+
+def _float(document: str) -> float | None:
+    value = _number(document)
+    return None if value is None or abs(value) > _LARGEST_FLOAT else float(value)
+
+
+def _number(document: str) -> Any:
+    value = _exact(document)
+    is_number = isinstance(value, (int, Decimal)) and not isinstance(value, bool)
+    return value if is_number else None
+
+
+def _has(document: str, keys: list[str], how: str) -> int:
+    value = json.loads(document)
+    if isinstance(value, dict):
+        names = set(value)
+    else:
+        items = value if isinstance(value, list) else [value]
+        names = {item for item in items if isinstance(item, str)}
+    quantifier = any if how == "any" else all
+    return int(quantifier(key in names for key in keys))
+
+
+def _changed(change: Callable[[Any, list[Any], Any], Any]) -> Callable[..., str]:
+    def changed(text: str, path: list[Any], value: Any = None) -> str:
+        return encode(change(json.loads(text), path, value))
+
+    return changed
+
+
+def _set(document: Any, path: list[Any], value: Any, *, old: bool = True, new: bool = True) -> Any:
+    *way, step = path or [None]
+    parent = _at(document, way, strict=True)
+    if isinstance(parent, dict) and path:
+        if old if str(step) in parent else new:
+            parent[str(step)] = value
+    elif isinstance(parent, list) and path:
+        index, size = _index(step, strict=True), len(parent)
+        if not -size <= index < size:
+            if new:
+                parent.insert(size if index > 0 or not size else 0, value)
+        elif old:
+            parent[index] = value
+    return document
+
+
+def _append(document: Any, path: list[Any], value: Any) -> Any:
+    target = _at(document, path)
+    if isinstance(target, list):
+        target.append(value)
+    return document
+
+
+def _remove(document: Any, path: list[Any], _: Any) -> Any:
+    if path and _at(document, path, strict=True) is not _MISSING:
+        parent = _at(document, path[:-1])
+        del parent[str(path[-1]) if isinstance(parent, dict) else int(path[-1])]
+    return document
+
+
+def _update(document: Any, _: list[Any], value: dict[str, Any]) -> Any:
+    return document | value if isinstance(document, dict) else [*document, value]
+
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "get": _get,
+    "text": _text,
+    "int": _int,
+    "float": _float,
+    "has": _has,
+    "set": _changed(_set),
+    "insert": _changed(lambda *arguments: _set(*arguments, old=False)),
+    "replace": _changed(lambda *arguments: _set(*arguments, new=False)),
+    "append": _changed(_append),
+    "remove": _changed(_remove),
+    "update": _changed(_update),
+}
