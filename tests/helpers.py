@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -40,6 +41,22 @@ def run_python(code: str, *args: str, **options: Any) -> subprocess.CompletedPro
     return subprocess.run(
         [*PYTHON, "-c", code, *args], capture_output=True, text=True, timeout=60, **options
     )
+
+
+def code_of(document: str) -> list[str]:
+    """Return the Python blocks of a document."""
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text("utf-8"), re.M | re.S)
+
+
+def run_script(code: str, directory: Path, *args: str) -> str:
+    """Run a script in a directory, in a process of its own; return what it prints."""
+    path = directory / "script.py"
+    path.write_text(code, "utf-8")
+    ran = subprocess.run(
+        [*PYTHON, path, *args], cwd=directory, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 def run_program(*args: Any, stdin: bytes = b"", **options: Any) -> tuple[int, bytes, str]:

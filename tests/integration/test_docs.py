@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-from pathlib import Path
 
 import peewee
 import pytest
@@ -14,24 +12,9 @@ from aicontent import AIGeneratedContent
 from aicontent.database.supported import backend_of
 from aicontent.schema.history import available, expected_definitions
 from aicontent.table import TABLE, user_id_type
-from helpers import PYTHON, ROOT, plain
+from helpers import ROOT, code_of, plain, run_script
 
 COLUMNS = [field.column_name for field in AIGeneratedContent._meta.sorted_fields]
-
-
-def code_of(document: str) -> list[str]:
-    """The Python blocks of a document."""
-    return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text("utf-8"), re.M | re.S)
-
-
-def run_script(code: str, directory: Path, *args: str) -> str:
-    path = directory / "script.py"
-    path.write_text(code, "utf-8")
-    ran = subprocess.run(
-        [*PYTHON, path, *args], cwd=directory, capture_output=True, text=True, timeout=60
-    )
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
 
 
 def test_the_readmes_code(tmp_path, empty_url):
