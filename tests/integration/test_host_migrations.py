@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -164,6 +165,28 @@ def test_peewee_migrate(tmp_path, database, store, models):
     assert not database.table_exists("course")
     assert_untouched(database)
     assert content == type(content).get()
+
+
+def test_peewee_migrate_without_the_setting_writes_python(tmp_path, database, models):
+    (tmp_path / "migrations").mkdir()
+    router = Router(database, tmp_path / "migrations")
+    name = router.create("all", auto=models(PEEWEE_MODELS))
+    text = (tmp_path / "migrations" / f"{name}.py").read_text("utf-8")
+    ast.parse(text)
+    assert "status = pw.TextField(default='pending')" in text
+    assert "id = pw.CharField(max_length=36, primary_key=True)" in text  # new_id() is left out
+    assert "remove_model('ai_generated_content')" in text
+    with pytest.raises(TypeError, match="FieldDatabaseHook"):  # it stops before it changes anything
+        router.run()
+    assert aicontent.check(database) == []
+
+
+def test_defaults_are_written_as_plain_values(empty):
+    code = template(diff_models(empty, [aicontent.AIGeneratedContent]))
+    ast.parse(code)
+    assert "status = EnumField(default='pending')" in code
+    assert "# TODO: id: default <function new_id" in code  # a comment
+    assert aicontent.AIGeneratedContent().status is aicontent.ContentStatus.PENDING
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
