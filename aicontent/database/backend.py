@@ -16,6 +16,7 @@ import peewee
 from ..errors import UnsupportedDatabaseError
 from .constraints import explained
 from .internals import keeping_contexts
+from .nested import nested_of
 
 if TYPE_CHECKING:
     from .bulk_load import BulkInsert, Loader
@@ -53,6 +54,9 @@ class Backend(ABC):
     can_lose_connections: ClassVar[bool] = False
     """Whether a server may close a connection."""
 
+    errors_abort_transactions: ClassVar[bool] = False
+    """Whether the failure of one statement makes the rest of a transaction impossible."""
+
     # Connections and transactions
 
     def configuration_problem(self, database: peewee.Database) -> str | None:
@@ -67,9 +71,17 @@ class Backend(ABC):
         """Return why the database cannot store all content, or None."""
         return None
 
-    @abstractmethod
     def in_transaction(self, database: peewee.Database) -> bool:
-        """Tell whether the open connection has a transaction, also one begun without Peewee."""
+        """Tell whether the open connection has a transaction, also one begun without Peewee.
+
+        The transaction in which a test runs (`aicontent.testing`) does not count.
+        """
+        nested = nested_of(database)
+        return self.has_begun(database) if nested is None else nested.is_open
+
+    @abstractmethod
+    def has_begun(self, database: peewee.Database) -> bool:
+        """Tell whether the open connection has any transaction, that of a test included."""
 
     @contextmanager
     def atomic(self, database: peewee.Database, *begin: Any) -> Iterator[None]:
@@ -115,7 +127,8 @@ class Backend(ABC):
 
     def connects_twice(self, database: Any) -> bool:
         """Tell whether a thread can have a connection while another thread has one."""
-        return bool(database.thread_safe)
+        # Another connection would not see the rows of a test's transaction.
+        return bool(database.thread_safe) and nested_of(database) is None
 
     @abstractmethod
     def limit_waits(self, database: peewee.Database, seconds: float) -> None:

@@ -56,7 +56,7 @@ class SqliteBackend(Backend):
             "aicontent.connect()"
         )
 
-    def in_transaction(self, database: peewee.Database) -> bool:
+    def has_begun(self, database: peewee.Database) -> bool:
         connection: Any = None if database.is_closed() else database.connection()
         return connection is not None and bool(connection.in_transaction)
 

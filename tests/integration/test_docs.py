@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+from pathlib import Path
 
 import peewee
 import pytest
@@ -12,7 +15,7 @@ from aicontent import AIGeneratedContent
 from aicontent.database.supported import backend_of
 from aicontent.schema.history import available, expected_definitions
 from aicontent.table import TABLE, user_id_type
-from helpers import ROOT, code_of, plain, run_script
+from helpers import PYTHON, ROOT, code_of, plain, run_script
 
 COLUMNS = [field.column_name for field in AIGeneratedContent._meta.sorted_fields]
 
@@ -99,6 +102,38 @@ def open_connections(url: str) -> int:
 
 def test_a_database_of_your_own(tmp_path):
     run_script(code_of("docs/embedding.md")[2], tmp_path)
+
+
+def recipe(number: int) -> str:
+    """Return a file of the section on tests."""
+    return code_of("docs/embedding.md")[3 + number]
+
+
+def run_tests(directory: Path, **files: str) -> None:
+    for name, code in files.items():
+        (directory / f"{name}.py").write_text(code, "utf-8")
+    # A pytest with the same folder for temporary files would remove those of the tests that run.
+    folder = f"--basetemp={directory / 'temporary'}"
+    command = [*PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder]
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    ran = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "4 passed" in ran.stdout
+
+
+def test_the_fixtures_that_roll_back(tmp_path, empty_url):
+    fixtures, tests = recipe(0), recipe(1)
+    memory = "sqlite:///:memory:"
+    assert fixtures.count(memory) == 1
+    if empty_url.startswith("postgresql"):
+        fixtures = fixtures.replace(memory, empty_url)
+    run_tests(tmp_path, conftest=fixtures, test_lessons=tests)
+
+
+def test_the_fixtures_that_copy_a_file(tmp_path):
+    run_tests(tmp_path, conftest=recipe(2), test_lessons=recipe(1))
 
 
 def test_the_diagram_names_every_column():

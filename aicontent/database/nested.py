@@ -1,0 +1,113 @@
+"""Nest the transactions of one thread in a transaction that a test rolls back.
+
+`aicontent.testing` uses this; a backend then answers for the nested transactions alone.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import peewee
+
+_STATE = "_aicontent_nested"
+_SET, _ROLL_BACK, _RELEASE = (
+    f'{words} "aicontent_test"'
+    for words in ("SAVEPOINT", "ROLLBACK TO SAVEPOINT", "RELEASE SAVEPOINT")
+)
+
+
+class Nested:
+    """What replaces the methods by which a thread controls its connection and its transactions.
+
+    Peewee calls them for the outermost `atomic()`, which becomes a savepoint here. The connection
+    stays open, because closing it would end the test's transaction.
+    """
+
+    def __init__(self, database: Any, errors_abort: bool) -> None:
+        self.thread = threading.get_ident()
+        self.is_open = False
+        self._database, self._errors_abort = database, errors_abort
+        self._connect, self._execute = database.connect, database.execute_sql
+
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        """Use the open connection."""
+        return bool(self._connect(reuse_if_open=True))
+
+    def close(self) -> bool:
+        """Leave the connection open, if no transaction is."""
+        if self._database.in_transaction():
+            raise peewee.OperationalError("Attempting to close database while transaction is open.")
+        return True
+
+    def begin(self, *_: Any, **__: Any) -> None:
+        """Set a savepoint."""
+        if self.is_open:
+            raise peewee.OperationalError("cannot start a transaction within a transaction")
+        self._execute(_SET)
+        self.is_open = True
+
+    def commit(self) -> None:
+        """Release the savepoint."""
+        self._end()
+
+    def rollback(self) -> None:
+        """Roll back to the savepoint."""
+        if self.is_open:
+            self._execute(_ROLL_BACK)
+        self._end()
+
+    def execute_sql(self, *args: Any, **options: Any) -> Any:
+        """Execute a statement. If it fails outside `atomic()`, the test's transaction goes on."""
+        if self.is_open or not self._errors_abort:
+            return self._execute(*args, **options)
+        self._execute(_SET)
+        try:
+            cursor = self._execute(*args, **options)
+        except BaseException:
+            with suppress(peewee.PeeweeException):
+                self._execute(_ROLL_BACK)
+            raise
+        self._execute(_RELEASE)
+        return cursor
+
+    def _end(self) -> None:
+        if self.is_open:
+            self._execute(_RELEASE)
+        self.is_open = False
+
+
+def nested_of(database: Any) -> Nested | None:
+    """Return how this thread's transactions are nested, or None if they are not."""
+    nested = getattr(database, _STATE, None)
+    return nested if nested is not None and nested.thread == threading.get_ident() else None
+
+
+@contextmanager
+def nested_transactions(database: Any, *, errors_abort: bool) -> Iterator[None]:
+    """Nest this thread's transactions in the open one. Other threads go on as before.
+
+    `errors_abort` is whether the failure of a statement aborts the whole transaction.
+    """
+    nested, attributes = Nested(database, errors_abort), vars(database)
+    before = dict(attributes)
+    names = ("connect", "close", "begin", "commit", "rollback", "execute_sql")
+    replaced = {n: _by_thread(nested, getattr(nested, n), getattr(database, n)) for n in names}
+    attributes.update(replaced, **{_STATE: nested})
+    try:
+        yield
+    finally:
+        for name in (*names, _STATE):
+            del attributes[name]
+            if name in before:
+                attributes[name] = before[name]
+
+
+def _by_thread(
+    nested: Nested, inside: Callable[..., Any], outside: Callable[..., Any]
+) -> Callable[..., Any]:
+    def call(*args: Any, **options: Any) -> Any:
+        is_inside = threading.get_ident() == nested.thread
+        return (inside if is_inside else outside)(*args, **options)
+
+    return call
