@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .binding import bind, for_database
-from .enums import ContentStatus, ContentType, Served
+from .enums import ContentStatus, ContentStatusLike, ContentType, ContentTypeLike, Served
 from .errors import (
     AIContentError,
     ContentGoneError,
@@ -28,11 +28,11 @@ from .errors import (
     ValidationError,
 )
 from .fields.compression import configure
-from .generation.arguments import Duration, Generate
+from .generation.arguments import Duration
 from .generation.completion import Outcome
 from .generation.fingerprint import fingerprint
 from .generation.rescue import RescueReport
-from .model import AIGeneratedContent
+from .model import AIGeneratedContent, Generate
 from .table import User
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ __all__ = [
     "ContentGoneError",
     "ContentNotStoredError",
     "ContentStatus",
+    "ContentStatusLike",
     "ContentType",
+    "ContentTypeLike",
     "CorruptDocumentError",
     "DatabaseURLError",
     "DatabaseUnavailableError",

@@ -1,6 +1,7 @@
 """The specification's two enumerations, content types and statuses, and ours."""
 
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 
 class ContentType(StrEnum):
@@ -23,6 +24,26 @@ class ContentStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CACHED = "cached"
+
+
+ContentTypeLike: TypeAlias = (
+    ContentType
+    | Literal[
+        "lesson",
+        "vocabulary_drill",
+        "grammar_exercise",
+        "cultural_content",
+        "personalized_exercise",
+        "pronunciation_drill",
+        "conversation_practice",
+    ]
+)
+"""A content type or its text, so that type checkers find a misspelt one."""
+
+ContentStatusLike: TypeAlias = (
+    ContentStatus | Literal["pending", "generating", "completed", "failed", "cached"]
+)
+"""A status or its text."""
 
 
 class Served(StrEnum):

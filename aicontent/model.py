@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import peewee
 
-from .enums import ContentStatus
+from .enums import ContentStatus, ContentTypeLike
 from .fields.scalars import moment_of, to_utc
 from .generation import claims, completion, holder, requests, rescue, single_flight
-from .generation.arguments import Duration, Generate
+from .generation.arguments import Duration
 from .generation.claims import LEASE
 from .generation.completion import Outcome
 from .generation.rescue import MAX_ATTEMPTS, RescueReport
@@ -52,7 +52,7 @@ class AIGeneratedContent(ContentTable):
         return lookup.get_by_id(cls, pk)
 
     @classmethod
-    def find_by_user_and_type(cls, user: Any, type: str) -> peewee.ModelSelect[Self]:
+    def find_by_user_and_type(cls, user: Any, type: ContentTypeLike) -> peewee.ModelSelect[Self]:
         """Select a user's content of one type, newest first (by id within one moment).
 
         Args:
@@ -66,7 +66,7 @@ class AIGeneratedContent(ContentTable):
 
     @classmethod
     def find_reusable_content(
-        cls, user: Any, type: str, level: str | None = None, now: datetime | None = None
+        cls, user: Any, type: ContentTypeLike, level: str | None = None, now: datetime | None = None
     ) -> peewee.ModelSelect[Self]:
         """Select content that can be served again: completed and not expired.
 
@@ -85,7 +85,7 @@ class AIGeneratedContent(ContentTable):
 
     @classmethod
     def first_reusable(
-        cls, user: Any, type: str, level: str | None = None, now: datetime | None = None
+        cls, user: Any, type: ContentTypeLike, level: str | None = None, now: datetime | None = None
     ) -> Self | None:
         """Return the first of `find_reusable_content`, or None, without marking it accessed.
 
@@ -96,7 +96,7 @@ class AIGeneratedContent(ContentTable):
 
     @classmethod
     def reuse(
-        cls, user: Any, type: str, level: str | None = None, now: datetime | None = None
+        cls, user: Any, type: ContentTypeLike, level: str | None = None, now: datetime | None = None
     ) -> Self | None:
         """Return the first of `find_reusable_content` and mark it accessed, in one statement.
 
@@ -130,7 +130,7 @@ class AIGeneratedContent(ContentTable):
             ValidationError: a query that did not select `expires_at` returned this instance.
         """
         check_selected(self, "expires_at")
-        expires_at: Any = self.expires_at
+        expires_at = self.expires_at
         return expires_at is not None and moment_of(now) > to_utc(expires_at, "expires_at")
 
     def is_reusable(self, now: datetime | None = None) -> bool:
@@ -140,7 +140,7 @@ class AIGeneratedContent(ContentTable):
             ValidationError: a query that did not select `status` and `expires_at` returned this.
         """
         check_selected(self, "status", "expires_at")
-        return bool(self.status == ContentStatus.COMPLETED) and not self.is_expired(now)
+        return self.status == ContentStatus.COMPLETED and not self.is_expired(now)
 
     # Store many rows
 
@@ -209,9 +209,9 @@ class AIGeneratedContent(ContentTable):
     def get_or_generate(
         cls,
         user: Any,
-        type: str,
+        type: ContentTypeLike,
         request_payload: dict[str, Any],
-        generate: Generate,
+        generate: Callable[[Self], Any],
         *,
         level: str | None = None,
         variant: Any = None,
@@ -285,7 +285,7 @@ class AIGeneratedContent(ContentTable):
     def request(
         cls,
         user: Any,
-        type: str,
+        type: ContentTypeLike,
         request_payload: dict[str, Any],
         *,
         level: str | None = None,
@@ -316,7 +316,7 @@ class AIGeneratedContent(ContentTable):
     @classmethod
     def claim(
         cls,
-        types: Collection[str] | str | None = None,
+        types: Collection[ContentTypeLike] | ContentTypeLike | None = None,
         lease: Duration = LEASE,
         *,
         max_attempts: int | None = None,
@@ -431,9 +431,9 @@ class AIGeneratedContent(ContentTable):
     @classmethod
     def work(
         cls,
-        generate: Generate,
+        generate: Callable[[Self], Any],
         *,
-        types: Collection[str] | str | None = None,
+        types: Collection[ContentTypeLike] | ContentTypeLike | None = None,
         lease: Duration | None = None,
         stop: Callable[[], bool] | None = None,
         until_empty: bool = False,
@@ -485,8 +485,10 @@ class AIGeneratedContent(ContentTable):
     def requeue(
         cls,
         *,
-        status: str = ContentStatus.FAILED,
-        types: Collection[str] | str | None = None,
+        status: Literal[
+            ContentStatus.FAILED, ContentStatus.GENERATING, "failed", "generating"
+        ] = ContentStatus.FAILED,
+        types: Collection[ContentTypeLike] | ContentTypeLike | None = None,
         ids: Collection[str] | str | None = None,
         failed_within: Duration | None = None,
         dry_run: bool = False,
@@ -569,3 +571,8 @@ class AIGeneratedContent(ContentTable):
             progress=progress,
             stop=stop,
         )
+
+
+Generate = Callable[[AIGeneratedContent], Any]
+"""Takes the claimed content; returns the document, alone or in a pair with a mapping of its
+costs, which are named as in `Outcome`."""

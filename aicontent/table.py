@@ -3,16 +3,19 @@
 A column without a rule cannot be declared. docs/schema.md describes the columns.
 """
 
+from __future__ import annotations
+
 import sys
 from copy import deepcopy
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import peewee
 
 from .database.availability import connected
 from .database.statement import forget_statements
 from .database.supported import backend_of, bindable, resolved
-from .enums import ContentStatus, ContentType
+from .enums import ContentStatus, ContentStatusLike, ContentType, ContentTypeLike
 from .errors import UnsupportedDatabaseError
 from .fields.document import DocumentField
 from .fields.scalars import (
@@ -54,21 +57,28 @@ def new_id() -> str:
 class User(peewee.Model):
     """The host's users table, of which this package reads only the id."""
 
+    if TYPE_CHECKING:  # Peewee adds it; at run time its fields take no types
+        id: peewee.AutoField[int]
+
     class Meta:
         table_name = "users"
 
 
 class ContentTable(Record):
-    """The columns of the table, without the operations of the model."""
+    """The columns of the table, without the operations of the model.
 
-    id = ShortTextField(
+    Each is annotated with the type of its values. A user is Any, because a host binds its own
+    model of users.
+    """
+
+    id: ShortTextField[str] = ShortTextField(
         rule={"type": "string", "minLength": 1, "maxLength": 36},
         required=True,
         max_length=36,
         primary_key=True,
         default=new_id,
     )
-    user = UserField(
+    user: UserField[Any] = UserField(
         User,
         rule=INTEGER_KEY,
         required=True,
@@ -77,56 +87,106 @@ class ContentTable(Record):
         on_delete="CASCADE",
         index=False,
     )
-    type = EnumField(ContentType, required=True)
-    status = EnumField(ContentStatus, required=True, default=ContentStatus.PENDING)
+    user_id: UserField[int]  # Peewee adds it
+    type: EnumField[ContentType, ContentTypeLike] = EnumField(ContentType, required=True)
+    status: EnumField[ContentStatus, ContentStatusLike] = EnumField(
+        ContentStatus, required=True, default=ContentStatus.PENDING
+    )
 
-    request_payload = DocumentField(
+    request_payload: DocumentField[dict[str, Any]] = DocumentField(
         rule=_OBJECT, required=True, column_name="requestPayload", compressible=True
     )
-    generated_data = DocumentField(
+    generated_data: DocumentField[dict[str, Any] | None] = DocumentField(
         rule=_OBJECT_OR_NULL, column_name="generatedData", null=True, compressible=True
     )
-    validation_results = DocumentField(
+    validation_results: DocumentField[dict[str, Any] | None] = DocumentField(
         rule=_OBJECT_OR_NULL, column_name="validationResults", null=True, compressible=True
     )
-    metadata = DocumentField(rule=_OBJECT_OR_NULL, null=True)
+    metadata: DocumentField[dict[str, Any] | None] = DocumentField(rule=_OBJECT_OR_NULL, null=True)
 
-    level = ShortTextField(rule=_text(10), max_length=10, null=True)
-    topics = DocumentField(rule=_ARRAY_OR_NULL, null=True)
-    focus_areas = DocumentField(rule=_ARRAY_OR_NULL, column_name="focusAreas", null=True)
+    level: ShortTextField[str | None] = ShortTextField(rule=_text(10), max_length=10, null=True)
+    topics: DocumentField[list[Any] | None] = DocumentField(rule=_ARRAY_OR_NULL, null=True)
+    focus_areas: DocumentField[list[Any] | None] = DocumentField(
+        rule=_ARRAY_OR_NULL, column_name="focusAreas", null=True
+    )
 
-    estimated_completion_time = CountField(  # minutes
+    estimated_completion_time: CountField[int | None] = CountField(  # minutes
         rule=_COUNT_OR_NULL, column_name="estimatedCompletionTime", null=True
     )
-    validation_score = FractionField(
+    validation_score: FractionField[float | None] = FractionField(
         rule=_FRACTION_OR_NULL, column_name="validationScore", null=True
     )
-    generation_time_ms = CountField(rule=_COUNT_OR_NULL, column_name="generationTimeMs", null=True)
-    token_usage = CountField(rule=_COUNT_OR_NULL, column_name="tokenUsage", null=True)
-    model_used = ShortTextField(rule=_text(50), max_length=50, column_name="modelUsed", null=True)
+    generation_time_ms: CountField[int | None] = CountField(
+        rule=_COUNT_OR_NULL, column_name="generationTimeMs", null=True
+    )
+    token_usage: CountField[int | None] = CountField(
+        rule=_COUNT_OR_NULL, column_name="tokenUsage", null=True
+    )
+    model_used: ShortTextField[str | None] = ShortTextField(
+        rule=_text(50), max_length=50, column_name="modelUsed", null=True
+    )
 
-    usage_count = CountField(rule=_COUNT, column_name="usageCount", null=True, default=0)
-    last_accessed_at = UTCDateTimeField(column_name="lastAccessedAt", null=True)
-    expires_at = UTCDateTimeField(column_name="expiresAt", null=True)
+    usage_count: CountField[int | None] = CountField(
+        rule=_COUNT, column_name="usageCount", null=True, default=0
+    )
+    last_accessed_at: UTCDateTimeField[datetime | None] = UTCDateTimeField(
+        column_name="lastAccessedAt", null=True
+    )
+    expires_at: UTCDateTimeField[datetime | None] = UTCDateTimeField(
+        column_name="expiresAt", null=True
+    )
 
     # The database sets these two: one clock for all writers.
-    created_at = UTCDateTimeField(column_name="createdAt")
-    updated_at = UTCDateTimeField(column_name="updatedAt")
+    created_at: UTCDateTimeField[datetime] = UTCDateTimeField(column_name="createdAt")
+    updated_at: UTCDateTimeField[datetime] = UTCDateTimeField(column_name="updatedAt")
 
     # For claims: the request, the number of the attempt, and the end of its lease; then the
     # failures that count, after how many the row is failed, when it may be retried, and whether
     # a worker was asked for it.
-    fingerprint = ShortTextField(
+    fingerprint: ShortTextField[str | None] = ShortTextField(
         rule={"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"}, max_length=64, null=True
     )
-    attempts = CountField(rule=_COUNT, default=0)
-    lease_expires_at = UTCDateTimeField(column_name="leaseExpiresAt", null=True)
-    failures = CountField(rule=_COUNT, default=0)
-    max_attempts = CountField(
+    attempts: CountField[int] = CountField(rule=_COUNT, default=0)
+    lease_expires_at: UTCDateTimeField[datetime | None] = UTCDateTimeField(
+        column_name="leaseExpiresAt", null=True
+    )
+    failures: CountField[int] = CountField(rule=_COUNT, default=0)
+    max_attempts: CountField[int | None] = CountField(
         rule=_COUNT_OR_NULL | {"minimum": 1}, column_name="maxAttempts", null=True
     )
-    retry_at = UTCDateTimeField(column_name="retryAt", null=True)
-    queued = FlagField(rule={"type": "boolean"}, default=True)
+    retry_at: UTCDateTimeField[datetime | None] = UTCDateTimeField(column_name="retryAt", null=True)
+    queued: FlagField[bool] = FlagField(rule={"type": "boolean"}, default=True)
+
+    if TYPE_CHECKING:  # Peewee's own runs; `values` has columns for claims and those of a host
+
+        @classmethod
+        def create(
+            cls,
+            *,
+            id: str = ...,
+            user: Any = ...,
+            user_id: int = ...,
+            type: ContentTypeLike = ...,
+            status: ContentStatusLike = ...,
+            request_payload: dict[str, Any] = ...,
+            generated_data: dict[str, Any] | None = ...,
+            validation_results: dict[str, Any] | None = ...,
+            metadata: dict[str, Any] | None = ...,
+            level: str | None = ...,
+            topics: list[Any] | None = ...,
+            focus_areas: list[Any] | None = ...,
+            estimated_completion_time: int | None = ...,
+            validation_score: float | None = ...,
+            generation_time_ms: int | None = ...,
+            token_usage: int | None = ...,
+            model_used: str | None = ...,
+            usage_count: int = ...,
+            last_accessed_at: datetime | None = ...,
+            expires_at: datetime | None = ...,
+            created_at: datetime | None = ...,
+            updated_at: datetime | None = ...,
+            **values: Any,
+        ) -> Self: ...
 
     class Meta:
         table_name = TABLE
@@ -190,7 +250,7 @@ def users_model(id_type: str, database: peewee.Database | None = None) -> type[p
     return type("User", (User,), namespace)
 
 
-def user_field(user_model: type[peewee.Model]) -> UserField:
+def user_field(user_model: type[peewee.Model]) -> UserField[Any]:
     """Return the column of the user for another model of the users table.
 
     Raises:
@@ -210,12 +270,14 @@ def user_field(user_model: type[peewee.Model]) -> UserField:
             f"user_model {user_model.__name__} has a {type(key).__name__} as its primary key, "
             "which content cannot reference: it must be an integer, a UUID or a text"
         )
-    user: UserField = deepcopy(ContentTable._meta.fields["user"])  # with its place in the order
+    user: UserField[Any] = deepcopy(
+        ContentTable._meta.fields["user"]
+    )  # with its place in the order
     user.rel_model, user.rel_field, user.validation_rule = user_model, key, rule
     return user
 
 
-def set_user_field(model: type[ContentTable], user: UserField) -> None:
+def set_user_field(model: type[ContentTable], user: UserField[Any]) -> None:
     """Let a model reference users by another field."""
     if user.rel_model is model._meta.fields["user"].rel_model:
         return
@@ -224,7 +286,7 @@ def set_user_field(model: type[ContentTable], user: UserField) -> None:
     forget_statements(model)  # they read the ids of users as the field before did
 
 
-def rules_with(user: UserField) -> Rules:
+def rules_with(user: UserField[Any]) -> Rules:
     """Return the table's rules with that of a user's id."""
     if user.validation_rule == INTEGER_KEY:
         return RULES

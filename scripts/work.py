@@ -18,9 +18,9 @@ from typing import Any
 import click
 
 import aicontent
-from aicontent import ValidationError
+from aicontent import Generate, ValidationError
 from aicontent.errors import printable, shortened
-from aicontent.generation.arguments import Generate, check_generate
+from aicontent.generation.arguments import check_generate
 from aicontent.generation.events import logger
 from aicontent.generation.worker import WorkReport
 from aicontent.table import detected_model

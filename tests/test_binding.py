@@ -208,7 +208,7 @@ def test_what_is_tested_is_the_wheel():
     assert "site-packages" in aicontent.__file__
 
 
-TYPES = ("Duration", "Generate")
+TYPES = ("ContentStatusLike", "ContentTypeLike", "Duration", "Generate")
 """Their docstrings are beside them, where Python does not see them."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import peewee
@@ -104,3 +105,17 @@ def test_a_column_without_a_rule_cannot_be_declared():
 
     with pytest.raises(TypeError, match="column language has no rule"):
         Rules(Wider._meta.sorted_fields)
+
+
+def test_type_checkers_know_the_arguments_of_create():
+    """The columns for claims are set by claims, and are accepted as a host's own columns are."""
+    (table,) = (
+        node
+        for node in ast.walk(ast.parse((ROOT / "aicontent/table.py").read_text("utf-8")))
+        if isinstance(node, ast.ClassDef) and node.name == ContentTable.__name__
+    )
+    (create,) = (node for node in ast.walk(table) if getattr(node, "name", "") == "create")
+    typed = [argument.arg for argument in create.args.kwonlyargs]
+    names = [field.name for field in ContentTable._meta.sorted_fields]
+    names.insert(names.index("user") + 1, "user_id")
+    assert typed == names[: names.index("fingerprint")]

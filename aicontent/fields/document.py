@@ -15,7 +15,7 @@ from .compression import Storage, decompressed, not_queryable, storage_of
 from .encoding import encode, snapshot
 from .json_functions import compare, run
 from .policy import check_document, check_text, checked_text
-from .scalars import RuledField
+from .scalars import RuledField, V
 
 _decode = json.JSONDecoder().raw_decode
 
@@ -35,7 +35,7 @@ class DocumentAccessor(peewee.FieldAccessor):
         return value
 
 
-class DocumentField(Comparable, RuledField, peewee.JSONField):
+class DocumentField(Comparable, RuledField[V], peewee.JSONField):
     """A JSON document: jsonb on PostgreSQL, JSON text on SQLite.
 
     SQLite's text may be compressed if the field is `compressible` (see `aicontent.configure`).

@@ -4,13 +4,18 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 import peewee
 
 from ..database.supported import known_backend, unproxied
 from ..errors import ValidationError, kind_of
 from .policy import check_text, plain_text
+
+V = TypeVar("V")
+"""The type of an instance's attribute."""
+A = TypeVar("A")
+"""What else may be assigned to it."""
 
 Rule = Mapping[str, Any]
 """What a column's values must satisfy, in JSON Schema's terms."""
@@ -19,8 +24,11 @@ CHECKED_BY_FIELD: Rule = {}
 """The rule of times: JSON Schema knows no datetimes, so `UTCDateTimeField` checks them."""
 
 
-class RuledField(peewee.Field):
+class RuledField(peewee.Field, Generic[V]):
     """A field that cannot be declared without its validation rule.
+
+    A column is annotated with the type of its values, such as `ShortTextField[str | None]`, for
+    type checkers.
 
     Args:
         rule: the rule of the column's values.
@@ -32,6 +40,16 @@ class RuledField(peewee.Field):
         # A foreign key answers to the names of the other table's columns, hence the long names.
         self.validation_rule = rule
         self.is_required = required
+
+    if TYPE_CHECKING:  # Peewee's stubs type the values of Peewee's own fields alone
+
+        def __new__(cls, *args: Any, **options: Any) -> Self: ...
+        @overload
+        def __get__(self, instance: None, owner: Any) -> Self: ...
+        @overload
+        def __get__(self, instance: object, owner: Any) -> V: ...
+        def __get__(self, instance: Any, owner: Any) -> Any: ...
+        def __set__(self, instance: object, value: V) -> None: ...
 
     @property
     def read_value(self) -> Callable[[Any], Any] | None:
@@ -45,7 +63,7 @@ def is_ours(field: object) -> bool:
     return isinstance(field, RuledField)
 
 
-class _CheckedText(RuledField):
+class _CheckedText(RuledField[V]):
     """Checks characters in the field, because queries bring text too."""
 
     def db_value(self, value: Any) -> Any:
@@ -55,12 +73,21 @@ class _CheckedText(RuledField):
         return super().db_value(value)  # type: ignore[no-untyped-call]
 
 
-class ShortTextField(_CheckedText, peewee.CharField):
+class ShortTextField(_CheckedText[V], peewee.CharField):
     """Text of a limited length."""
 
 
-class EnumField(_CheckedText, peewee.TextField):
-    """One of an enumeration's texts; Python gets the member."""
+class EnumField(_CheckedText[V], peewee.TextField, Generic[V, A]):
+    """One of an enumeration's texts; Python gets the member, and may set either."""
+
+    if TYPE_CHECKING:  # pyright must find both methods in one class to see that they differ
+
+        @overload
+        def __get__(self, instance: None, owner: Any) -> Self: ...
+        @overload
+        def __get__(self, instance: object, owner: Any) -> V: ...
+        def __get__(self, instance: Any, owner: Any) -> Any: ...
+        def __set__(self, instance: object, value: V | A) -> None: ...
 
     def __init__(self, enum: type[StrEnum], **options: Any) -> None:
         super().__init__(rule={"type": "string", "enum": [m.value for m in enum]}, **options)
@@ -70,18 +97,18 @@ class EnumField(_CheckedText, peewee.TextField):
         return self._members.get(value, value)
 
 
-class CountField(RuledField, peewee.IntegerField):
+class CountField(RuledField[V], peewee.IntegerField):
     """An integer."""
 
 
-class FlagField(RuledField, peewee.BooleanField):
+class FlagField(RuledField[V], peewee.BooleanField):
     """True or False, which SQLite stores as 1 or 0."""
 
     read_value = bool
     python_value = staticmethod(bool)
 
 
-class UTCDateTimeField(peewee.FieldDatabaseHook, RuledField, peewee.DateTimeField):
+class UTCDateTimeField(peewee.FieldDatabaseHook, RuledField[V], peewee.DateTimeField):
     """A moment: timestamptz on PostgreSQL, UTC text of one width on SQLite.
 
     Text of one width compares as times do. Python gets and sets aware datetimes.
@@ -113,7 +140,7 @@ class UTCDateTimeField(peewee.FieldDatabaseHook, RuledField, peewee.DateTimeFiel
         return value if value is None else value.astimezone(UTC)
 
 
-class FractionField(peewee.FieldDatabaseHook, RuledField, peewee.FloatField):
+class FractionField(peewee.FieldDatabaseHook, RuledField[V], peewee.FloatField):
     """A finite number of six digits, which four bytes on PostgreSQL return unchanged.
 
     SQLite has eight bytes, and would store NaN as NULL without an error.

@@ -10,7 +10,7 @@ import peewee
 from ..database.supported import known_backend
 from ..errors import ValidationError, kind_of
 from .policy import check_text, plain_text
-from .scalars import Rule, RuledField
+from .scalars import Rule, RuledField, V
 
 _MODEL = "or an instance of the users model of this database"
 
@@ -73,7 +73,7 @@ class UserAccessor(peewee.ForeignKeyAccessor):
         instance._dirty.add(self.name)
 
 
-class UserField(RuledField, peewee.ForeignKeyField):
+class UserField(RuledField[V], peewee.ForeignKeyField):
     """The reference to the host's users table; a user has no attribute that leads back."""
 
     accessor_class = UserAccessor
@@ -137,18 +137,18 @@ class UserField(RuledField, peewee.ForeignKeyField):
 
     # Peewee would take the key of any instance for which `db_value` raises a ValueError.
 
-    def __eq__(self, other: Any) -> Any:
+    def __eq__(self, other: Any) -> peewee.Expression:  # type: ignore[override]
         return super().__eq__(self._operand(other))
 
-    def __ne__(self, other: Any) -> Any:
+    def __ne__(self, other: Any) -> peewee.Expression:  # type: ignore[override]
         return super().__ne__(self._operand(other))
 
     __hash__ = peewee.ForeignKeyField.__hash__
 
-    def in_(self, rhs: Any) -> Any:
+    def in_(self, rhs: Any) -> peewee.Expression:
         return super().in_(self._operand(rhs))
 
-    def not_in(self, rhs: Any) -> Any:
+    def not_in(self, rhs: Any) -> peewee.Expression:
         return super().not_in(self._operand(rhs))
 
     __lshift__ = in_

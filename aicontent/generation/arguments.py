@@ -1,7 +1,6 @@
 """Check what several calls are called with: durations, `generate`, and an open transaction."""
 
 import inspect
-from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -12,11 +11,6 @@ from ..errors import OpenTransactionError, ValidationError, kind_of
 
 Duration = float | timedelta
 """Seconds, or a timedelta."""
-
-Costs = Mapping[str, Any]
-Generate = Callable[[Any], Any]
-"""Takes the claimed content; returns the document, alone or in a pair with a mapping of its
-costs, which are named as in `completion.Outcome`."""
 
 LONGEST = timedelta(days=36_525)
 """A hundred years: longer than any use, and within the years of both databases."""

@@ -29,7 +29,6 @@ from ..errors import (
 )
 from ..fields.json_types import as_json
 from ..records.validation import validate
-from .arguments import Generate
 from .completion import Outcome, changes_of, store_as_new
 from .events import say
 from .renewal import renewed
@@ -60,7 +59,7 @@ class _Answer:
 
 def attempt(
     content: Any,
-    generate: Generate,
+    generate: Callable[[Any], Any],
     *,
     lease: float,
     expires_in: float | None,
@@ -126,7 +125,9 @@ def _end(content: Any, end: Callable[[], None], error: BaseException) -> None:
         error.add_note(f"content {content.id} could not be given up: {why}")
 
 
-def _called(database: peewee.Database, content: Any, generate: Generate) -> tuple[Any, bool]:
+def _called(
+    database: peewee.Database, content: Any, generate: Callable[[Any], Any]
+) -> tuple[Any, bool]:
     """Call `generate`; return its answer, and whether it left a transaction open."""
     backend, was_closed = backend_of(database), database.is_closed()
 

@@ -5,6 +5,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
+from ..enums import ContentTypeLike
 from ..fields.policy import check_document, check_text, plain_text
 from ..table import RULES
 
@@ -12,7 +13,10 @@ _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def fingerprint(
-    type: str, request_payload: dict[str, Any], level: str | None = None, variant: Any = None
+    type: ContentTypeLike,
+    request_payload: dict[str, Any],
+    level: str | None = None,
+    variant: Any = None,
 ) -> str:
     """Return the SHA-256 of a request, in hexadecimal digits.
 

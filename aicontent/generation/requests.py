@@ -7,7 +7,7 @@ import peewee
 from ..database.availability import survived
 from ..database.statement import Computed, slot
 from ..database.supported import backend_of, database_of
-from ..enums import ContentStatus
+from ..enums import ContentStatus, ContentTypeLike
 from ..errors import AIContentError, ValidationError
 from ..records.lookup import unexpired
 from ..records.record import insert, update, user_id
@@ -55,7 +55,7 @@ _SET_LATER = {
 def request(
     model: type[C],
     user: Any,
-    type: str,
+    type: ContentTypeLike,
     request_payload: dict[str, Any],
     level: str | None,
     variant: Any,
@@ -98,7 +98,7 @@ def _later_end(model: Any) -> Any:
 def attributes_of(
     model: type[ContentTable],
     user: Any,
-    type: str,
+    type: ContentTypeLike,
     request_payload: dict[str, Any],
     level: str | None,
     variant: Any,

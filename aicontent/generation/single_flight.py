@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import Any
 from ..database.availability import connected, is_temporary, survived
 from ..database.internals import is_pool_exhausted
 from ..database.supported import backend_of, database_of
-from ..enums import ContentStatus, Served
+from ..enums import ContentStatus, ContentTypeLike, Served
 from ..errors import (
     ContentNotStoredError,
     GenerationFailedError,
@@ -22,7 +23,7 @@ from ..errors import (
 )
 from ..records.lookup import Narrow, find, use
 from ..table import C, new_id
-from .arguments import Duration, Generate, check_generate, refuse_transaction, seconds_of
+from .arguments import Duration, check_generate, refuse_transaction, seconds_of
 from .attempt import attempt, ended_by_errors, is_lost
 from .claims import attributes_of_claim, claim_row
 from .events import say
@@ -45,9 +46,9 @@ _RESTARTS = 10
 def get_or_generate(
     model: type[C],
     user: Any,
-    type: str,
+    type: ContentTypeLike,
     request_payload: dict[str, Any],
-    generate: Generate,
+    generate: Callable[[Any], Any],
     *,
     level: str | None,
     variant: Any,
@@ -94,7 +95,7 @@ class _Flight:
 
     model: Any
     attributes: dict[str, Any]
-    generate: Generate
+    generate: Callable[[Any], Any]
     wait: float
     expires_in: float | None
     serve_stale: bool

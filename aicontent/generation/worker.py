@@ -18,7 +18,7 @@ from ..errors import (
     kind_of,
 )
 from ..records.lookup import unexpired
-from .arguments import Duration, Generate, check_generate, refuse_transaction, seconds_of
+from .arguments import Duration, check_generate, refuse_transaction, seconds_of
 from .attempt import STORE_FOR, attempt
 from .claims import types_of
 from .events import say
@@ -48,7 +48,7 @@ class WorkReport:
 
 def work(
     model: Any,
-    generate: Generate,
+    generate: Callable[[Any], Any],
     *,
     types: Collection[str] | str | None,
     lease: Duration | None,
@@ -106,7 +106,9 @@ def _counted(report: WorkReport, content: Any, failures: int) -> WorkReport:
     return replace(report, **{name: getattr(report, name) + 1})
 
 
-def _attempt(content: Any, generate: Generate, lease: float, expires_in: float | None) -> None:
+def _attempt(
+    content: Any, generate: Callable[[Any], Any], lease: float, expires_in: float | None
+) -> None:
     """Run one attempt; a failure is logged, and the row is put back.
 
     Raises:

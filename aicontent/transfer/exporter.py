@@ -11,6 +11,7 @@ from ..database.availability import connected
 from ..database.backend import Backend
 from ..database.internals import driver_errors
 from ..database.supported import backend_of, database_of
+from ..enums import ContentStatusLike, ContentTypeLike
 from ..errors import AIContentError
 from ..fields.compression import decompressed
 from ..fields.document import DocumentField
@@ -29,8 +30,8 @@ def export_lines(
     database: peewee.Database,
     *,
     user: Any = None,
-    type: str | None = None,
-    status: str | None = None,
+    type: ContentTypeLike | None = None,
+    status: ContentStatusLike | None = None,
 ) -> Iterator[bytes]:
     """Read content as JSON lines, in the order of the ids.
 
@@ -142,7 +143,7 @@ def _converter(field: Any) -> Callable[[Any], Any] | None:
     return None
 
 
-def _key(field: UserField) -> Callable[[Any], Any] | None:
+def _key(field: UserField[Any]) -> Callable[[Any], Any] | None:
     return str if isinstance(field.rel_field, peewee.UUIDField) else None
 
 
