@@ -36,7 +36,7 @@ def bind(database: peewee.Database, user_model: type[peewee.Model] | None = None
 
 
 def _rebind(database: peewee.Database) -> None:
-    # Peewee tells of a proxy's new database only the classes that were made for the proxy.
+    # Peewee notifies only the classes that were made for the proxy.
     proxy: Any = AIGeneratedContent._meta.database
     if isinstance(proxy, peewee.DatabaseProxy) and proxy.obj is database:
         AIGeneratedContent._meta.set_database(proxy)

@@ -55,7 +55,7 @@ def refuse_transaction(database: peewee.Database, call: str) -> None:
 
 
 def check_generate(generate: Any) -> None:
-    """Refuse what is no plain function, before anything is entered.
+    """Refuse anything but a plain function of one argument, before a row is entered.
 
     Raises:
         ValidationError: it is not callable, or calling it would only begin the work.
