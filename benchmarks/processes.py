@@ -127,6 +127,7 @@ def work(module: str, name: str, url: str) -> None:
         load: Load = getattr(import_module(module), name)(database)
         print("ready", flush=True)
         sys.stdin.readline()
+        load.step()  # at least once, however soon the input ends
         while not select.select([sys.stdin], [], [], 0)[0]:
             load.step()
     print(json.dumps(load.result()))

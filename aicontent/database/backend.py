@@ -39,9 +39,6 @@ class Backend(ABC):
     distinct_from: ClassVar[str]
     """The operator that compares two values of which either may be NULL."""
 
-    array_rows: ClassVar[str]
-    """A table named `each` with a column `value`, made of one array parameter."""
-
     json_methods: ClassVar[type]
     """The class of the queries into JSON documents."""
 
@@ -198,6 +195,10 @@ class Backend(ABC):
     @abstractmethod
     def array(self, values: Iterable[int | str]) -> list[int | str] | str:
         """Return values as one array parameter."""
+
+    @abstractmethod
+    def array_rows(self, type: str) -> str:
+        """Return a table named `each` with a column `value`, made of one array of this type."""
 
     def locking(self, query: Any) -> Any:
         """Lock the rows that a subquery selects, waiting for other transactions."""

@@ -42,7 +42,6 @@ class SqliteBackend(Backend):
     name = "sqlite"
     documents_are_text = True
     distinct_from = "IS NOT"
-    array_rows = "json_each(?) AS each"
     json_methods = SqliteMethods
     identity_type = "INTEGER"
     can_reclaim = True
@@ -101,6 +100,9 @@ class SqliteBackend(Backend):
 
     def array(self, values: Iterable[int | str]) -> list[int | str] | str:
         return json.dumps(list(values))
+
+    def array_rows(self, type: str) -> str:
+        return "json_each(?) AS each"
 
     def with_index(self, model: type[peewee.Model], index: str, condition: Any) -> Any:
         # Without ANALYZE, SQLite chooses the index on status and reads all failed rows.

@@ -206,7 +206,9 @@ class _Import:
         wanted = self._backend.array({row[_USER] for _, row in rows.values()})
         same = f"users.id = CAST(each.value AS {self._id_type})"
         exists = f"EXISTS (SELECT 1 FROM users WHERE {same})"  # noqa: S608 - a checked name
-        sql = f"SELECT each.value FROM {self._backend.array_rows} WHERE NOT {exists}"  # noqa: S608
+        # As text, other ids come back in the form in which the rows have them.
+        table = self._backend.array_rows(self._id_type if "int" in self._id_type else "text")
+        sql = f"SELECT each.value FROM {table} WHERE NOT {exists}"  # noqa: S608
         missing = {id for (id,) in self._database.execute_sql(sql, (wanted,))}
         if not (missing and self._may_add_users):
             return missing

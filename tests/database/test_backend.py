@@ -140,7 +140,7 @@ def test_an_array_is_one_parameter(database, backend, store, Content):
     assert len(chosen.sql()[1]) == 1
     assert {content.id for content in chosen} == set(wanted)
     assert list(Content.select().where(backend.any_of(Content.id, []))) == []
-    sql = f"SELECT each.value FROM {backend.array_rows} ORDER BY 1"
+    sql = f"SELECT each.value FROM {backend.array_rows('integer')} ORDER BY 1"
     rows = database.execute_sql(sql, (backend.array([3, 1, 2]),)).fetchall()
     assert [value for (value,) in rows] == [1, 2, 3]
 
