@@ -163,4 +163,5 @@ def _defaults(is_sqlite: bool) -> dict[str, Any]:
 def _now(is_sqlite: bool) -> datetime:
     """Return the time; SQLite stores it without a time zone."""
     now = datetime.now(UTC)
-    return now.replace(tzinfo=None) if is_sqlite else now
+    # Peewee writes a whole second without its fraction, which SQLite's CHECK refuses.
+    return now.replace(tzinfo=None, microsecond=now.microsecond or 1) if is_sqlite else now
