@@ -217,3 +217,19 @@ def test_ids_that_cannot_be_referenced(empty, kind):
 
 def never(_):
     raise AssertionError("it is stored")
+
+
+def test_a_subclass_of_the_hosts(Content, account, key):
+    """Peewee copies the fields of a class for its subclass."""
+    ada, ben = KEYS[key][2]
+    meta = type("Meta", (), {"table_name": "ai_generated_content"})
+    own = type("Own", (Content,), {"Meta": meta})
+    row = {"type": "lesson", "request_payload": {}, "status": "completed"}
+    made = own.create(user=account(id=ada), **row)
+    made.user = ben
+    assert own.bulk_update([made], ["user"]) == 1
+    assert own.reuse(ben, "lesson").user_id == ben
+    assert own.get_or_generate(ben, "lesson", {"n": 1}, lambda content: MADE).user.name == "Ada"
+    for user in KEYS[key][3]:
+        with pytest.raises(ValidationError):
+            own.reuse(user, "lesson")

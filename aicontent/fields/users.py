@@ -111,7 +111,7 @@ class UserField(RuledField[V], peewee.ForeignKeyField):
             if not self.is_user(user):
                 raise self._refused(user)
             user = self.key_of(user)
-        if user is not None and self.validation_rule is _UUID_KEY:
+        if user is not None and isinstance(self.rel_field, peewee.UUIDField):
             return self._uuid_of(user)
         if isinstance(user, str):
             check_text(user, self.name)
@@ -131,7 +131,7 @@ class UserField(RuledField[V], peewee.ForeignKeyField):
 
     def case_value(self, value: Any) -> Any:
         backend = known_backend(self.model._meta.get_database_instance())
-        if backend is None or self.validation_rule is not _UUID_KEY:
+        if backend is None or not isinstance(self.rel_field, peewee.UUIDField):
             return super().case_value(value)
         return backend.uuid_parameter(self.db_value(value))
 
