@@ -38,7 +38,7 @@ def rolled_back(database: peewee.Database) -> Iterator[None]:
     backend = backend_of(database)
     if backend.has_begun(database):
         raise OpenTransactionError(
-            "rolled_back() begins a transaction of its own: call it outside atomic() and outside "
+            "rolled_back() begins a transaction itself: call it outside atomic() and outside "
             "another rolled_back()"
         )
     with connected(database):

@@ -36,6 +36,9 @@ from .options import (
 
 _FUNCTION = "MODULE:FUNCTION"
 
+_INTERRUPTIONS = 5
+"""The interruptions that a function may catch before the process ends."""
+
 
 def _seconds_option(name: str, help: str) -> Callable[[Any], Any]:
     seconds = click.FloatRange(min=0, min_open=True)
@@ -86,7 +89,7 @@ def work(
     On the first SIGTERM or SIGINT the worker finishes the running row and stops. If that takes
     longer than --grace, or on a second signal, it releases the row to other workers, which counts
     as no failure. FUNCTION must not handle these signals, nor SIGALRM, which measures --grace. If
-    it catches the interruption (`except:`), it gets five more, and then the process ends.
+    it catches the interruption (`except:`), it gets four more, and then the process ends.
 
     The exit status is 0 when it was stopped or, with --until-empty, when no row is pending; 1 when
     it failed, such as when the database was unavailable for 30 seconds; and 2 for a usage error.
@@ -215,7 +218,3 @@ def _interruptions(signals: list[int], grace: float, running: list[Any]) -> Iter
         finally:
             if set_timer is not None:
                 set_timer(signal.ITIMER_REAL, 0)
-
-
-_INTERRUPTIONS = 5
-"""The most interruptions that a function may catch."""

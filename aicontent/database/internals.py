@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 LOADED = {"__no_default__": 1}
-"""The arguments by which a model is told that a row is loaded, so that it applies no defaults."""
+"""The constructor's arguments for a row that is loaded: the model then applies no defaults."""
 
 
 def is_loaded(values: dict[str, Any]) -> bool:

@@ -113,7 +113,7 @@ class PostgresqlBackend(Backend):
     @contextmanager
     def snapshot(self, database: Any) -> Iterator[None]:
         with self.atomic(database):
-            if nested_of(database) is None:  # a savepoint has no isolation level of its own
+            if nested_of(database) is None:  # a savepoint cannot set an isolation level
                 database.execute_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             yield
 

@@ -95,14 +95,14 @@ class UserField(RuledField[V], peewee.ForeignKeyField):
         )
 
     def key_of(self, user: peewee.Model) -> Any:
-        """Return the id of a user who is an instance."""
+        """Return the id of an instance of the users model."""
         key = user._meta.columns[self.rel_field.column_name]
         id = getattr(user, key.name)
         # The other model may know the same ids as another type.
         return id if key is self.rel_field else self.rel_field.python_value(key.db_value(id))
 
     def id_of(self, user: Any) -> Any:
-        """Return the id of a user, who is an id or an instance of the users model.
+        """Return the id of a user: an id, or an instance of the users model.
 
         Raises:
             ValidationError: it is an instance of another model, or no UUID where ids are UUIDs.

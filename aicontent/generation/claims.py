@@ -50,21 +50,20 @@ def claim(
     most = None if max_attempts is None else checked_attempts(max_attempts)
     database = database_of(model)
 
-    def first(condition: Callable[[Any, Any], Any], order: str) -> Any:
-        table: Any = model
-        backend = backend_of(database)
-        now = backend.statement_clock()
-        chosen = table.status == _PENDING, condition(table, now), unexpired(table, now)
-        query = table.select(table.id).where(*chosen)
+    backend = backend_of(database)
+
+    def first(is_due: Any, order: Any) -> Any:
+        chosen = model.status == _PENDING, is_due, unexpired(model, backend.statement_clock())
+        query = model.select(model.id).where(*chosen)
         if names:
-            query = query.where(table.type.in_([slot(name) for name in names]))
-        return backend.skipping_locked(query.order_by(getattr(table, order), table.id).limit(1))
+            query = query.where(model.type.in_([slot(name) for name in names]))
+        return backend.skipping_locked(query.order_by(order, model.id).limit(1))
 
     def retried() -> Any:
-        return first(lambda table, now: table.retry_at <= now, "retry_at")
+        return first(model.retry_at <= backend.statement_clock(), model.retry_at)
 
     def fresh() -> Any:
-        return first(lambda table, _: table.retry_at.is_null(), "created_at")
+        return first(model.retry_at.is_null(), model.created_at)
 
     # Each has an index of its own, so that rows whose retry is not due cost nothing.
     looks = {"retried": retried, "fresh": fresh}

@@ -27,14 +27,14 @@ _IS_IN_FLIGHT = Computed("in flight", lambda model: _IN_FLIGHT)
 
 
 def _same(model: Any, completed: bool) -> Any:
-    table, now = model, backend_of(database_of(model)).statement_clock()
     states = (ContentStatus.PENDING, ContentStatus.GENERATING)
-    wanted = table.status.in_([peewee.SQL(f"'{status}'") for status in states])
+    wanted = model.status.in_([peewee.SQL(f"'{status}'") for status in states])
     if completed:
-        is_completed = table.status == peewee.SQL(f"'{ContentStatus.COMPLETED}'")
-        wanted |= is_completed & unexpired(table, now)
-    same = (table.user == slot("user"), table.fingerprint == slot("fingerprint"))
-    return table.select(peewee.SQL("1")).where(*same, wanted)
+        now = backend_of(database_of(model)).statement_clock()
+        is_completed = model.status == peewee.SQL(f"'{ContentStatus.COMPLETED}'")
+        wanted |= is_completed & unexpired(model, now)
+    same = (model.user == slot("user"), model.fingerprint == slot("fingerprint"))
+    return model.select(peewee.SQL("1")).where(*same, wanted)
 
 
 _IS_ENTERED = Computed("entered", lambda model: _same(model, completed=False))

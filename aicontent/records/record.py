@@ -272,7 +272,7 @@ def field_named(model: type[Record], name: peewee.Field | str) -> peewee.Field:
 
 
 def user_id(model: type[Record], user: Any) -> Any:
-    """Return the id of a user, who is an id or an instance of the users model.
+    """Return the id of a user: an id, or an instance of the users model.
 
     Raises:
         ValidationError: it is an instance of another model.

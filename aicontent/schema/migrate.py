@@ -61,10 +61,11 @@ def migrate(
     """
     with _migrating(database, directory, lock_timeout) as router:
         pending: list[str] = router.diff
-        _check_schema(resolved(database), schema, is_new=not router.done)
+        database = resolved(database)
+        _check_schema(database, schema, is_new=not router.done)
         if not router.done:
-            _check_no_conflict(resolved(database))
-            _check_users(resolved(database), create_users)
+            _check_no_conflict(database)
+            _check_users(database, create_users)
         return [router.run_one(name) for name in pending]
 
 

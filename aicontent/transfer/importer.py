@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..fields.document import DocumentField
 from ..records.insertion import Insertion
-from ..table import TABLE, ContentTable, detected_model, user_id_type
+from ..table import TABLE, ContentTable, bound_model, user_id_type, users_model
 from .json_lines import Batch, Refused, batches, by_column
 
 OnConflict = Literal["error", "skip", "replace"]
@@ -113,11 +113,11 @@ class _Import:
         refused: Callable[[Refused], object] | None,
     ) -> None:
         self.report = ImportReport()
-        self._model = detected_model(ContentTable, database)
+        self._id_type = user_id_type(database)
+        self._users: Any = users_model(self._id_type, database)
+        self._model = bound_model(ContentTable, database, self._users)
         self._database = database
         self._backend = backend_of(database)
-        self._users = self._model.user.rel_model
-        self._id_type = user_id_type(database)
         self._insertion = Insertion(self._model, replace=on_conflict == "replace")
         self._on_conflict = on_conflict
         self._refused = refused
