@@ -7,6 +7,7 @@ from .binding import bind, for_database
 from .enums import ContentStatus, ContentStatusLike, ContentType, ContentTypeLike, Served
 from .errors import (
     AIContentError,
+    ArgumentError,
     ContentGoneError,
     ContentNotStoredError,
     CorruptDocumentError,
@@ -43,9 +44,8 @@ if TYPE_CHECKING:
     from .generation.worker import WorkReport
     from .maintenance.cleanup import CleanupReport
     from .maintenance.health import check
-    from .maintenance.index_usage import index_usage
     from .maintenance.reclaim import ReclaimReport, reclaim
-    from .maintenance.stats import Stats, stats
+    from .maintenance.stats import Stats, index_usage, stats
     from .schema.migrate import migrate, rollback
     from .transfer.exporter import export_lines
     from .transfer.importer import ImportReport, import_lines
@@ -60,9 +60,8 @@ else:
             "generation.worker": ("WorkReport",),
             "maintenance.cleanup": ("CleanupReport",),
             "maintenance.health": ("check",),
-            "maintenance.index_usage": ("index_usage",),
             "maintenance.reclaim": ("ReclaimReport", "reclaim"),
-            "maintenance.stats": ("Stats", "stats"),
+            "maintenance.stats": ("Stats", "stats", "index_usage"),
             "schema.migrate": ("migrate", "rollback"),
             "transfer.exporter": ("export_lines",),
             "transfer.importer": ("ImportReport", "import_lines"),
@@ -88,6 +87,7 @@ else:
 __all__ = [
     "AIContentError",
     "AIGeneratedContent",
+    "ArgumentError",
     "CleanupReport",
     "ContentGoneError",
     "ContentNotStoredError",

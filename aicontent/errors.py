@@ -73,20 +73,27 @@ class ValidationError(AIContentError, ValueError):
         return f"{self.field}: {self.rule}; got {self.kind}"
 
 
+class ArgumentError(ValidationError):
+    """An argument that the program chooses breaks its rule: `lease`, `generate`, `batch_size`.
+
+    A service answers its clients with other `ValidationError`s; this one is a fault of its own.
+    """
+
+
 def check_number(
     value: object, field: str, least: float, most: float | None = None, *, whole: bool = True
 ) -> None:
     """Check an argument that must be a number.
 
     Raises:
-        ValidationError: it is no int (or no number, if it need not be `whole`), or out of range.
+        ArgumentError: it is no int (or no number, if it need not be `whole`), or out of range.
     """
     kind = int if whole else (int, float)
     is_number = isinstance(value, kind) and not isinstance(value, bool)
     if not (is_number and value >= least and (most is None or value <= most)):  # type: ignore[operator]
         limits = f"of at least {least}" if most is None else f"from {least} to {most}"
         noun = "an int" if whole else "a number"
-        raise ValidationError(field, f"must be {noun} {limits}", kind_of(value))
+        raise ArgumentError(field, f"must be {noun} {limits}", kind_of(value))
 
 
 class UnknownUserError(AIContentError, peewee.IntegrityError):

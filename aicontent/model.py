@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import peewee
 
+from .database.internals import data_with_relations
 from .enums import ContentStatus, ContentTypeLike
 from .fields.scalars import moment_of, to_utc
 from .generation import claims, completion, holder, requests, rescue, single_flight
@@ -21,8 +22,8 @@ from .generation.rescue import MAX_ATTEMPTS, RescueReport
 from .generation.single_flight import WAIT
 from .maintenance.defaults import BATCH_SIZE, FAILED_AFTER
 from .records import lookup
-from .records.record import check_selected, data_with_relations, mark_saved
-from .table import TABLE, ContentTable
+from .records.record import check_selected, mark_saved
+from .table import ContentTable
 
 if TYPE_CHECKING:
     from .generation.worker import WorkReport
@@ -36,8 +37,8 @@ class AIGeneratedContent(ContentTable):
     `aicontent.for_database(database)`.
     """
 
-    class Meta:
-        table_name = TABLE
+    if TYPE_CHECKING:  # otherwise pyright refuses the Meta of a host's subclass
+        Meta: Any
 
     # Find and serve content
 

@@ -3,8 +3,6 @@
 A column without a rule cannot be declared. docs/schema.md describes the columns.
 """
 
-from __future__ import annotations
-
 import sys
 from copy import deepcopy
 from datetime import datetime
@@ -19,6 +17,7 @@ from .enums import ContentStatus, ContentStatusLike, ContentType, ContentTypeLik
 from .errors import UnsupportedDatabaseError
 from .fields.document import DocumentField
 from .fields.scalars import (
+    MAX_INTEGER,
     CountField,
     EnumField,
     FlagField,
@@ -26,9 +25,9 @@ from .fields.scalars import (
     ShortTextField,
     UTCDateTimeField,
 )
-from .fields.users import INTEGER_KEY, UserField, key_field, rule_of_key
+from .fields.users import UserField, can_be_referenced, key_field
 from .records.record import Record
-from .records.validation import MAX_INTEGER, Rules
+from .records.validation import Rules
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7
@@ -40,6 +39,10 @@ TABLE = "ai_generated_content"
 _OBJECT = {"type": "object"}
 _OBJECT_OR_NULL = {"type": ["object", "null"]}
 _ARRAY_OR_NULL = {"type": ["array", "null"]}
+_USER = {  # the field checks more, because ids of users have the type that a host gives them
+    "not": {"type": "null"},
+    "description": "must be the id of a user, or an instance of the users model of this database",
+}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": MAX_INTEGER}
 _COUNT_OR_NULL = _COUNT | {"type": ["integer", "null"]}
 _FRACTION_OR_NULL = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
@@ -80,7 +83,7 @@ class ContentTable(Record):
     )
     user: UserField[Any] = UserField(
         User,
-        rule=INTEGER_KEY,
+        rule=_USER,
         required=True,
         column_name="userId",
         object_id_name="user_id",
@@ -222,7 +225,6 @@ def bound_model(
         "__doc__": base.__doc__,
         "Meta": _meta(database, base),
         "user": user,
-        "_aicontent_rules": rules_with(user),
         "_aicontent_base": base,
     }
     return type(base.__name__, (base,), namespace)
@@ -239,9 +241,8 @@ def user_id_type(database: peewee.Database) -> str:
     backend = backend_of(database)
     with connected(database):
         users = backend.catalog(database).relation("users", anywhere=True)
-    columns = users.columns if users is not None else {}
-    ids = {backend.fold(name): type for name, type in columns.items()}
-    return backend.user_id_type(ids.get("id", "integer")) or "integer"
+    type = users.columns.get("id", "integer") if users is not None else "integer"
+    return backend.user_id_type(type) or "integer"
 
 
 def users_model(id_type: str, database: peewee.Database | None = None) -> type[peewee.Model]:
@@ -264,8 +265,7 @@ def user_field(user_model: type[peewee.Model]) -> UserField[Any]:
             "primary key id, which the foreign key references: docs/schema.md shows what to do "
             "if yours has other names"
         )
-    rule = rule_of_key(key)
-    if rule is None:
+    if not can_be_referenced(key):
         raise UnsupportedDatabaseError(
             f"user_model {user_model.__name__} has a {type(key).__name__} as its primary key, "
             "which content cannot reference: it must be an integer, a UUID or a text"
@@ -273,7 +273,7 @@ def user_field(user_model: type[peewee.Model]) -> UserField[Any]:
     user: UserField[Any] = deepcopy(
         ContentTable._meta.fields["user"]
     )  # with its place in the order
-    user.rel_model, user.rel_field, user.validation_rule = user_model, key, rule
+    user.rel_model, user.rel_field = user_model, key
     return user
 
 
@@ -282,16 +282,7 @@ def set_user_field(model: type[ContentTable], user: UserField[Any]) -> None:
     if user.rel_model is model._meta.fields["user"].rel_model:
         return
     model._meta.add_field("user", user)
-    model._aicontent_rules = rules_with(user)
     forget_statements(model)  # they read the ids of users as the field before did
-
-
-def rules_with(user: UserField[Any]) -> Rules:
-    """Return the table's rules with that of a user's id."""
-    if user.validation_rule == INTEGER_KEY:
-        return RULES
-    columns = ContentTable._meta.sorted_fields
-    return Rules(user if field.name == "user" else field for field in columns)
 
 
 def _meta(database: peewee.Database | None, model: type[peewee.Model]) -> type:

@@ -44,13 +44,18 @@ def rolled_back(database: peewee.Database) -> Iterator[None]:
     with connected(database):
         database.begin()
         connection = database.connection()
+
+        def has_ended() -> bool:
+            return not backend.has_begun(database) or database.connection() is not connection
+
+        errors_abort = backend.errors_abort_transactions
         try:
-            with nested_transactions(database, errors_abort=backend.errors_abort_transactions):
+            with nested_transactions(database, errors_abort=errors_abort, has_ended=has_ended):
                 yield
-            is_open = backend.has_begun(database) and database.connection() is connection
+            ended = has_ended()
         finally:
             backend.roll_back(database)
-    if not is_open:
+    if ended:
         raise OpenTransactionError(
             "the transaction of rolled_back() was ended before its block, by an SQL statement or "
             "with its connection: rows of this test may remain in the database"

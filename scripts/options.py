@@ -13,8 +13,8 @@ import peewee
 import aicontent
 from aicontent import AIContentError, ContentType
 from aicontent.errors import one_line
+from aicontent.fields.scalars import MAX_INTEGER
 from aicontent.generation.rescue import MAX_ATTEMPTS
-from aicontent.records.validation import MAX_INTEGER
 from aicontent.table import TABLE
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -19,6 +20,9 @@ from aicontent import ContentStatus, ContentType
 KINDS = ("sqlite", "postgresql")
 SCHEME = os.environ.get("AICONTENT_TEST_SCHEME", "postgresql")
 """That of the URLs: postgresql+psycopg for psycopg 3, which prepares statements."""
+
+# A shell's background job ignores SIGINT, and so would the processes that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import peewee
 import pytest
 from playhouse import signals
@@ -63,6 +65,13 @@ def test_each_tenant_sees_its_own_rows(tenants, user):
     with pytest.raises(aicontent.ContentGoneError):
         first.mark_accessed()
     assert model.requeue() == model.rescue_stale().requeued == 0
+    failed = {"user": user, "type": "lesson", "fingerprint": made.fingerprint}
+    failed |= {"request_payload": {"n": 2}, "status": "failed", "queued": False}
+    lost = model.create(**failed, created_at=datetime(2020, 1, 1, tzinfo=UTC))
+    theirs.delete_instance()
+    assert model.requeue() == 1  # there is an answer, but of tenant 1
+    assert model.claim() == lost
+    lost.delete_instance()
     # A user's request is in flight once, whoever asks.
     with pytest.raises(aicontent.AIContentError, match="no select.. of the model's own hides"):
         model.request(user, "lesson", {"n": 3})
@@ -173,6 +182,22 @@ def test_mixins_in_either_order(Content, user, mixin, is_first):
     with pytest.raises(ValidationError):
         model.create(user=user, type="quiz", request_payload={})
     assert model.create_many([{"user": user, "type": "lesson", "request_payload": {}}])
+
+
+def test_a_mixin_before_the_model_has_no_say_in_the_database(Content, user):
+    """Peewee takes the database of the first base."""
+
+    class Host(signals.Model, Content):
+        pass
+
+    class Own(signals.Model, Content):
+        class Meta:
+            table_name = "ai_generated_content"
+            database = Content._meta.database
+
+    assert Host._meta.database is Own._meta.database is Content._meta.database
+    assert Host.create(user=user, type="lesson", request_payload={}).id
+    assert Host.select().count() == Content.select().count() == 1
 
 
 def test_signals_are_sent_by_save(Content, user):

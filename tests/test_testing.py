@@ -216,11 +216,16 @@ def test_within_a_transaction_it_is_refused(database):
         pass
 
 
-def test_a_test_that_ends_the_transaction_fails(database, Content, user):
+@pytest.mark.parametrize("by_driver", [True, False])
+def test_a_test_that_ends_the_transaction_fails(database, Content, user, by_driver):
     def commit():
         with rolled_back(database):
             Content.create(user=user, type="lesson", request_payload={})
-            database.connection().cursor().execute("COMMIT")
+            if by_driver:
+                database.connection().cursor().execute("COMMIT")
+            else:
+                database.execute_sql("COMMIT")
+                database.execute_sql("SELECT 1")
 
     with pytest.raises(aicontent.OpenTransactionError, match="rows of this test may remain"):
         commit()

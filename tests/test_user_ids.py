@@ -74,6 +74,8 @@ def test_a_round_of_everything(Content, account, empty, key):
     assert Content.select().where(Content.user == ada, Content.user.in_([ada, ben])).count() == 1
     ids = Content.create_many([row | {"user": user} for user in users * 300])
     assert {c.user_id for c in Content.select().where(Content.id.in_(ids[:2]))} == {ada, ben}
+    if key == "uuid":
+        assert Content(user=str(ada)).user_id == ada
     made.user = account(id=ben)
     made.save()
     assert Content.get_by_id(made.id).user_id == ben
@@ -117,6 +119,54 @@ def test_what_is_no_users_id(Content, account, key):
     unknown = {"bigint": 5, "uuid": uuid.UUID(int=5)}.get(key, "nobody")
     with pytest.raises(aicontent.UnknownUserError):
         Content.create(user=unknown, **row)
+
+
+def test_nobody_is_no_user(Content, account):
+    """Without the condition on the user, a query would find everybody's content."""
+    row = {"type": "lesson", "request_payload": {}, "status": "completed", "generated_data": MADE}
+    made = Content.create(user=account.select().first(), **row)
+    for nobody in (None, account(id=None)):
+        for call in (
+            lambda user: Content.create(user=user, **row),
+            lambda user: Content.create_many([{"user": user, **row}]),
+            lambda user: Content.reuse(user, "lesson"),
+            lambda user: Content.first_reusable(user, "lesson"),
+            lambda user: Content.find_reusable_content(user, "lesson"),
+            lambda user: Content.find_by_user_and_type(user, "lesson"),
+            lambda user: Content.request(user, "lesson", {}),
+            lambda user: Content.get_or_generate(user, "lesson", {}, never),
+        ):
+            with pytest.raises(ValidationError) as caught:
+                call(nobody)
+            assert caught.value.field == "user"
+    made.user = None
+    with pytest.raises(ValidationError):
+        made.save()
+    assert Content.select().count() == 1
+
+
+@pytest.mark.parametrize("key", ["uuid"])
+def test_uuids_move_between_the_databases(Content, account, empty, key, kind, make_url):
+    """Peewee stores them on SQLite as text without the hyphens that PostgreSQL writes."""
+    row = {"type": "lesson", "request_payload": {}}
+    ids = Content.create_many([row | {"user": ADA}, row | {"user": BEN}])
+    there = aicontent.connect(make_url("postgresql" if kind == "sqlite" else "sqlite"))
+    account.bind(there)
+    account.create_table()
+    for user in (ADA, BEN):
+        account.insert(id=user).execute()
+    aicontent.migrate(there)
+    for source, target in ((empty, there), (there, empty)):
+        exported = list(aicontent.export_lines(source))
+        aicontent.for_database(target, account).delete().execute()
+        refused = []
+        report = aicontent.import_lines(target, exported, refused=refused.append)
+        assert (report.stored, refused) == (2, [])
+        moved = aicontent.for_database(target, account)
+        assert {c.id: c.user_id for c in moved.select()} == dict(zip(ids, (ADA, BEN), strict=True))
+        for ada in (ADA, str(ADA)):
+            assert len(list(aicontent.export_lines(target, user=ada))) == 1
+    there.close()
 
 
 def test_moving_content_and_the_command(Content, account, empty, empty_url, key, make_url, kind):

@@ -233,13 +233,9 @@ class Backend(ABC):
         """Return a moment in UTC as text that the database takes for a time."""
         return moment.isoformat(" ", "microseconds")
 
-    def real_parameter(self, number: float) -> Any:
-        """Return a number as a query compares it with a column of four-byte floats."""
-        return number
-
-    def uuid_parameter(self, text: str) -> Any:
-        """Return a UUID's text as the result of an expression for a column of UUIDs."""
-        return text
+    def typed(self, value: Any, type: str) -> Any:
+        """Return a parameter with the type of its column, if the database has that type."""
+        return value
 
     def document_text(self, column: Any) -> Any:
         """Select a JSON document as text."""
@@ -278,10 +274,6 @@ class Backend(ABC):
     @abstractmethod
     def user_id_type(self, type: str) -> str | None:
         """Return the type of `userId` where `users.id` has a type; None if it is unsupported."""
-
-    def fold(self, name: str) -> str:
-        """Return a column's name in the form in which the database compares names."""
-        return name
 
     def reclaim(self, database: peewee.Database) -> tuple[int, str]:
         """Return free space to the file system; report the bytes, and by which method."""

@@ -14,6 +14,7 @@ from peewee import __exception_wrapper__ as driver_errors  # type: ignore[attr-d
 __all__ = [
     "LOADED",
     "attach_once",
+    "data_with_relations",
     "driver_errors",
     "has_contexts",
     "is_loaded",
@@ -24,7 +25,6 @@ __all__ = [
     "new_connection",
     "uses_psycopg3",
     "using_connection",
-    "with_stored_relations",
 ]
 
 LOADED = {"__no_default__": 1}
@@ -36,8 +36,9 @@ def is_loaded(values: dict[str, Any]) -> bool:
     return "__no_default__" in values
 
 
-def with_stored_relations(content: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Fill in the ids of related instances that were stored after they were assigned."""
+def data_with_relations(content: Any) -> dict[str, Any]:
+    """Return an instance's values, with the id of a user who was stored after it was created."""
+    values = dict(content.__data__)
     content._populate_unsaved_relations(values)
     return values
 

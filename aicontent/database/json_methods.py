@@ -6,6 +6,7 @@ something else on SQLite, where they compare the text.
 
 import json
 import re
+import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partialmethod
@@ -19,15 +20,15 @@ _PLAIN = re.compile(r"(?!\s*[+-]?[0-9]+$)[ !#-\[\]-~]+")
 """A key that every version of SQLite finds by its own operator, and that is no index."""
 
 
-class Collated(peewee.NodeList):
-    """JSON text on SQLite that compares, sorts and groups as jsonb does."""
+class _Prepared(peewee.SQL):
+    """SQL that needs the collation or the function on the connection."""
 
-    def __init__(self, methods: "SqliteMethods", document: peewee.Node) -> None:
-        super().__init__((document, peewee.SQL(f"COLLATE {_NAME}")), parens=True)
+    def __init__(self, methods: "SqliteMethods", sql: str) -> None:
+        super().__init__(sql)
         self.methods = methods
 
     def __sql__(self, ctx: Any) -> Any:
-        self.methods.prepare()
+        self.methods.register_functions()
         return super().__sql__(ctx)  # type: ignore[no-untyped-call]
 
 
@@ -51,7 +52,7 @@ class SqliteMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined,misc
         ):
             of_database[_NAME] = function  # for connections that are opened from now on
 
-    def prepare(self) -> None:
+    def register_functions(self) -> None:
         """Give the thread's connection, which may be older than the model, the two functions."""
         database = self.database
         if database.is_closed():
@@ -61,39 +62,45 @@ class SqliteMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined,misc
             database.connect()
         state = database._state
         if getattr(state, _NAME, None) is not state.conn:
-            with suppress(Exception):  # it has them already, and a statement is using them
+            # If a statement is using them, it has them already.
+            with suppress(peewee.OperationalError, sqlite3.OperationalError):
                 state.conn.create_collation(_NAME, self.compare)
                 state.conn.create_function(_NAME, -1, self.run, deterministic=True)
             setattr(state, _NAME, state.conn)
 
-    def _run(self, operation: str, document: Any, *arguments: object) -> Any:
+    def _call(self, operation: str, document: Any, *arguments: object) -> Any:
         texts = (peewee.Value(json.dumps(each), converter=False) for each in arguments)
-        return getattr(peewee.fn, _NAME)(peewee.SQL(f"'{operation}'"), document, *texts)
+        return getattr(peewee.fn, _NAME)(_Prepared(self, f"'{operation}'"), document, *texts)
 
     def compare_value(self, field: Any, value: object) -> Any:
         return None if value is None else peewee.Value(field._dumps(value), converter=False)
 
-    def extract(self, field: Any, keys: Any) -> Any:
+    def _json(self, field: Any, keys: Any) -> Any:
         if all(isinstance(key, str) and _PLAIN.fullmatch(key) for key in keys) and keys:
-            return Collated(self, peewee.Expression(field, "->", self._path(keys), flat=True))
+            return peewee.Expression(field, "->", self._path(keys), flat=True)
         # SQLite refuses a document that another process has compressed as malformed JSON.
         document = peewee.fn.json(field) if field.is_compressible else field
-        return Collated(self, self._run("get", document, keys) if keys else document)
+        return self._call("get", document, keys) if keys else document
+
+    def extract(self, field: Any, keys: Any) -> Any:
+        # Only here: a function's result would be compared by the collation of its argument.
+        collation = _Prepared(self, f"COLLATE {_NAME}")
+        return peewee.NodeList((self._json(field, keys), collation), parens=True)
 
     def extract_text(self, field: Any, keys: Any) -> Any:
-        return self._run("text", self.extract(field, keys))
+        return self._call("text", self._json(field, keys))
 
     def number(self, field: Any, keys: Any, kind: str) -> Any:
         """Return the number at a path; NULL if there is none, or none of this size."""
-        return self._run(kind, self.extract(field, keys))
+        return self._call(kind, self._json(field, keys))
 
     def length(self, field: Any, keys: Any) -> Any:
-        array = self.extract(field, keys)
+        array = self._json(field, keys)
         is_array = peewee.fn.json_type(array) == peewee.SQL("'array'")
         return peewee.Case(None, [(is_array, peewee.fn.json_array_length(array))])
 
     def _has(self, how: str, field: Any, keys: Any, names: Any) -> Any:
-        found = self._run("has", self.extract(field, keys), list(names), how)
+        found = self._call("has", self._json(field, keys), list(names), how)
         return peewee.Expression(found, peewee.OP.EQ, 1)
 
     has_keys, has_any_keys = partialmethod(_has, "all"), partialmethod(_has, "any")
@@ -101,8 +108,14 @@ class SqliteMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined,misc
     def has_key(self, field: Any, keys: Any, key: str) -> Any:
         return self._has("all", field, keys, [key])
 
+    def _is(self, relation: str, field: Any, keys: Any, value: object) -> Any:
+        found = self._call(relation, self._json(field, keys), value)
+        return peewee.Expression(found, peewee.OP.EQ, 1)
+
+    contains, contained_by = partialmethod(_is, "contains"), partialmethod(_is, "contained_by")
+
     def _change(self, operation: str, field: Any, keys: Any, *value: object) -> Any:
-        return self._run(operation, self.extract(field, ()), keys, *value)
+        return self._call(operation, self._json(field, ()), keys, *value)
 
     set, insert = partialmethod(_change, "set"), partialmethod(_change, "insert")
     replace, append = partialmethod(_change, "replace"), partialmethod(_change, "append")

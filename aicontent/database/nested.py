@@ -24,10 +24,11 @@ class Nested:
     stays open, because closing it would end the test's transaction.
     """
 
-    def __init__(self, database: Any, errors_abort: bool) -> None:
+    def __init__(self, database: Any, errors_abort: bool, has_ended: Callable[[], bool]) -> None:
         self.thread = threading.get_ident()
         self.is_open = False
         self._database, self._errors_abort = database, errors_abort
+        self._has_ended = has_ended
         self._connect, self._execute = database.connect, database.execute_sql
 
     def connect(self, reuse_if_open: bool = False) -> bool:
@@ -49,17 +50,19 @@ class Nested:
 
     def commit(self) -> None:
         """Release the savepoint."""
-        self._end()
+        if self.is_open:
+            self._execute(_RELEASE)
+        self.is_open = False
 
     def rollback(self) -> None:
         """Roll back to the savepoint."""
         if self.is_open:
             self._execute(_ROLL_BACK)
-        self._end()
+        self.commit()
 
     def execute_sql(self, *args: Any, **options: Any) -> Any:
         """Execute a statement. If it fails outside `atomic()`, the test's transaction goes on."""
-        if self.is_open or not self._errors_abort:
+        if self.is_open or not self._errors_abort or self._has_ended():
             return self._execute(*args, **options)
         self._execute(_SET)
         try:
@@ -68,13 +71,9 @@ class Nested:
             with suppress(peewee.PeeweeException):
                 self._execute(_ROLL_BACK)
             raise
-        self._execute(_RELEASE)
-        return cursor
-
-    def _end(self) -> None:
-        if self.is_open:
+        if not self._has_ended():
             self._execute(_RELEASE)
-        self.is_open = False
+        return cursor
 
 
 def nested_of(database: Any) -> Nested | None:
@@ -84,23 +83,21 @@ def nested_of(database: Any) -> Nested | None:
 
 
 @contextmanager
-def nested_transactions(database: Any, *, errors_abort: bool) -> Iterator[None]:
+def nested_transactions(
+    database: Any, *, errors_abort: bool, has_ended: Callable[[], bool]
+) -> Iterator[None]:
     """Nest this thread's transactions in the open one. Other threads go on as before.
 
-    `errors_abort` is whether the failure of a statement aborts the whole transaction.
+    `errors_abort` is whether the failure of a statement aborts the whole transaction, `has_ended`
+    tells whether an SQL statement has ended it.
     """
-    nested, attributes = Nested(database, errors_abort), vars(database)
-    before = dict(attributes)
+    from unittest.mock import patch  # it takes as long to import as this package
+
+    nested = Nested(database, errors_abort, has_ended)
     names = ("connect", "close", "begin", "commit", "rollback", "execute_sql")
-    replaced = {n: _by_thread(nested, getattr(nested, n), getattr(database, n)) for n in names}
-    attributes.update(replaced, **{_STATE: nested})
-    try:
+    replaced: Any = {n: _by_thread(nested, getattr(nested, n), getattr(database, n)) for n in names}
+    with patch.multiple(database, create=True, **replaced | {_STATE: nested}):
         yield
-    finally:
-        for name in (*names, _STATE):
-            del attributes[name]
-            if name in before:
-                attributes[name] = before[name]
 
 
 def _by_thread(

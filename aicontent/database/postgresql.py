@@ -166,12 +166,8 @@ class PostgresqlBackend(Backend):
         entry = fn.jsonb_build_object(peewee.SQL(f"'{key}'"), fn.jsonb_build_object(*parts))
         return peewee.Expression(base, "||", entry)
 
-    def real_parameter(self, number: float) -> Any:
-        # Compared as eight bytes, 0.9 would not equal the 0.9 that four bytes hold.
-        return peewee.Cast(peewee.Value(number, converter=False), "REAL")
-
-    def uuid_parameter(self, text: str) -> Any:
-        return peewee.Cast(peewee.Value(text, converter=False), "uuid")
+    def typed(self, value: Any, type: str) -> Any:
+        return peewee.Cast(peewee.Value(value, converter=False), type)
 
     def document_text(self, column: Any) -> Any:
         return column.cast("text")

@@ -162,9 +162,6 @@ class SqliteBackend(Backend):
             return None
         return type if _TYPE.fullmatch(type) else "TEXT"
 
-    def fold(self, name: str) -> str:
-        return name.lower()
-
     def reclaim(self, database: Any) -> tuple[int, str]:
         from .catalog import file_size
 

@@ -18,12 +18,14 @@ class SqliteCatalog(Catalog):
         )
         if not kinds:
             return None
-        columns = self._all("SELECT name, type, pk FROM pragma_table_info(?)", (name,))
+        # A foreign key to "id" finds a column ID too.
+        same = "iif(lower(name) = 'id', 'id', name)"
+        columns = self._all(f"SELECT {same}, type, pk FROM pragma_table_info(?)", (name,))
         keys = [column for column, _, position in columns if position]
         unique = set(keys if len(keys) == 1 else ())
         indexes = 'SELECT name FROM pragma_index_list(?) WHERE "unique" AND NOT partial'
         for index in self._all(indexes, (name,)):
-            members = self._all("SELECT name FROM pragma_index_info(?)", index)
+            members = self._all(f"SELECT {same} FROM pragma_index_info(?)", index)
             if len(members) == 1:
                 unique.add(members[0][0])
         return Relation(kinds[0][0], {row[0]: row[1] for row in columns}, frozenset(unique))

@@ -35,6 +35,11 @@ def slot(name: str) -> Any:
     return peewee.Value(Slot(name), converter=False, unpack=False)
 
 
+def literal(text: str) -> peewee.SQL:
+    """Return a text as a constant, by which the planner knows that a partial index applies."""
+    return peewee.SQL(f"'{text}'")
+
+
 @dataclass(frozen=True)
 class Computed:
     """A value or a condition that the database computes.
@@ -61,9 +66,10 @@ class Statement:
         self._sql, self._values = query.bind(database).sql()
         self._names = [field.name for field in fields]
         self._readers = [
-            (field.name, reader, _keeps_null(field))
+            (field.name, reader, keeps_null)
             for field in fields
-            if (reader := _from_driver(field)) is not None
+            for reader, keeps_null in [_from_driver(field)]
+            if reader is not None
         ]
 
     def rows(self, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -124,7 +130,7 @@ def statement_of(
     meta = model._meta
     # A host may move the table, add fields, and override how queries are built.
     cached_as = key and (meta.schema, meta.table_name, len(meta.fields), key, *names)
-    if not _builds_as_peewee(model):
+    if not builds_as_peewee(model):
         cached_as = None
     statement: Statement | None = statements.get(cached_as)
     if statement is None:
@@ -165,14 +171,10 @@ def to_driver(field: Any) -> Callable[[Any], Any]:
     return convert
 
 
-def _from_driver(field: Any) -> Callable[[Any], Any] | None:
+def _from_driver(field: Any) -> tuple[Callable[[Any], Any] | None, bool]:
+    """Return what converts a driver's value, and whether it leaves NULL alone; a host's may not."""
     own = hasattr(type(field), "read_value")
-    convert: Callable[[Any], Any] | None = field.read_value if own else field.python_value
-    return convert
-
-
-def _keeps_null(field: Any) -> bool:
-    return hasattr(type(field), "read_value")  # a host's field may read NULL as another value
+    return (field.read_value if own else field.python_value), own
 
 
 def driver_values(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +203,8 @@ def with_slots(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _builds_as_peewee(model: Any) -> bool:
+def builds_as_peewee(model: Any) -> bool:
+    """Tell whether a host leaves Peewee's own way to build the model's queries."""
     base: Any = peewee.Model
     return (
         model.select.__func__ is base.select.__func__

@@ -137,7 +137,8 @@ def database_of(model: type[peewee.Model]) -> peewee.Database:
     database: Any = model._meta.get_database_instance()
     if database is None:
         raise NotBoundError(
-            f"{model.__name__} has no database: call aicontent.bind(database) at start-up"
+            f"{model.__name__} has no database: call aicontent.bind(database) at start-up, before "
+            "a subclass is defined, and initialize() the database if it is a DatabaseProxy"
         )
     bound: peewee.Database = database
     return bound

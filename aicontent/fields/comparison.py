@@ -4,6 +4,7 @@ What differs by database stands in `database.json_methods`.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import peewee
@@ -12,6 +13,7 @@ from ..errors import AIContentError, ValidationError, kind_of
 from .policy import check_document, check_text, plain_text
 
 _AGGREGATES = "MIN(", "MAX(", "SUM(", "AVG("
+_BEFORE_CONDITIONS = " WHERE ", " HAVING ", " WHEN ", " AND ", " OR "
 
 
 def _comparison(operator: str) -> Any:
@@ -30,38 +32,19 @@ def _membership(operator: str) -> Callable[[Any, Any], peewee.Expression]:
     return compare
 
 
-class Comparable(peewee.ColumnBase):
-    """A document, or a value in one, which compares and sorts as jsonb does.
-
-    The operators that the two databases do not share raise AIContentError.
-    """
-
-    _remedy: str
-    _as_text = False
-
-    def _document(self) -> Any:
-        raise NotImplementedError
+class _Compared(peewee.ColumnBase):
+    """A document or a value in one; NULL is the last in ascending order on both databases."""
 
     def _compared_as(self) -> Any:
         """Return the expression that represents this in a comparison."""
         return self
 
+    def _operand(self, value: Any) -> Any:
+        """Check and convert what this is compared with."""
+        raise NotImplementedError
+
     def _compared(self, operator: str, rhs: Any) -> Any:
         return peewee.Expression(self._compared_as(), operator, rhs)
-
-    def _operand(self, value: Any) -> Any:
-        field = self._document()
-        if isinstance(value, Comparable) and not value._as_text:
-            return value._compared_as()
-        if isinstance(value, (Comparable, peewee.Field)):
-            raise AIContentError(
-                f"{field.name} holds JSON, which is compared with JSON alone: compare as_int(), "
-                "as_float() or as_text() of a path with a column"
-            )
-        if value is None or isinstance(value, peewee.Node):
-            return value
-        check_document(value, field.name)
-        return field._helper.compare_value(field, value)
 
     def __eq__(self, rhs: Any) -> Any:
         return self.is_null() if rhs is None else self._compared("=", self._operand(rhs))
@@ -87,6 +70,33 @@ class Comparable(peewee.ColumnBase):
         return peewee.Desc(self._compared_as(), collation, nulls or "first")
 
     __pos__, __neg__ = asc, desc
+
+
+class Comparable(_Compared):
+    """JSON, which compares and sorts as jsonb does.
+
+    The operators that the two databases do not share raise AIContentError.
+    """
+
+    _remedy: str
+    _as_text = False
+
+    def _document(self) -> Any:
+        raise NotImplementedError
+
+    def _operand(self, value: Any) -> Any:
+        field = self._document()
+        if isinstance(value, Comparable) and not value._as_text:
+            return value._compared_as()
+        if isinstance(value, (_Compared, peewee.Field)):
+            raise AIContentError(
+                f"{field.name} holds JSON, which is compared with JSON alone: compare as_int(), "
+                "as_float() or as_text() of a path with a column"
+            )
+        if value is None or isinstance(value, peewee.Node):
+            return value
+        check_document(value, field.name)
+        return field._helper.compare_value(field, value)
 
     def _no_such_operator(self, *_: Any) -> Any:
         raise AIContentError(
@@ -124,20 +134,28 @@ class DocumentPath(Comparable, peewee.JSONPath):
         check_text(value, self._field.name)
         return plain_text(value)
 
-    def is_null(self, is_null: bool = True) -> Any:
-        return peewee.JSONPath.is_null(self, is_null)
-
     def as_int(self) -> Any:
-        return self._field._helper.number(self._field, self._keys, "int")
+        return _Number(self, "int")
 
     def as_float(self) -> Any:
-        return self._field._helper.number(self._field, self._keys, "float")
+        return _Number(self, "float")
 
     def concat(self, rhs: Any) -> Any:
         return peewee.ColumnBase.concat(self, rhs) if self._as_text else self._no_such_operator()
 
-    __mod__ = like = Comparable._no_such_operator  # on SQLite, Peewee's LIKE is GLOB
-    __pow__ = peewee.JSONPath.ilike
+    # On SQLite, Peewee's LIKE is GLOB; each database has regular expressions of its own.
+    __mod__ = like = regexp = iregexp = Comparable._no_such_operator
+
+    def ilike(self, rhs: Any) -> Any:
+        return super().ilike(self.as_text()._operand(rhs))
+
+    __pow__ = ilike
+
+    def startswith(self, rhs: Any) -> Any:
+        return super().startswith(self.as_text()._operand(rhs))
+
+    def endswith(self, rhs: Any) -> Any:
+        return super().endswith(self.as_text()._operand(rhs))
 
     def __sql__(self, ctx: Any) -> Any:
         # Where PostgreSQL refuses jsonb, SQLite would take the path's JSON text for the value.
@@ -145,11 +163,40 @@ class DocumentPath(Comparable, peewee.JSONPath):
             start = "".join(ctx._sql[-4:]).upper().removesuffix("DISTINCT ")
             column = getattr(ctx.state.converter, "__self__", None)
             is_of_text = isinstance(column, peewee.Field) and not isinstance(column, Comparable)
-            is_condition = start.endswith(" WHERE ") or ctx._sql[-1:] in ([" AND "], [" OR "])
+            is_condition = start.endswith(_BEFORE_CONDITIONS)
             is_compared = is_of_text and not ctx.state.in_function
             if is_condition or is_compared or start.endswith(_AGGREGATES):
                 self._no_such_operator()
         return super().__sql__(ctx)  # type: ignore[no-untyped-call]
+
+
+class _Number(_Compared, peewee.WrappedNode):
+    """The number at a path, which compares with numbers."""
+
+    def __init__(self, path: DocumentPath, kind: str) -> None:
+        field = path._field
+        super().__init__(field._helper.number(field, path._keys, kind))
+        self._name, self._kind = field.name, kind
+
+    def unwrap(self) -> Any:
+        return self
+
+    def _operand(self, value: Any) -> Any:
+        if value is None or isinstance(value, peewee.Node):
+            return value
+        is_int, is_float = isinstance(value, int), self._kind == "float"
+        with suppress(OverflowError):
+            if not isinstance(value, bool) and (is_int or (is_float and isinstance(value, float))):
+                number = float(value) if is_float else int(value)
+                if is_float or -(2**63) <= number < 2**63:
+                    return peewee.Value(number, converter=False)
+        rule = "must be a number" if is_float else "must be an int of at most 8 bytes"
+        raise ValidationError(
+            self._name, f"{rule} where as_{self._kind}() is compared", kind_of(value)
+        )
+
+    def __sql__(self, ctx: Any) -> Any:
+        return ctx.sql(self.node)
 
 
 def _key(key: Any, field: str) -> str | int:

@@ -29,50 +29,39 @@ def compare(left: str, right: str) -> int:
         return 0
     try:
         a, b = _key(left), _key(right)
+        return (a > b) - (a < b)
     except (ValueError, RecursionError):  # not JSON; SQLite would take an error for "equal"
         return 1 if left > right else -1
-    return (a > b) - (a < b)
 
 
 _SHORT = 200
 """The longest text whose key is remembered."""
 
 
-def _key(text: str) -> list[tuple[Any, ...]]:
+def _key(text: str) -> tuple[Any, ...]:
     return _remembered_key(text) if len(text) <= _SHORT else _new_key(text)
 
 
-def _new_key(text: str) -> list[tuple[Any, ...]]:
+def _new_key(text: str) -> tuple[Any, ...]:
     value: Any = _exact(text)
-    key: list[tuple[Any, ...]] = []
-    if value == []:
-        return [(-1,)]  # jsonb sorts it before null, though only at the top
-    _append_key(value, key)
-    return key
+    return (-1,) if value == [] else _sort_key(value)  # only at the top it is before null
 
 
 _remembered_key = lru_cache(maxsize=1000)(_new_key)
 
 
-def _append_key(value: Any, key: list[tuple[Any, ...]]) -> None:
-    # The counts come first, so two keys that are equal so far have the same shape.
+def _sort_key(value: Any) -> tuple[Any, ...]:
     if value is None:
-        key.append((0,))
-    elif isinstance(value, str):
-        key.append((1, value))
-    elif isinstance(value, bool):
-        key.append((3, value))
-    elif isinstance(value, list):
-        key.append((4, len(value)))
-        for item in value:
-            _append_key(item, key)
-    elif isinstance(value, dict):
-        key.append((5, len(value)))
-        for name in _sorted(value):
-            key.append((1, name))
-            _append_key(value[name], key)
-    else:
-        key.append((2, value))
+        return (0,)
+    if isinstance(value, str):
+        return (1, value)
+    if isinstance(value, bool):
+        return (3, value)
+    if isinstance(value, list):
+        return (4, len(value), *map(_sort_key, value))
+    if isinstance(value, dict):
+        return (5, len(value), *((name, _sort_key(value[name])) for name in _sorted(value)))
+    return (2, value)
 
 
 def _sorted(document: dict[str, Any]) -> list[str]:
@@ -165,6 +154,29 @@ def _has(document: str, keys: list[str], how: str) -> int:
     return int(quantifier(key in names for key in keys))
 
 
+def _contains(document: str, value: Any) -> int:
+    return _is_contained(_exact(json.dumps(value)), _exact(document))
+
+
+def _contained_by(document: str, value: Any) -> int:
+    return _is_contained(_exact(document), _exact(json.dumps(value)))
+
+
+def _is_contained(part: Any, whole: Any) -> int:
+    # An array contains its items too, but only at the top.
+    is_item = isinstance(whole, list) and not isinstance(part, (list, dict))
+    return int(_is_within([part] if is_item else part, whole))
+
+
+def _is_within(part: Any, whole: Any) -> bool:
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(name in whole and _is_within(part[name], whole[name]) for name in part)
+    if isinstance(part, list) and isinstance(whole, list):
+        return all(any(_is_within(one, other) for other in whole) for one in part)
+    is_scalar = not isinstance(part, (dict, list)) and not isinstance(whole, (dict, list))
+    return is_scalar and _sort_key(part) == _sort_key(whole)
+
+
 def _changed(change: Callable[[Any, list[Any], Any], Any]) -> Callable[..., str]:
     def changed(text: str, path: list[Any], value: Any = None) -> str:
         return encode(change(json.loads(text), path, value))
@@ -203,7 +215,9 @@ def _remove(document: Any, path: list[Any], _: Any) -> Any:
 
 
 def _update(document: Any, _: list[Any], value: dict[str, Any]) -> Any:
-    return document | value if isinstance(document, dict) else [*document, value]
+    if isinstance(document, dict):
+        return document | value
+    return [*(document if isinstance(document, list) else [document]), value]
 
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -212,6 +226,8 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "int": _int,
     "float": _float,
     "has": _has,
+    "contains": _contains,
+    "contained_by": _contained_by,
     "set": _changed(_set),
     "insert": _changed(lambda *arguments: _set(*arguments, old=False)),
     "replace": _changed(lambda *arguments: _set(*arguments, new=False)),

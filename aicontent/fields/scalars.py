@@ -23,6 +23,9 @@ Rule = Mapping[str, Any]
 CHECKED_BY_FIELD: Rule = {}
 """The rule of times: JSON Schema knows no datetimes, so `UTCDateTimeField` checks them."""
 
+MAX_INTEGER = 2**31 - 1
+"""PostgreSQL's `integer`, which the specification's integer columns are."""
+
 
 class RuledField(peewee.Field, Generic[V]):
     """A field that cannot be declared without its validation rule.
@@ -108,7 +111,14 @@ class FlagField(RuledField[V], peewee.BooleanField):
     python_value = staticmethod(bool)
 
 
-class UTCDateTimeField(peewee.FieldDatabaseHook, RuledField[V], peewee.DateTimeField):
+class _BackendHook(peewee.FieldDatabaseHook):
+    backend: Any = None
+
+    def _db_hook(self, database: peewee.Database | None) -> None:
+        self.backend = known_backend(unproxied(database))
+
+
+class UTCDateTimeField(_BackendHook, RuledField[V], peewee.DateTimeField):
     """A moment: timestamptz on PostgreSQL, UTC text of one width on SQLite.
 
     Text of one width compares as times do. Python gets and sets aware datetimes.
@@ -117,17 +127,13 @@ class UTCDateTimeField(peewee.FieldDatabaseHook, RuledField[V], peewee.DateTimeF
     field_type = "TIMESTAMPTZ"
 
     def __init__(self, **options: Any) -> None:
-        self._convert: Callable[[datetime], Any] = _unchanged
         super().__init__(rule=CHECKED_BY_FIELD, **options)
-
-    def _db_hook(self, database: peewee.Database | None) -> None:
-        backend = known_backend(unproxied(database))
-        self._convert = backend.time_parameter if backend else _unchanged
 
     def db_value(self, value: Any) -> Any:
         if value is None or isinstance(value, peewee.Node):
             return value
-        return self._convert(to_utc(value, self.name))
+        moment = to_utc(value, self.name)
+        return self.backend.time_parameter(moment) if self.backend else moment
 
     def parameter(self, value: Any) -> Any:
         if isinstance(value, peewee.Node):
@@ -140,7 +146,7 @@ class UTCDateTimeField(peewee.FieldDatabaseHook, RuledField[V], peewee.DateTimeF
         return value if value is None else value.astimezone(UTC)
 
 
-class FractionField(peewee.FieldDatabaseHook, RuledField[V], peewee.FloatField):
+class FractionField(_BackendHook, RuledField[V], peewee.FloatField):
     """A finite number of six digits, which four bytes on PostgreSQL return unchanged.
 
     SQLite has eight bytes, and would store NaN as NULL without an error.
@@ -148,17 +154,11 @@ class FractionField(peewee.FieldDatabaseHook, RuledField[V], peewee.FloatField):
 
     field_type = "REAL"
 
-    def __init__(self, **options: Any) -> None:
-        self._compared_as: Callable[[float], Any] = _unchanged
-        super().__init__(**options)
-
-    def _db_hook(self, database: peewee.Database | None) -> None:
-        backend = known_backend(unproxied(database))
-        self._compared_as = backend.real_parameter if backend else _unchanged
-
     def db_value(self, value: Any) -> Any:
         value = self.parameter(value)
-        return self._compared_as(value) if isinstance(value, float) else value
+        is_real = isinstance(value, float) and self.backend is not None
+        # Compared as eight bytes, 0.9 would not equal the 0.9 that four bytes hold.
+        return self.backend.typed(value, "REAL") if is_real else value
 
     def parameter(self, value: Any) -> Any:
         value = super().db_value(value)  # type: ignore[no-untyped-call]
@@ -171,10 +171,6 @@ class FractionField(peewee.FieldDatabaseHook, RuledField[V], peewee.FloatField):
 
 
 _SMALLEST_REAL = 1.175495e-38
-
-
-def _unchanged(value: Any) -> Any:
-    return value
 
 
 def to_utc(moment: datetime, field: str) -> datetime:

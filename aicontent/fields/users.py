@@ -3,6 +3,7 @@
 import re
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import peewee
@@ -10,37 +11,17 @@ import peewee
 from ..database.supported import known_backend
 from ..errors import ValidationError, kind_of
 from .policy import check_text, plain_text
-from .scalars import Rule, RuledField, V
+from .scalars import MAX_INTEGER, RuledField, V
 
-_MODEL = "or an instance of the users model of this database"
+MAX_BIGINT = 2**63 - 1
 
-
-def _integer(bits: int) -> Rule:
-    most = 2 ** (bits - 1) - 1
-    rule = f"must be an int, {_MODEL}"
-    return {"type": "integer", "minimum": -most - 1, "maximum": most, "description": rule}
+_KEYS = (peewee.IntegerField, peewee.UUIDField, peewee.CharField, peewee.TextField)
+_EIGHT_BYTES = (peewee.BigAutoField, peewee.BigIntegerField)
 
 
-INTEGER_KEY = _integer(32)
-"""The rule of the specification's key: PostgreSQL's `integer`."""
-
-_UUID_KEY = {"description": f"must be a UUID, {_MODEL}"}
-
-
-def rule_of_key(key: peewee.Field) -> Rule | None:
-    """Return the rule of ids that reference this primary key; None if its type is unsupported."""
-    if isinstance(key, (peewee.BigAutoField, peewee.BigIntegerField)):
-        return _integer(64)
-    if isinstance(key, peewee.IntegerField):
-        return INTEGER_KEY
-    if isinstance(key, peewee.UUIDField):
-        return _UUID_KEY
-    if isinstance(key, (peewee.CharField, peewee.TextField)):
-        rule = f"must be a str, {_MODEL}"
-        text: dict[str, Any] = {"type": "string", "minLength": 1, "description": rule}
-        length = getattr(key, "max_length", None)
-        return text | {"maxLength": length} if length else text
-    return None
+def can_be_referenced(key: peewee.Field) -> bool:
+    """Tell whether the ids of a users table with this primary key have a supported type."""
+    return isinstance(key, _KEYS)
 
 
 def key_field(column_type: str) -> peewee.Field:
@@ -59,11 +40,21 @@ def key_field(column_type: str) -> peewee.Field:
     return peewee.CharField(max_length=int(length[1]), primary_key=True)
 
 
+def without_hyphens(id: object) -> object:
+    """Return a UUID's text as Peewee stores it on SQLite, and any other id as it is."""
+    return id.replace("-", "") if isinstance(id, str) and _UUID.fullmatch(id) else id
+
+
+_UUID = re.compile("-".join(f"[0-9a-f]{{{digits}}}" for digits in (8, 4, 4, 4, 12)))
+
+
 class UserAccessor(peewee.ForeignKeyAccessor):
     """Takes an id, or an instance of a model of the same users table."""
 
     def __set__(self, instance: Any, user: Any) -> None:
         if not isinstance(user, peewee.Model):
+            with suppress(ValidationError):  # raised when the row is written
+                user = self.field.id_of(user)
             super().__set__(instance, user)
             return
         is_user = self.field.is_user(user)
@@ -92,33 +83,44 @@ class UserField(RuledField[V], peewee.ForeignKeyField):
             database is not None
             and other.get_database_instance() is database
             and (other.schema, other.table_name) == (own.schema, own.table_name)
+            and self.rel_field.column_name in other.columns
         )
 
     def key_of(self, user: peewee.Model) -> Any:
         """Return the id of an instance of the users model."""
         key = user._meta.columns[self.rel_field.column_name]
         id = getattr(user, key.name)
+        is_mistaken = type(id) is uuid.UUID and isinstance(self.rel_field, peewee.IntegerField)
+        if key is self.rel_field or is_mistaken:
+            return id
         # The other model may know the same ids as another type.
-        return id if key is self.rel_field else self.rel_field.python_value(key.db_value(id))
+        return self.rel_field.python_value(key.db_value(id))
 
     def id_of(self, user: Any) -> Any:
         """Return the id of a user: an id, or an instance of the users model.
 
         Raises:
-            ValidationError: it is an instance of another model, or no UUID where ids are UUIDs.
+            ValidationError: it is an instance of another model, or not of the type of the ids.
         """
         if isinstance(user, peewee.Model):
             if not self.is_user(user):
                 raise self._refused(user)
             user = self.key_of(user)
-        if user is not None and isinstance(self.rel_field, peewee.UUIDField):
+        if isinstance(self.rel_field, peewee.IntegerField):
+            return self._integer_of(user)
+        if isinstance(self.rel_field, peewee.UUIDField):
             return self._uuid_of(user)
-        if isinstance(user, str):
-            check_text(user, self.name)
-            return plain_text(user)
-        if isinstance(user, int) and type(user) not in (int, bool):
-            return int(user)  # a member of an enumeration
-        return user
+        return self._text_of(user)
+
+    def _integer_of(self, user: Any) -> int:
+        if not isinstance(user, int) or isinstance(user, bool):
+            raise self._refused(user)
+        most = MAX_BIGINT if isinstance(self.rel_field, _EIGHT_BYTES) else MAX_INTEGER
+        if user > most:
+            raise ValidationError(self.name, f"must be at most {most}", kind_of(user))
+        if user < -most - 1:
+            raise ValidationError(self.name, f"must be at least {-most - 1}", kind_of(user))
+        return int(user)  # it may be a member of an enumeration
 
     def _uuid_of(self, user: Any) -> uuid.UUID:
         try:
@@ -126,37 +128,30 @@ class UserField(RuledField[V], peewee.ForeignKeyField):
         except (AttributeError, TypeError, ValueError):
             raise self._refused(user) from None
 
+    def _text_of(self, user: Any) -> str:
+        if not isinstance(user, str):
+            raise self._refused(user)
+        most = getattr(self.rel_field, "max_length", None) or len(user)
+        if not 0 < len(user) <= most:
+            rule = f"must have at most {most} characters" if user else "must not be empty"
+            raise ValidationError(self.name, rule, kind_of(user))
+        check_text(user, self.name)
+        return plain_text(user)
+
     def db_value(self, value: Any) -> Any:
-        return self.rel_field.db_value(self.id_of(value))
+        return value if value is None else self.rel_field.db_value(self.id_of(value))
 
     def case_value(self, value: Any) -> Any:
         backend = known_backend(self.model._meta.get_database_instance())
         if backend is None or not isinstance(self.rel_field, peewee.UUIDField):
             return super().case_value(value)
-        return backend.uuid_parameter(self.db_value(value))
-
-    # Peewee would take the key of any instance for which `db_value` raises a ValueError.
-
-    def __eq__(self, other: Any) -> peewee.Expression:  # type: ignore[override]
-        return super().__eq__(self._operand(other))
-
-    def __ne__(self, other: Any) -> peewee.Expression:  # type: ignore[override]
-        return super().__ne__(self._operand(other))
-
-    __hash__ = peewee.ForeignKeyField.__hash__
-
-    def in_(self, rhs: Any) -> peewee.Expression:
-        return super().in_(self._operand(rhs))
-
-    def not_in(self, rhs: Any) -> peewee.Expression:
-        return super().not_in(self._operand(rhs))
-
-    __lshift__ = in_
+        return backend.typed(self.db_value(value), "uuid")
 
     def _operand(self, other: Any) -> Any:
         if isinstance(other, (list, tuple, set, frozenset)):
             return [self._operand(each) for each in other]
-        return self.id_of(other) if isinstance(other, peewee.Model) else other
+        is_expression = isinstance(other, peewee.Node) and not isinstance(other, peewee.Model)
+        return other if other is None or is_expression else self.id_of(other)
 
     @property
     def read_value(self) -> Callable[[Any], Any] | None:
@@ -166,7 +161,28 @@ class UserField(RuledField[V], peewee.ForeignKeyField):
         return None if is_plain else self.python_value
 
     def _refused(self, user: object) -> ValidationError:
-        return ValidationError(self.name, self.validation_rule["description"], kind_of(user))
+        kinds = {peewee.IntegerField: "an int", peewee.UUIDField: "a UUID"}
+        noun = next((n for kind, n in kinds.items() if isinstance(self.rel_field, kind)), "a str")
+        rule = f"must be {noun}, or an instance of the users model of this database"
+        if type(user) is uuid.UUID:
+            rule += " (hand bind() your model: its ids have another type)"
+        return ValidationError(self.name, rule, kind_of(user))
 
 
 _IDENTITIES = (peewee.Field.adapt, peewee.IntegerField.adapt)
+
+
+def _of_users(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an operator that takes users alone: Peewee takes the key of any instance."""
+
+    def compare(self: UserField[Any], *users: Any) -> Any:
+        return operator(self, *map(self._operand, users))
+
+    return compare
+
+
+for _name in ("eq", "ne", "lt", "le", "gt", "ge", "lshift"):
+    _operator = getattr(peewee.ForeignKeyField, f"__{_name}__")
+    setattr(UserField, f"__{_name}__", _of_users(_operator))
+for _name in ("in_", "not_in", "between"):
+    setattr(UserField, _name, _of_users(getattr(peewee.ForeignKeyField, _name)))

@@ -7,7 +7,7 @@ from typing import Any
 import peewee
 
 from ..database.supported import backend_of
-from ..errors import OpenTransactionError, ValidationError, kind_of
+from ..errors import ArgumentError, OpenTransactionError, kind_of
 
 Duration = float | timedelta
 """Seconds, or a timedelta."""
@@ -25,7 +25,7 @@ def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> 
         may_be_zero: whether zero is valid here.
 
     Raises:
-        ValidationError: it is neither, is negative, or is longer than a hundred years.
+        ArgumentError: it is neither, is negative, or is longer than a hundred years.
     """
     value = duration.total_seconds() if isinstance(duration, timedelta) else duration
     least = "0 or more" if may_be_zero else "more than 0"
@@ -37,7 +37,7 @@ def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> 
         and (value > 0 or (may_be_zero and value == 0))
         and value <= LONGEST.total_seconds()
     ):
-        raise ValidationError(field, rule, kind_of(value))
+        raise ArgumentError(field, rule, kind_of(value))
     return float(value)
 
 
@@ -58,7 +58,7 @@ def check_generate(generate: Any) -> None:
     """Refuse anything but a plain function of one argument, before a row is entered.
 
     Raises:
-        ValidationError: it is not callable, or calling it would only begin the work.
+        ArgumentError: it is not callable, or calling it would only begin the work.
     """
     call: Any = getattr(generate, "__call__", None)  # noqa: B004 - that of an object may be async
     kinds = {
@@ -69,13 +69,13 @@ def check_generate(generate: Any) -> None:
     found = [k for k, is_kind in kinds.items() if is_kind(generate) or is_kind(call)]
     if found:
         rule = "must be a plain function: let it call asyncio.run() for its async code"
-        raise ValidationError("generate", rule, found[0])
+        raise ArgumentError("generate", rule, found[0])
     rule = "must be a function of one argument, the content"
     if not callable(generate):
-        raise ValidationError("generate", rule, kind_of(generate))
+        raise ArgumentError("generate", rule, kind_of(generate))
     try:
         inspect.signature(generate).bind(None)
     except TypeError:
-        raise ValidationError("generate", rule, "one of other arguments") from None
+        raise ArgumentError("generate", rule, "one of other arguments") from None
     except ValueError:  # a function that is written in C may have no signature
         return

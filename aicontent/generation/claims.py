@@ -9,10 +9,10 @@ from typing import Any
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Slot, slot, statement_of
+from ..database.statement import Slot, literal, slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
-from ..errors import AIContentError, ValidationError, kind_of
+from ..errors import AIContentError, ArgumentError, kind_of
 from ..fields.document import selected_as_text
 from ..fields.policy import plain_text
 from ..records.loading import load
@@ -34,8 +34,7 @@ to plan a look than to execute it."""
 
 _LOOKED_AT = "_aicontent_retries_looked_at"
 
-# Constants, not parameters, so that the planner knows that the partial indexes apply.
-_PENDING = peewee.SQL(f"'{ContentStatus.PENDING}'")
+_PENDING = literal(ContentStatus.PENDING)
 
 
 def claim(
@@ -110,11 +109,11 @@ def types_of(model: type[ContentTable], types: Collection[str] | str) -> list[st
     """Return the names of types, checked.
 
     Raises:
-        ValidationError: there are none, or one is unknown.
+        ArgumentError: there are none, or one is unknown.
     """
     names = [types] if isinstance(types, str) else types
     if not (isinstance(names, Collection) and names):
-        raise ValidationError("types", "must name types, or be None for all", kind_of(types))
+        raise ArgumentError("types", "must name types, or be None for all", kind_of(types))
     for name in names:
         validate(model, {"type": name}, partial=True)
     return [plain_text(name) for name in names]

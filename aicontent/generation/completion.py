@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Computed
+from ..database.statement import Computed, literal
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import LeaseLostError, ValidationError, kind_of, shortened
@@ -129,8 +129,7 @@ def changes_of(content: Any, outcome: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _IS_UNANSWERED = Computed(
-    "unanswered",
-    lambda model: model.status.in_([peewee.SQL(f"'{status}'") for status in _UNANSWERED]),
+    "unanswered", lambda model: model.status.in_([*map(literal, _UNANSWERED)])
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import peewee
 
 from ..database.supported import backend_of, database_of
-from ..errors import GeneratedContentError, ValidationError, kind_of, printable
+from ..errors import ArgumentError, GeneratedContentError, ValidationError, kind_of, printable
 from ..table import ContentTable
 
 LEASE_RAN_OUT = "the lease ran out"
@@ -43,14 +43,14 @@ def reason_of(failure: str | BaseException) -> str:
             any other only the class, because its message may hold keys, addresses or prompts.
 
     Raises:
-        ValidationError: it is neither.
+        ArgumentError: it is neither.
     """
     if isinstance(failure, (ValidationError, GeneratedContentError)):
         failure = str(failure)  # which never repeats a value
     if isinstance(failure, BaseException):
         return type(failure).__qualname__
     if not isinstance(failure, str):
-        raise ValidationError("reason", "must be a str or an exception", kind_of(failure))
+        raise ArgumentError("reason", "must be a str or an exception", kind_of(failure))
     text = printable(_secrets().sub(_without_secret, failure[:_READ]), " ")
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

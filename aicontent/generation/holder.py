@@ -9,10 +9,10 @@ from typing import Any
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Computed, Slot, slot
+from ..database.statement import Computed, Slot, literal, slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
-from ..errors import LeaseLostError, ValidationError, kind_of
+from ..errors import ArgumentError, LeaseLostError, kind_of
 from ..records.loading import load
 from ..records.record import check_selected, update
 from .arguments import Duration, seconds_of
@@ -20,11 +20,8 @@ from .events import say
 from .failures import reason_of, with_failure
 from .rescue import MAX_ATTEMPTS, checked_attempts
 
-_GENERATING, _PENDING, _FAILED = (
-    peewee.SQL(f"'{status}'")
-    for status in (ContentStatus.GENERATING, ContentStatus.PENDING, ContentStatus.FAILED)
-)
-"""Constants, not parameters, so that the planner knows that the partial indexes apply."""
+_GENERATING, _PENDING = literal(ContentStatus.GENERATING), literal(ContentStatus.PENDING)
+_FAILED = literal(ContentStatus.FAILED)
 
 
 def fail(
@@ -36,9 +33,9 @@ def fail(
 ) -> None:
     """Give a claimed row up; see `AIGeneratedContent.fail`."""
     if not (retry is None or isinstance(retry, bool)):
-        raise ValidationError("retry", "must be True, False or None", kind_of(retry))
+        raise ArgumentError("retry", "must be True, False or None", kind_of(retry))
     if delay is not None and retry is False:
-        raise ValidationError("delay", "needs retry=True", kind_of(delay))
+        raise ArgumentError("delay", "needs retry=True", kind_of(delay))
     check_selected(content, "failures", "max_attempts")
     seconds = 0.0 if delay is None else seconds_of(delay, "delay", may_be_zero=True)
     most = content.max_attempts if max_attempts is None else checked_attempts(max_attempts)

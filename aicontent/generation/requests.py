@@ -5,12 +5,12 @@ from typing import Any
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Computed, slot
+from ..database.statement import Computed, literal, slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus, ContentTypeLike
 from ..errors import AIContentError, ValidationError
 from ..records.lookup import unexpired
-from ..records.record import insert, update, user_id
+from ..records.record import insert, update
 from ..records.validation import validate
 from ..table import C, ContentTable, new_id
 from .fingerprint import fingerprint
@@ -28,10 +28,10 @@ _IS_IN_FLIGHT = Computed("in flight", lambda model: _IN_FLIGHT)
 
 def _same(model: Any, completed: bool) -> Any:
     states = (ContentStatus.PENDING, ContentStatus.GENERATING)
-    wanted = model.status.in_([peewee.SQL(f"'{status}'") for status in states])
+    wanted = model.status.in_([*map(literal, states)])
     if completed:
         now = backend_of(database_of(model)).statement_clock()
-        is_completed = model.status == peewee.SQL(f"'{ContentStatus.COMPLETED}'")
+        is_completed = model.status == literal(ContentStatus.COMPLETED)
         wanted |= is_completed & unexpired(model, now)
     same = (model.user == slot("user"), model.fingerprint == slot("fingerprint"))
     return model.select(peewee.SQL("1")).where(*same, wanted)
@@ -52,17 +52,12 @@ _SET_LATER = {
 }
 
 
-def request(
-    model: type[C],
-    user: Any,
-    type: ContentTypeLike,
-    request_payload: dict[str, Any],
-    level: str | None,
-    variant: Any,
-    values: dict[str, Any],
-) -> C:
-    """Return the row in flight for a request; see `AIGeneratedContent.request`."""
-    attributes = attributes_of(model, user, type, request_payload, level, variant, values)
+def request(model: type[C], *asked: Any) -> C:
+    """Return the row in flight for a request; see `AIGeneratedContent.request`.
+
+    `asked` are the arguments of `attributes_of`.
+    """
+    attributes = attributes_of(model, *asked)
 
     def entered() -> C | None:
         content, is_new = enter(model, attributes)
@@ -112,11 +107,8 @@ def attributes_of(
     for name, reason in _SET_LATER.items():
         if name in values:
             raise ValidationError(name, f"cannot be passed to request(): {reason}", "a value")
-    key = user_id(model, user)
-    # Checked before any lookup: "7" is not user 7.
-    validate(model, {"user": key}, partial=True)
     attributes = {
-        "user": key,
+        "user": model._meta.fields["user"].id_of(user),
         "type": type,
         "request_payload": request_payload,
         "level": level or None,
@@ -194,9 +186,7 @@ def answer_of(table: Any, query: Any, _: Any) -> Any:
 
 def _is_completed(model: type[C], attributes: dict[str, Any]) -> bool:
     same = (model.user == attributes["user"], model.fingerprint == attributes["fingerprint"])
-    return bool(
-        model.select().where(*same, model.status == ContentStatus.COMPLETED).limit(1).exists()
-    )
+    return bool(model.select().where(*same, model.status == ContentStatus.COMPLETED).exists())
 
 
 def _never_entered(attributes: dict[str, Any]) -> AIContentError:
@@ -208,8 +198,6 @@ def _never_entered(attributes: dict[str, Any]) -> AIContentError:
 
 
 def _in_flight(model: type[C], attributes: dict[str, Any], columns: tuple[Any, ...]) -> C | None:
-    same = (
-        model.user == attributes["user"],
-        model.fingerprint == attributes["fingerprint"],
-    )
-    return next(iter(list(model.select(*columns).where(*same, _IN_FLIGHT).limit(1))), None)
+    same = (model.user == attributes["user"], model.fingerprint == attributes["fingerprint"])
+    found: C | None = model.select(*columns).where(*same, _IN_FLIGHT).first()
+    return found

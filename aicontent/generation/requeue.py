@@ -6,9 +6,10 @@ from typing import Any
 import peewee
 
 from ..database.availability import connected
+from ..database.statement import builds_as_peewee
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
-from ..errors import DuplicateRequestError, ValidationError, kind_of, printable, shortened
+from ..errors import ArgumentError, DuplicateRequestError, kind_of, printable, shortened
 from ..fields.policy import check_text
 from ..records.lookup import unexpired
 from .arguments import Duration, seconds_of
@@ -31,9 +32,9 @@ def requeue(
 ) -> int:
     """Make failed rows pending; see `AIGeneratedContent.requeue`."""
     if status not in _STATUSES:
-        raise ValidationError("status", f"must be one of {', '.join(_STATUSES)}", kind_of(status))
+        raise ArgumentError("status", f"must be one of {', '.join(_STATUSES)}", kind_of(status))
     if not isinstance(dry_run, bool):
-        raise ValidationError("dry_run", "must be True or False", kind_of(dry_run))
+        raise ArgumentError("dry_run", "must be True or False", kind_of(dry_run))
     database = database_of(model)
     backend = backend_of(database)
     # Nobody needs what has expired, and claim() passes over it.
@@ -56,7 +57,7 @@ def requeue(
 def _checked(model: Any, ids: Collection[str] | str, status: str) -> list[str]:
     chosen = [ids] if isinstance(ids, str) else list(ids) if isinstance(ids, Collection) else []
     if not (chosen and all(isinstance(id, str) for id in chosen)):
-        raise ValidationError("ids", "must name rows, or be None for all", kind_of(ids))
+        raise ArgumentError("ids", "must name rows, or be None for all", kind_of(ids))
     for id in chosen:
         check_text(id, "ids")
     backend = backend_of(database_of(model))
@@ -69,7 +70,7 @@ def _checked(model: Any, ids: Collection[str] | str, status: str) -> list[str]:
             is_now = f"is {now}" if is_free else f"is {now} under a lease"
             rule = f"must be ids of {status} rows" + (" without a lease" if not is_free else "")
             name = printable(shortened(id)) or "an empty text"
-            raise ValidationError("ids", rule, f"{name}, which {is_now}")
+            raise ArgumentError("ids", rule, f"{name}, which {is_now}")
     return chosen
 
 
@@ -86,9 +87,12 @@ def _preferred(model: Any, status: str, chosen: list[str] | None) -> Any:
     is_valid = unexpired(other, backend.statement_clock())
     answered = (other.status == ContentStatus.COMPLETED) & is_newer & is_valid
     same = (other.user == model.user) & (other.fingerprint == model.fingerprint)
-    return other.select(peewee.SQL("1")).where(
+    preferred = other.select(peewee.SQL("1")).where(
         same, other.id != model.id, in_flight | rival | answered
     )
+    if builds_as_peewee(model):
+        return preferred
+    return preferred.where(other.id.in_(model.select(model.id)))  # a host's own select()
 
 
 def _batches(model: Any, wanted: list[Any]) -> Iterable[list[str]]:

@@ -11,9 +11,8 @@ from ..database.availability import survived
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import check_number
-from ..fields.scalars import to_utc
+from ..fields.scalars import MAX_INTEGER, to_utc
 from ..records.loading import load
-from ..records.validation import MAX_INTEGER
 from ..table import ContentTable
 from .events import say
 from .failures import LEASE_RAN_OUT, with_failure
@@ -31,7 +30,7 @@ class RescueReport:
 
 
 def checked_attempts(number: int) -> int:
-    """Return a number of attempts, or raise ValidationError if it is not a positive integer."""
+    """Return a number of attempts, or raise ArgumentError if it is not a positive integer."""
     check_number(number, "max_attempts", 1, MAX_INTEGER)
     return number
 

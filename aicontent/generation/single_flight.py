@@ -14,11 +14,11 @@ from ..database.internals import is_pool_exhausted
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus, ContentTypeLike, Served
 from ..errors import (
+    ArgumentError,
     ContentNotStoredError,
     GenerationFailedError,
     InProgressError,
     OpenTransactionError,
-    ValidationError,
     kind_of,
 )
 from ..records.lookup import Narrow, find, use
@@ -65,7 +65,7 @@ def get_or_generate(
     check_generate(generate)
     for name, flag in (("serve_stale", serve_stale), ("refresh", refresh), ("mark", mark)):
         if not isinstance(flag, bool):
-            raise ValidationError(name, "must be True or False", kind_of(flag))
+            raise ArgumentError(name, "must be True or False", kind_of(flag))
     flight = _Flight(
         model=model,
         attributes=attributes_of(model, user, type, request_payload, level, variant, {}),

@@ -11,10 +11,10 @@ from ..database.availability import connected, retried, survived
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import (
+    ArgumentError,
     ContentNotStoredError,
     GeneratedContentError,
     OpenTransactionError,
-    ValidationError,
     kind_of,
 )
 from ..records.lookup import unexpired
@@ -67,11 +67,11 @@ def work(
     most = MAX_ATTEMPTS if max_attempts is None else checked_attempts(max_attempts)
     lifetime = None if expires_in is None else seconds_of(expires_in, "expires_in")
     if not isinstance(until_empty, bool):
-        raise ValidationError("until_empty", "must be True or False", kind_of(until_empty))
+        raise ArgumentError("until_empty", "must be True or False", kind_of(until_empty))
     for name, call in (("stop", stop), ("progress", progress)):
         if call is not None and not callable(call):
-            raise ValidationError(name, "must be callable, or None", kind_of(call))
-    is_told, report, rescue_at = stop or _never, WorkReport(), time.monotonic()
+            raise ArgumentError(name, "must be callable, or None", kind_of(call))
+    is_told, report, rescue_at = stop or bool, WorkReport(), time.monotonic()
 
     def claimed(_: bool) -> Any:
         return model.claim(names, seconds, max_attempts=max_attempts)
@@ -149,7 +149,3 @@ def _sleep(is_told: Callable[[], bool]) -> None:
     until = time.monotonic() + random.uniform(*_IDLE)  # noqa: S311 - no secret
     while time.monotonic() < until and not is_told():
         time.sleep(_STEP)
-
-
-def _never() -> bool:
-    return False

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 
 import peewee
 
+from ..database.statement import literal
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
-from ..errors import ValidationError, check_number, kind_of
+from ..errors import ArgumentError, check_number, kind_of
 from ..table import ContentTable
 from .batches import Reason, batches_of, next_size
 from .defaults import FAILED_AFTER
@@ -95,8 +96,7 @@ def reasons_of(model: type[ContentTable], now: datetime, failed_before: datetime
     is_held = (model.status == ContentStatus.GENERATING) & (model.lease_expires_at > clock)
     expired = (model.expires_at < now) & ~peewee.fn.COALESCE(is_held, peewee.SQL("false"))
     unexpired = model.expires_at.is_null() | (model.expires_at >= now)
-    # A constant, not a parameter, so that the planner knows that the partial index applies.
-    is_failed = model.status == peewee.SQL(f"'{ContentStatus.FAILED}'")
+    is_failed = model.status == literal(ContentStatus.FAILED)
     failed = is_failed & (model.created_at < failed_before) & unexpired
     return [
         Reason("expired", model, expired, model.expires_at, "idx_ai_content_expires"),
@@ -108,7 +108,7 @@ def _moment_before(now: datetime, duration: timedelta) -> datetime:
     try:
         return now - duration
     except OverflowError:
-        raise ValidationError("now", "must be later than failed_after", "less") from None
+        raise ArgumentError("now", "must be later than failed_after", "less") from None
 
 
 def _counted(report: CleanupReport, reason: str, deleted: int, took: float) -> CleanupReport:
@@ -120,7 +120,7 @@ def _check_arguments(
     failed_after: timedelta, batch_size: int, max_rows: int | None, max_seconds: float | None
 ) -> None:
     if not isinstance(failed_after, timedelta) or failed_after < timedelta(0):
-        raise ValidationError(
+        raise ArgumentError(
             "failed_after", "must be a timedelta, not negative", kind_of(failed_after)
         )
     check_number(batch_size, "batch_size", 1)

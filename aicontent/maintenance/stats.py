@@ -1,4 +1,4 @@
-"""Add up what the table holds, what is due for deletion, and what reuse has saved."""
+"""Add up what the table holds, what is due for deletion, what reuse has saved, and index usage."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,6 +8,7 @@ from datetime import datetime
 import peewee
 
 from ..database.availability import connected
+from ..database.catalog import IndexUsage
 from ..database.supported import backend_of, resolved
 from ..fields.scalars import moment_of
 from ..generation.rescue import rescue_stale
@@ -111,3 +112,20 @@ def stats(database: peewee.Database, now: datetime | None = None) -> Stats:
         free=free,
         largest=totals.largest,
     )
+
+
+def index_usage(database: peewee.Database) -> IndexUsage | None:
+    """Return how queries on this server used the table's indexes; a replica counts separately.
+
+    Args:
+        database: where the table is.
+
+    Returns:
+        None on SQLite, which counts nothing.
+
+    Raises:
+        UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL.
+    """
+    database = resolved(database)
+    with connected(database):
+        return backend_of(database).catalog(database).index_usage(TABLE)

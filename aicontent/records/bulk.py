@@ -8,12 +8,13 @@ from typing import Any
 import peewee
 
 from ..database.bulk_load import Row
+from ..database.internals import data_with_relations
 from ..database.supported import backend_of, database_of
-from ..errors import AIContentError, ValidationError, kind_of
+from ..errors import AIContentError, ValidationError, check_number, kind_of
 from ..fields.scalars import is_ours
 from .insertion import BATCH, Insertion
 from .loading import is_plain
-from .record import Record, check_selected, data_with_relations, field_named, insert, mark_saved
+from .record import Record, check_selected, field_named, insert, mark_saved
 from .validation import check_values
 
 _UPDATE_BATCH = 200
@@ -46,8 +47,7 @@ def bulk_update(
 ) -> int:
     """Update some attributes of many instances; see `AIGeneratedContent.bulk_update`."""
     size = _UPDATE_BATCH if batch_size is None else batch_size
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValidationError("batch_size", "must be an int of at least 1", kind_of(size))
+    check_number(size, "batch_size", 1)
     names = [field_named(model, field).name for field in fields]
     for number, content in enumerate(contents, 1):
         with _numbered(number):
@@ -56,41 +56,46 @@ def bulk_update(
         return 0
     database = database_of(model)
     written = 0
+    computed = {n for c in contents for n in names if isinstance(c.__data__.get(n), peewee.Node)}
+    read = [field_named(model, name) for name in ("id", "updated_at", *computed)]
+    stored: dict[Any, Record] = {}
     with backend_of(database).atomic(database):
         for first in range(0, len(contents), size):
-            written += _update(model, contents[first : first + size], names, first)
+            batch = contents[first : first + size]
+            written += _update(model, batch, names, first)
+            chosen = read[0].in_([content._pk for content in batch])
+            stored |= {row._pk: row for row in model.select(*read).where(chosen)}
     for content in contents:
-        mark_saved(content, names, {})
+        row = stored.get(content._pk)
+        if row is not None:  # it was not deleted meanwhile
+            changed = {n: v for n, v in row.__data__.items() if n in content.__data__}
+            content.__data__ |= changed
+            mark_saved(content, names, {})
     return written
 
 
 def _check_update(model: type[Record], content: Record, names: Sequence[str]) -> None:
     data = data_with_relations(content)
+    if content.is_new:
+        raise ValidationError("id", "must be that of a stored row: call save() first", "a new one")
     check_selected(content, "id", *names)
     check_values(model, {name: data.get(name) for name in names}, partial=True)
 
 
 def _update(model: type[Record], batch: Sequence[Record], names: Sequence[str], before: int) -> int:
-    """Write a batch by one statement, and read the times that the database has set."""
+    """Write a batch by one statement."""
     database = database_of(model)
     backend = backend_of(database)
     update: Any = peewee.Model.bulk_update.__func__  # type: ignore[attr-defined]
     try:
         with backend.statement_savepoint(database):
-            written: int = update(model, batch, names)
+            return int(update(model, batch, names))
     except peewee.IntegrityError:
         # One by one, to learn which row is at fault.
         for number, content in enumerate(batch, before + 1):
             with _numbered(number), backend.constraints_explained(database):
                 update(model, [content], names)
         raise
-    table: Any = model
-    chosen = table.id.in_([content._pk for content in batch])
-    times = dict(table.select(table.id, table.updated_at).where(chosen).tuples())
-    for content in batch:
-        if "updated_at" in content.__data__:
-            content.__data__["updated_at"] = times.get(content._pk)
-    return written
 
 
 def values_of(model: type[Record], row: Mapping[str, Any]) -> dict[str, Any]:

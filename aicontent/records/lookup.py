@@ -9,16 +9,15 @@ from typing import Any, cast
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Computed, slot, statement_of, to_driver
+from ..database.statement import Computed, literal, slot, statement_of, to_driver
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..fields.scalars import moment_of
 from .loading import load
-from .record import R, gone, update, user_id
+from .record import R, gone, update
 from .validation import validate
 
-# A constant, not a parameter, so that the planner knows that the partial index applies.
-_COMPLETED = peewee.SQL(f"'{ContentStatus.COMPLETED}'")
+_COMPLETED = literal(ContentStatus.COMPLETED)
 
 Narrow = Callable[[Any, Any, Any], Any]
 """Narrows and orders a query of a table by a moment: `(table, query, moment) -> query`."""
@@ -162,7 +161,7 @@ def _first_reusable(
 
 def _wanted(model: Any, user: Any, type: str, level: str | None = None) -> dict[str, Any]:
     # A value that no row can have is a mistake, not a miss.
-    wanted = {"user": user_id(model, user), "type": type, "level": level or None}
+    wanted = {"user": model._meta.fields["user"].id_of(user), "type": type, "level": level or None}
     validate(model, wanted | {"level": level}, partial=True)
     fields = model._meta.fields
     return {n: to_driver(fields[n])(value) for n, value in wanted.items() if value is not None}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import peewee
 
-from ..database.internals import is_loaded, with_stored_relations
+from ..database.internals import data_with_relations, is_loaded
 from ..database.statement import (
     Computed,
     computed_names,
@@ -64,6 +64,16 @@ class Record(peewee.Model):
             key = table._meta.primary_key
             if key.name not in vars(cls):
                 setattr(cls, key.name, deepcopy(key))
+
+    @classmethod
+    def validate_model(cls) -> None:
+        """Take the table's name and database, of which Peewee inherits only the first model's."""
+        meta: Any = cls._meta
+        tables: list[Any] = [base for base in cls.__bases__ if hasattr(base, "_aicontent_rules")]
+        if tables and meta.database is None:
+            meta.set_database(tables[0]._meta.database)
+        if tables and meta.table_name == meta.make_table_name():
+            meta.set_table_name(tables[0]._meta.table_name)
 
     def __init__(self, **values: Any) -> None:
         self._document_texts = {}
@@ -220,11 +230,6 @@ def update(content: Record, changes: Mapping[str, Any], condition: Computed | No
     return bool(rows)
 
 
-def data_with_relations(content: Record) -> dict[str, Any]:
-    """Return an instance's values, with the id of a user who was stored after it was created."""
-    return with_stored_relations(content, dict(content.__data__))
-
-
 def mark_saved(content: Record, names: Iterable[str], written: Mapping[str, Any]) -> None:
     """Note that attributes are stored; `written` holds the texts of their documents."""
     content.is_new = False
@@ -269,13 +274,3 @@ def field_named(model: type[Record], name: peewee.Field | str) -> peewee.Field:
             shortened(str(name)), f"is no attribute; the attributes are {known}", "an unknown name"
         )
     return field
-
-
-def user_id(model: type[Record], user: Any) -> Any:
-    """Return the id of a user: an id, or an instance of the users model.
-
-    Raises:
-        ValidationError: it is an instance of another model.
-    """
-    field: Any = model._meta.fields["user"]
-    return field.id_of(user)

@@ -18,9 +18,6 @@ from ..fields.scalars import RuledField
 if TYPE_CHECKING:
     from fastjsonschema import JsonSchemaValueException
 
-MAX_INTEGER = 2**31 - 1
-"""PostgreSQL's `integer`, which the specification's integer columns are."""
-
 Check = Callable[[Mapping[str, object]], object]
 
 
@@ -136,9 +133,9 @@ def _rule_text(error: JsonSchemaValueException) -> str:
     definition = error.rule_definition
     if error.rule == "required":
         return "is required"
+    if "description" in error.definition:
+        return str(error.definition["description"])
     if error.rule == "type":
-        if "description" in error.definition:
-            return str(error.definition["description"])
         kinds = [definition] if isinstance(definition, str) else definition
         return "must be " + " or ".join(_PYTHON_NAMES[kind] for kind in kinds)
     if error.rule == "enum":

@@ -198,7 +198,7 @@ def _check_users(database: peewee.Database, create: bool) -> None:
         key = backend.identity_type
         database.execute_sql(f'CREATE TABLE "users" ("id" {key} PRIMARY KEY)')
         return
-    type = {backend.fold(name): type for name, type in users.columns.items()}.get("id")
+    type = users.columns.get("id")
     if users.kind != "table":
         raise UsersTableError("users is a view, which a foreign key cannot reference: use a table")
     if type is None:
@@ -208,7 +208,7 @@ def _check_users(database: peewee.Database, create: bool) -> None:
             f"users.id is {type or 'of no type'}, which userId cannot reference: it must be an "
             "integer, a bigint, a uuid (on SQLite a text), a text or a varchar"
         )
-    if "id" not in map(backend.fold, users.unique):
+    if "id" not in users.unique:
         raise UsersTableError(
             "users.id is not unique, so it cannot be referenced: make it the primary key"
         )

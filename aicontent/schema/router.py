@@ -51,15 +51,7 @@ class Router(FileRouter):
             history.create_table(safe=False)
         return history
 
-    def run_one(
-        self,
-        name: str,
-        migrator: Any = None,
-        *,
-        fake: bool = False,
-        downgrade: bool = False,
-        force: bool = False,
-    ) -> str:
+    def run_one(self, name: str, *_: Any, downgrade: bool = False, **__: Any) -> str:
         """Run one migration, or roll it back, and record it in the history."""
         migrate, rollback = self.read(name)  # type: ignore[no-untyped-call]
         migrator = Migrator(self.database)

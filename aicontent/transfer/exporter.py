@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import peewee
 
@@ -17,8 +18,7 @@ from ..fields.compression import decompressed
 from ..fields.document import DocumentField
 from ..fields.encoding import canonical
 from ..fields.scalars import FlagField, FractionField, UTCDateTimeField
-from ..fields.users import UserField
-from ..records.record import user_id
+from ..fields.users import UserField, without_hyphens
 from ..records.validation import check_values
 from ..table import ContentTable, detected_model
 
@@ -45,7 +45,8 @@ def export_lines(
     Returns:
         An iterator over the rows, each a JSON object by the table's column names, with the end
         of its line. Times are ISO 8601 in UTC, and the keys of documents are sorted: content
-        that was moved to the other kind of database is exported from it as the same bytes.
+        that was moved to the other kind of database is exported from it as the same bytes, except
+        for the hyphens in a UUID of a user, which SQLite has not.
 
     Raises:
         ValidationError: an argument breaks a rule of its column.
@@ -59,12 +60,14 @@ def selected(database: peewee.Database, user: Any, type: str | None, status: str
     model: Any = detected_model(ContentTable, database)
     arguments = {"user": user, "type": type, "status": status}
     wanted = {name: value for name, value in arguments.items() if value is not None}
+    if isinstance(user, UUID):
+        user = str(user)  # a text on SQLite
     if user is not None:
-        wanted["user"] = user_id(model, user)
+        wanted["user"] = model._meta.fields["user"].id_of(user)
     check_values(model, wanted, partial=True)
     query = model.select(model.id)
     for name, value in wanted.items():
-        query = query.where(model._meta.fields[name] == value)
+        query = query.where(model._meta.fields[name].in_([value, without_hyphens(value)]))
     return query
 
 
@@ -139,12 +142,8 @@ def _converter(field: Any) -> Callable[[Any], Any] | None:
     if isinstance(field, FlagField):
         return bool
     if isinstance(field, UserField):
-        return _key(field)
+        return str if isinstance(field.rel_field, peewee.UUIDField) else None
     return None
-
-
-def _key(field: UserField[Any]) -> Callable[[Any], Any] | None:
-    return str if isinstance(field.rel_field, peewee.UUIDField) else None
 
 
 def _document(text: str | bytes) -> Any:

@@ -13,6 +13,7 @@ from ..database.bulk_load import Row
 from ..database.constraints import error_code
 from ..database.supported import backend_of, resolved
 from ..errors import (
+    ArgumentError,
     DuplicateIdError,
     DuplicateRequestError,
     MigrationError,
@@ -22,6 +23,7 @@ from ..errors import (
     one_line,
 )
 from ..fields.document import DocumentField
+from ..fields.users import without_hyphens
 from ..records.insertion import Insertion
 from ..table import TABLE, ContentTable, bound_model, user_id_type, users_model
 from .json_lines import Batch, Refused, batches, by_column
@@ -67,7 +69,8 @@ def import_lines(
         refused: is called with each line that was not stored, and the reason.
 
     Raises:
-        ValidationError: `on_conflict` is none of the three. MigrationError: there is no table.
+        ArgumentError: `on_conflict` is none of the three, or a line is not bytes.
+        MigrationError: there is no table.
         peewee.OperationalError: the database fails; the batches stored before it stay.
     """
     database = resolved(database)
@@ -92,7 +95,7 @@ def store_batches(
     """
     if on_conflict not in ("error", "skip", "replace"):
         rule = 'must be "error", "skip" or "replace"'
-        raise ValidationError("on_conflict", rule, kind_of(on_conflict))
+        raise ArgumentError("on_conflict", rule, kind_of(on_conflict))
     database = resolved(database)
     with connected(database), backend_of(database).bulk_settings(database):
         run = _Import(database, on_conflict, refused)
@@ -114,8 +117,7 @@ class _Import:
     ) -> None:
         self.report = ImportReport()
         self._id_type = user_id_type(database)
-        self._users: Any = users_model(self._id_type, database)
-        self._model = bound_model(ContentTable, database, self._users)
+        self._model = bound_model(ContentTable, database, users_model(self._id_type, database))
         self._database = database
         self._backend = backend_of(database)
         self._insertion = Insertion(self._model, replace=on_conflict == "replace")
@@ -203,19 +205,30 @@ class _Import:
 
     def _unknown_users(self, rows: Mapping[str, _Numbered]) -> set[int | str]:
         """Add missing users if `users` is minimal; return those that are still missing."""
-        wanted = self._backend.array({row[_USER] for _, row in rows.values()})
+        missing = self._missing({row[_USER] for _, row in rows.values()})
+        bare = {id: without_hyphens(id) for id in missing if without_hyphens(id) != id}
+        if bare:  # PostgreSQL wrote the hyphens
+            unknown = self._missing(set(bare.values()))
+            known = {id: form for id, form in bare.items() if form not in unknown}
+            for _, row in rows.values():
+                row[_USER] = known.get(row[_USER], row[_USER])
+            missing -= known.keys()
+        if not (missing and self._may_add_users):
+            return missing
+        users: Any = self._model.user.rel_model
+        added = [(id,) for id in sorted(missing)]
+        users.insert_many(added, [users.id]).on_conflict_ignore().execute()
+        self._backend.advance_identity(self._database, "users")
+        return set()
+
+    def _missing(self, ids: set[Any]) -> set[Any]:
+        """Return the ids that are not in `users`."""
         same = f"users.id = CAST(each.value AS {self._id_type})"
         exists = f"EXISTS (SELECT 1 FROM users WHERE {same})"  # noqa: S608 - a checked name
         # As text, other ids come back in the form in which the rows have them.
         table = self._backend.array_rows(self._id_type if "int" in self._id_type else "text")
         sql = f"SELECT each.value FROM {table} WHERE NOT {exists}"  # noqa: S608
-        missing = {id for (id,) in self._database.execute_sql(sql, (wanted,))}
-        if not (missing and self._may_add_users):
-            return missing
-        added = [(id,) for id in sorted(missing)]
-        self._users.insert_many(added, [self._users.id]).on_conflict_ignore().execute()
-        self._backend.advance_identity(self._database, "users")
-        return set()
+        return {id for (id,) in self._database.execute_sql(sql, (self._backend.array(ids),))}
 
 
 _Numbered = tuple[int, Row]

@@ -10,12 +10,12 @@ from typing import Any
 from ..database.backend import Backend
 from ..database.bulk_load import Row
 from ..database.statement import to_driver
-from ..errors import ValidationError, kind_of, shortened
+from ..errors import ArgumentError, ValidationError, kind_of, shortened
 from ..fields.document import DocumentField
 from ..fields.policy import decoded_text
 from ..fields.scalars import UTCDateTimeField, to_utc
 from ..records.insertion import BATCH
-from ..table import ContentTable, rules_with, user_field, users_model
+from ..table import RULES, ContentTable, user_field, users_model
 
 _BATCH_BYTES = 1_000_000
 """Fewer rows make a batch if their lines are longer, so that memory stays bounded."""
@@ -86,8 +86,15 @@ def objects(lines: Iterable[bytes]) -> Iterator[tuple[int, int, dict[str, Any] |
 
     Yields:
         A line's number, its bytes, and its object, or the reason why it has none.
+
+    Raises:
+        ArgumentError: a line is not bytes.
     """
     for number, line in enumerate(lines, 1):
+        if not isinstance(line, bytes):
+            raise ArgumentError(
+                "lines", "must be bytes: open the file with mode 'rb'", kind_of(line)
+            )
         if line and not line.isspace():
             yield number, len(line), _object(line)
 
@@ -112,7 +119,6 @@ class _Parser:
     def __init__(self, backend: Backend, user_id_type: str) -> None:
         user = user_field(users_model(user_id_type))
         columns = {**COLUMNS, user.column_name: user}
-        self._rules = rules_with(user)
         self._time_text = backend.time_text
         # Plain values: another process may parse the lines, and marshal knows no enumerations.
         self._defaults = {
@@ -135,7 +141,7 @@ class _Parser:
         values = {column: value for column, value in record.items() if value is not None}
         for column in self._defaults.keys() - record.keys():
             values[column] = self._defaults[column]
-        self._rules.check(values)
+        RULES.check(values)
         return [
             convert(values[column]) if column in values else None
             for column, convert in self._converters

@@ -150,6 +150,7 @@ DOCUMENTS = st.lists(
 @example([{"a": n} for n in NUMBERS], ["a"], 1, 10)
 @example([{"a": []}, {"a": None}, {"a": [[]]}, {"a": [None]}], ["a"], None, [])
 @example([{key: 1} for key in KEYS], ["%s"], 1, 2)
+@example([{"a": 1e23}, {"a": [1e23, True]}, {"a": 10**23}], ["a"], 10**23, [10**23])
 def test_conditions_find_the_same_rows(both, documents, path, x, y):
     both.store(documents)
     used = [key for document in documents for key in document]
@@ -340,6 +341,33 @@ def test_numbers_and_text_of_a_path(Content, versions, value, expected):
     assert query.tuples().get() == expected
 
 
+def test_numbers_of_a_path_compare_as_numbers(Content, versions, found):
+    path = versions(1, 1.0, 2**53, 2**53 + 1, "1", "x", None, True, 2**63, 1e300)
+    integer, number, text = path.as_int(), path.as_float(), path.as_text()
+    expected = [
+        (integer == 1, [1, 1.0]),
+        (integer + 1 == 2, [1, 1.0]),
+        (integer.in_([1, 2**53]), [1, 1.0, 2**53]),
+        (integer > 2**53, [2**53 + 1]),
+        (integer == path.as_int(), [1, 1.0, 2**53, 2**53 + 1]),
+        (integer == Content.attempts + 1, [1, 1.0]),
+        (number.between(0, 1.5), [1, 1.0]),
+        (number >= 2**53 + 1, [2**53, 2**53 + 1, 2**63, 1e300]),  # a float has 53 bits
+        (number < 2.5, [1, 1.0]),
+        (number.is_null(), ["1", "x", None, True]),
+        (integer == None, ["1", "x", None, True, 2**63, 1e300]),  # noqa: E711
+        (text == "1", [1, "1"]),
+        (text.in_(["1.0"]), [1.0]),
+        (fn.LENGTH(text) == 1, [1, "1", "x"]),
+    ]
+    for place, (condition, values) in enumerate(expected):
+        assert sorted(map(repr, found(condition))) == sorted(map(repr, values)), place
+    ordered = Content.select(path.as_int()).order_by(integer.desc(nulls="last"), Content.id)
+    assert [n for (n,) in ordered.tuples()][:4] == [2**53 + 1, 2**53, 1, 1]
+    (first,) = Content.select(integer).order_by(integer.asc()).tuples().first()
+    assert first == 1
+
+
 def test_aggregates_of_a_path(Content, versions, store):
     path = versions(5, 9.5, 100, "x", None, True, 5.0)
     store(metadata={})
@@ -420,8 +448,21 @@ REFUSED = {
     "logic": (lambda C, p: (p == 1) & p, "metadata: "),
     "logic on the right": (lambda C, p: p | (p == 1), "metadata: "),
     "condition": (lambda C, p: p, "metadata: "),
+    "condition of a case": (lambda C, p: peewee.Case(None, [(p, 1)], 0) == 1, "metadata: "),
     "negation": (lambda C, p: ~p, "metadata: "),
     "concatenation": (lambda C, p: p.concat("x") == "x", "metadata: .*as_text"),
+    "a regular expression": (lambda C, p: p.regexp("x"), "metadata: .*ilike"),
+    "one of text": (lambda C, p: p.as_text().iregexp("x"), "metadata: .*ilike"),
+    "a pattern that is no text": (lambda C, p: p.startswith(5), "metadata: .* str"),
+    "the end of a number": (lambda C, p: p.endswith(b"x"), "metadata: .* str"),
+    "a pattern of None": (lambda C, p: p.ilike(["x"]), "metadata: .* str"),
+    "text as an integer": (lambda C, p: p.as_int() == "1", r"metadata: must be an int .*as_int"),
+    "True as an integer": (lambda C, p: p.as_int().in_([True]), "metadata: must be an int"),
+    "a float as an integer": (lambda C, p: p.as_int() > 1.5, "metadata: must be an int"),
+    "nine bytes": (lambda C, p: p.as_int() >= 2**63, "metadata: must be an int of at most 8 bytes"),
+    "a large integer": (lambda C, p: p.as_float() < 10**400, "metadata: must be a number"),
+    "a list as a number": (lambda C, p: p.as_float() == [], "metadata: must be a number"),
+    "a path as a number": (lambda C, p: p == p.as_int(), "metadata holds JSON.*as_text"),
     "like": (lambda C, p: p.like("x%"), "metadata: .*ilike"),
     "text of a document": (lambda C, p: C.metadata ** "x%", r"metadata: .*cast\('text'\)"),
     "a column": (lambda C, p: p == C.level, "metadata holds JSON.*as_text"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import uuid
 
 import peewee
 import pytest
@@ -50,7 +51,13 @@ def test_only_users_are_users(call, Content, database, user, make_url):
     others = aicontent.for_database(elsewhere).user.rel_model
     course = model_of(database, "courses")
     unbound = model_of(None, "users")
-    for other in (course(id=user), others(id=user), model_of(elsewhere, "users")(id=user)):
+    no_id = model_of(database, "users", key=peewee.AutoField())
+    for other in (
+        course(id=user),
+        others(id=user),
+        model_of(elsewhere, "users")(id=user),
+        no_id(key=user),
+    ):
         with pytest.raises(ValidationError, match="an instance of the users model") as caught:
             call(Content, other)
         assert (caught.value.field, caught.value.kind) == ("user", type(other).__name__)
@@ -58,6 +65,43 @@ def test_only_users_are_users(call, Content, database, user, make_url):
         call(Content, unbound(id=user))
     assert Content.select().count() == rows
     elsewhere.close()
+
+
+QUERIES = {
+    "=": lambda C, u: C.user == u,
+    "<>": lambda C, u: C.user != u,
+    "<": lambda C, u: C.user_id < u,
+    ">=": lambda C, u: C.user >= u,
+    "in": lambda C, u: C.user.in_([u]),
+    "<<": lambda C, u: C.user << {u},
+    "not in": lambda C, u: C.user_id.not_in((u,)),
+    "between": lambda C, u: C.user.between(u, u),
+}
+
+
+@pytest.mark.parametrize("compare", QUERIES.values(), ids=QUERIES.keys())
+def test_queries_take_the_users_that_calls_take(compare, Content, database, user):
+    Content.create(user=user, **ROW)
+    account, course = model_of(database, "users"), model_of(database, "courses")
+    alias = Content.alias()
+    for users in (user, account(id=user), Content.user.rel_model(id=user)):
+        found = Content.select().where(compare(Content, users)).count()
+        assert alias.select().where(compare(alias, users)).count() == found
+        assert found in (0, 1)
+    assert Content.select().where(compare(Content, Content.user)).count() == found
+    for table in (Content, alias):
+        for no_user in (
+            course(id=user),
+            True,
+            str(user),
+            float(user),
+            b"1",
+            2**31,
+            2**63,
+            -(2**31) - 1,
+        ):
+            with pytest.raises(ValidationError, match="^user: must be"):
+                compare(table, no_user)
 
 
 def test_an_instance_stays_with_the_content(Content, database, user):
@@ -78,8 +122,14 @@ def test_a_user_who_is_stored_after_the_content(Content, user):
     Content.bulk_update([content], ["user"])
     assert Content.get_by_id(content.id).user_id == other.id
     content.user = Content.user.rel_model()
-    with pytest.raises(ValidationError, match="must be an int, or"):
+    with pytest.raises(ValidationError, match="must be the id of a user, or"):
         content.save()
+
+
+def test_a_model_whose_ids_have_another_type(Content, database):
+    account = model_of(database, "users", id=peewee.UUIDField(primary_key=True))
+    with pytest.raises(ValidationError, match=r"^user: must be an int, .*hand bind\(\) your model"):
+        Content.reuse(account(id=uuid.uuid4()), "lesson")
 
 
 def test_bind_with_a_user_model(database, user):

@@ -32,6 +32,29 @@ def test_nothing_to_write(store, Content):
     assert Content.bulk_update([gone, store()], ["level"]) == 1
 
 
+def test_an_instance_that_is_not_stored(store, Content, user):
+    new = Content(user=user, type="lesson", request_payload={}, level="A1")
+    with pytest.raises(ValidationError, match="^row 2: id: must be that of a stored row"):
+        Content.bulk_update([store(), new], ["level"])
+    gone = store(level="A1")
+    gone.delete_instance()
+    gone.level = "A2"
+    assert Content.bulk_update([gone], ["level"]) == 0
+    assert gone.is_dirty()
+    assert new.save() == 1
+    assert Content.get_by_id(new.id).level == "A1"
+
+
+def test_an_expression_is_read_back(store, Content):
+    content, other = store(usage_count=5), store(usage_count=1)
+    content.usage_count = Content.usage_count + 1
+    other.usage_count = 7
+    assert Content.bulk_update([content, other], ["usage_count"]) == 2
+    assert (content.usage_count, other.usage_count) == (6, 7)
+    assert not content.is_dirty()
+    assert Content.get_by_id(content.id).usage_count == 6
+
+
 @pytest.mark.parametrize("batch_size", [0, -1, True, 1.5, "2"])
 def test_a_batch_size_that_is_none(store, Content, batch_size):
     with pytest.raises(ValidationError, match="^batch_size: must be an int of at least 1"):

@@ -36,7 +36,7 @@ BAD = [
     ({"id": "x" * 37}, "id", "at most 36 characters"),
     ({"id": ""}, "id", "at least 1 character"),
     ({"id": None}, "id", "must be a str"),
-    ({"user": None}, "user", "must be an int, .*; got None"),
+    ({"user": None}, "user", "must be the id of a user, .*; got None"),
     ({"user": "7"}, "user", "must be an int, .*; got str of 1 character$"),
     ({"user": True}, "user", "must be an int, .*; got True"),
     ({"user": 2**31}, "user", "at most 2147483647"),

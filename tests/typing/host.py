@@ -38,6 +38,9 @@ class Lesson(AIGeneratedContent):
 
     course: peewee.IntegerField[int | None] = peewee.IntegerField(null=True)
 
+    class Meta:
+        indexes = ((("course",), False),)
+
     def title(self) -> str:
         return str((self.generated_data or {}).get("title", self.id))
 
