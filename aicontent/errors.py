@@ -25,9 +25,9 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def shortened(text: str) -> str:
-    """Shorten a long name or path for an error message: keep its two ends."""
-    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}…{text[-_SHOWN:]}"
+def shortened(text: str, shown: int = _SHOWN) -> str:
+    """Shorten a long text for an error message: keep its two ends of so many characters."""
+    return text if len(text) <= 2 * shown else f"{text[:shown]}…{text[-shown:]}"
 
 
 def printable(text: str, replacement: str = "?") -> str:

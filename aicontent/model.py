@@ -536,17 +536,18 @@ class AIGeneratedContent(ContentTable):
         progress: Callable[[CleanupReport], object] | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> CleanupReport:
-        """Delete expired rows of any status, and failed rows created over 24 hours ago.
+        """Delete expired rows of any status, and rows that failed over 24 hours ago.
 
-        A row that a worker holds stays until its lease has run out.
+        A row that a worker holds stays until its lease has run out. A row that the database
+        refuses to delete is passed over and reported.
 
         It deletes in batches with a transaction each. Call it outside any transaction; several
         may run at once.
 
         Args:
-            now: the moment to judge by, aware; the current one by default.
-            failed_after: the age since `created_at` at which a failed row is deleted; the
-                specification's 24 hours.
+            now: the moment to judge by, aware; by default the database's clock.
+            failed_after: how long a failed row stays, counted from the later of `created_at` and
+                `updated_at`; the specification's 24 hours.
             batch_size: the most rows of one batch; batches shrink if they take long.
             max_rows, max_seconds: stop after this number of rows, or of seconds.
             dry_run: count, and delete nothing.
@@ -554,7 +555,8 @@ class AIGeneratedContent(ContentTable):
             stop: is asked before each batch whether to stop.
 
         Returns:
-            How many rows were deleted, by reason, and whether any that are due are left.
+            How many rows were deleted, by reason, whether any that are due are left, and which
+            ones could not be deleted.
 
         Raises:
             ValidationError: an argument breaks a rule. NotBoundError: the model has no database.
@@ -563,7 +565,7 @@ class AIGeneratedContent(ContentTable):
 
         return cleanup.cleanup(
             cls,
-            moment_of(now),
+            now,
             failed_after=failed_after,
             batch_size=batch_size,
             max_rows=max_rows,

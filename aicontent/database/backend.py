@@ -21,7 +21,8 @@ from .nested import nested_of
 if TYPE_CHECKING:
     from .bulk_load import BulkInsert, Loader
     from .catalog import Catalog
-    from .deletion import DeletionSession
+    from .deletion import Deletion
+    from .pacing import Pace
 
 
 class Backend(ABC):
@@ -45,6 +46,7 @@ class Backend(ABC):
     identity_type: ClassVar[str]
     """The type of an integer id that the database assigns."""
 
+    in_array: ClassVar[tuple[str, str]]  # what stands before and after the array
     can_reclaim: ClassVar[bool] = False
     """Whether space can be returned to the file system on request."""
 
@@ -140,8 +142,7 @@ class Backend(ABC):
         """Run one statement; if it fails, an open transaction stays usable.
 
         Raises:
-            UnknownUserError, DuplicateIdError, DuplicateRequestError: instead of the database's
-                own error.
+            UnknownUserError, DuplicateIdError, DuplicateRequestError: for the database's error.
         """
         with self.statement_savepoint(database):
             try:
@@ -188,9 +189,12 @@ class Backend(ABC):
         """Return the columns that an UPDATE must set itself to return them as they are stored."""
         return {}
 
-    @abstractmethod
-    def any_of(self, column: peewee.Node, values: Iterable[int | str]) -> peewee.NodeList:
+    def any_of(self, column: peewee.Node, values: Iterable[int | str] | peewee.Node) -> Any:
         """Return the condition that a column has one of the values, by one array parameter."""
+        if not isinstance(values, peewee.Node):
+            values = peewee.Value(self.array(values), False, unpack=False)
+        before, after = map(peewee.SQL, self.in_array)
+        return peewee.NodeList((column, before, values, after))
 
     @abstractmethod
     def array(self, values: Iterable[int | str]) -> list[int | str] | str:
@@ -258,8 +262,12 @@ class Backend(ABC):
         """Read a query's first column in batches, without loading all of its rows."""
 
     @abstractmethod
-    def deletion(self, database: peewee.Database) -> AbstractContextManager[DeletionSession]:
-        """Begin a session that deletes rows in batches."""
+    def pace(self, database: peewee.Database) -> AbstractContextManager[Pace]:
+        """Begin a job that writes in batches, next to other writers."""
+
+    @abstractmethod
+    def deletion(self, model: type[peewee.Model], rule: Any) -> Deletion:
+        """Return what deletes the rows that a rule makes due."""
 
     def advance_identity(self, database: peewee.Database, table: str) -> None:
         """Let the next id that the database assigns follow the largest one in the table."""

@@ -2,7 +2,7 @@
 
 import peewee
 
-from ..errors import DuplicateIdError, DuplicateRequestError, UnknownUserError
+from ..errors import DuplicateIdError, DuplicateRequestError, UnknownUserError, shortened
 
 _IN_FLIGHT = "ai_generated_content.userId, ai_generated_content.fingerprint"
 
@@ -25,6 +25,22 @@ def error_code(error: BaseException) -> str:
             return str(code)
     # pysqlite3, which Peewee prefers where it is newer, has no names for errors.
     return next((code for text, code in _SQLITE_TEXTS.items() if text in str(error)), "")
+
+
+def refusal(error: BaseException) -> str | None:
+    """Return why the database refuses to delete a row; None if the row is not the reason.
+
+    The text is the database's, without what it says of the row's content.
+    """
+    if not error_code(error).startswith(_REFUSALS):
+        return None
+    diagnostics = getattr(getattr(error, "orig", None), "diag", None)
+    text = getattr(diagnostics, "message_primary", None) or str(error)
+    return shortened(" ".join(text.split()), 100)
+
+
+_REFUSALS = "23", "27", "09", "P0", "SQLITE_CONSTRAINT"
+"""Constraints, and what triggers raise."""
 
 
 def explained(error: peewee.IntegrityError, only_users: bool) -> Exception:

@@ -1,165 +1,169 @@
-"""Delete one batch of rows on either backend, next to other writers.
+"""Delete rows by their ids on either backend, next to other writers.
 
-`maintenance.batches` decides which rows and how many; a session here executes the batch.
+`maintenance.batches` decides which rows and how many.
 """
 
-import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from collections.abc import Collection
+from typing import Any, ClassVar, NamedTuple
 
 import peewee
 
-from .constraints import error_code
-
-Atomic = Callable[..., AbstractContextManager[Any]]
-"""Begins a transaction of a database: `Backend.atomic`."""
+from .constraints import error_code, refusal
+from .internals import driver_errors
 
 _LOCK_WAIT = "1s"
 
-_OTHERS = """
-    SELECT EXISTS (
-        SELECT 1 FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid()
-        AND backend_type = 'client backend'
-        AND (state IS NULL OR state = 'active'
-             OR state_change > clock_timestamp() - make_interval(secs => %s))
-    )
+_IDS, _PLACES = object(), object()
+"""These stand among the values of a statement for arrays of ids, and of places in the storage."""
+
+_Sql = tuple[str, list[Any]]
+
+_REFERENCING = """
+    SELECT DISTINCT m.name FROM sqlite_master m, pragma_foreign_key_list(m.name) f
+    WHERE m.type = 'table' AND f."table" = 'ai_generated_content' ORDER BY m.name
 """
 
 
-class DeletionSession(ABC):
-    """Deletes batches of rows, which are named by where they are stored.
+def _value(stand_in: object) -> peewee.Value:
+    return peewee.Value(stand_in, converter=False, unpack=False)
 
-    Neighbours share pages of the table and of most indexes, so a batch in the order of storage
-    is the fastest.
+
+class Deleted(NamedTuple):
+    """What became of the rows of a batch, and for how many seconds other writers may have waited.
+
+    `kept` rows are due and free, but the database did not delete them; `locked` rows are due, and
+    another transaction has locked them.
+    """
+
+    gone: set[str]
+    kept: set[str]
+    locked: set[str]
+    seconds: float
+
+
+class Deletion(ABC):
+    """Deletes rows that a rule makes due, and judges each row again just before.
+
+    Args:
+        backend: that of the model's database.
+        model: the bound model.
+        rule: the condition.
     """
 
     location: ClassVar[str]
-    """The column that says where a row is stored."""
+    """The column that says where a row is stored: neighbours share pages of the table and of most
+    indexes, so a batch in the order of storage is the fastest."""
 
-    seconds_alone: ClassVar[float]
-    seconds_with_others: ClassVar[float]
-    """How long a batch should take, without and with other writers."""
-
-    pause: ClassVar[float]
-    """The least seconds between two batches next to other writers."""
-
-    def __init__(self, database: peewee.Database, atomic: Atomic) -> None:
-        self._database: Any = database
-        self._atomic = atomic
+    def __init__(self, backend: Any, model: Any, rule: Any) -> None:
+        self._backend = backend
+        self._database: Any = model._meta.get_database_instance()
+        self._chosen = backend.any_of(model.id, _value(_IDS))
+        self._due = self._statement(model.select(model.id).where(self._chosen, rule))
 
     def storage_order(self, location: Any) -> Any:
         """Return the key that sorts locations in the order of storage."""
         return location
 
     @abstractmethod
-    def statement(self, model: type[peewee.Model], rule: Any) -> tuple[str, list[Any]]:
-        """Return the DELETE of the rows at some locations that fulfil a rule, and its values.
+    def delete(self, ids: Collection[str]) -> Deleted:
+        """Delete the rows that are due, in a transaction of their own."""
 
-        The first value, which is the array of locations, is left out.
+    def can_be_locked(self, ids: Collection[str]) -> bool | None:
+        """Wait a second for one of the rows; None if other transactions keep all of them locked.
+
+        False says that none is due any more, or that a policy hides them from changes.
         """
+        return False
 
-    @abstractmethod
-    def delete(self, sql: str, locations: list[Any], values: list[Any]) -> tuple[int, float]:
-        """Execute the DELETE; return the rows deleted and the seconds that others may wait."""
+    def refusal(self, error: BaseException) -> str | None:
+        """Return why the database refuses to delete a row; None if the row is not the reason."""
+        return refusal(error)
 
-    @abstractmethod
-    def sees_others(self, seconds: float) -> bool:
-        """Tell whether another connection wrote since the last call, or was active in `seconds`."""
+    def due(self, ids: Collection[str]) -> set[str]:
+        """Return the ids of the rows that are due."""
+        return {id for (id,) in self._rows(self._due, ids)}
 
-    def write_back(self) -> None:
-        """Do the work that would otherwise delay the next writer, if there is any."""
-        return
-
-    def wait_for_lock(self, model: type[peewee.Model], rule: Any) -> bool:
-        """Wait a while for a row that another transaction has locked; False if it stays locked."""
-        return True
-
-
-class SqliteDeletion(DeletionSession):
-    """On SQLite a batch blocks other writers.
-
-    A writer that waits tries again after 1, 2 and 5 ms (SQLite's busy handler), so next to short
-    batches it succeeds at the second try.
-    """
-
-    location = "rowid"
-    seconds_alone, seconds_with_others, pause = 0.05, 0.0015, 0.01
-
-    def __init__(self, database: peewee.Database, atomic: Atomic) -> None:
-        super().__init__(database, atomic)
-        self._version = self._data_version()
-
-    def statement(self, model: type[peewee.Model], rule: Any) -> tuple[str, list[Any]]:
-        chosen = peewee.SQL(f"{self.location} IN (SELECT value FROM json_each(?))", ("[]",))
-        sql, (_, *values) = model.delete().where(chosen, rule).sql()
+    def _statement(self, query: Any) -> _Sql:
+        sql, values = query.bind(self._database).sql()
         return sql, values
 
-    def delete(self, sql: str, locations: list[Any], values: list[Any]) -> tuple[int, float]:
-        with self._atomic(self._database, "IMMEDIATE"):
+    def _rows(self, statement: _Sql, ids: Collection[str], places: Any = None) -> list[Any]:
+        if not ids:
+            return []
+        sql, values = statement
+        arrays = {_IDS: self._backend.array(ids), _PLACES: places}
+        filled = [arrays[v] if v in (_IDS, _PLACES) else v for v in values]
+        cursor = self._database.execute_sql(sql, filled)
+        with driver_errors:
+            return cursor.fetchall()  # type: ignore[no-any-return]
+
+
+class SqliteDeletion(Deletion):
+    """On SQLite no other connection writes while a batch is deleted."""
+
+    location = "rowid"
+
+    def __init__(self, backend: Any, model: Any, rule: Any) -> None:
+        super().__init__(backend, model, rule)
+        self._delete = self._statement(model.delete().where(self._chosen, rule).returning(model.id))
+
+    def delete(self, ids: Collection[str]) -> Deleted:
+        with self._backend.atomic(self._database, "IMMEDIATE"):
             began = time.monotonic()  # the wait for the lock is over
-            cursor = self._database.execute_sql(sql, (json.dumps(locations), *values))
-        return int(cursor.rowcount), time.monotonic() - began
+            gone = {id for (id,) in self._rows(self._delete, ids)}
+            kept = self.due(set(ids) - gone)
+        return Deleted(gone, kept, set(), time.monotonic() - began)
 
-    def sees_others(self, seconds: float) -> bool:
-        before, self._version = self._version, self._data_version()
-        return self._version != before
-
-    def write_back(self) -> None:
-        # Otherwise the writer that fills the log must write it back.
-        self._database.execute_sql("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-
-    def _data_version(self) -> int:
-        # This number changes when another connection has written.
-        return int(self._database.pragma("data_version"))
+    def refusal(self, error: BaseException) -> str | None:
+        why = super().refusal(error)
+        if error_code(error) != "SQLITE_CONSTRAINT_FOREIGNKEY":
+            return why
+        names = ", ".join(name for (name,) in self._database.execute_sql(_REFERENCING))
+        return f"{why}: of a row of {names}" if names else why
 
 
-class PostgresqlDeletion(DeletionSession):
+class PostgresqlDeletion(Deletion):
     """On PostgreSQL a batch passes over rows that other transactions have locked.
 
-    Two cleanups delete different rows, and neither waits for a transaction that waits for it. A
-    commit waits until the disk has the log of a batch before it, so batches are short next to
-    other writers.
+    Two cleanups delete different rows, and neither waits for a transaction that waits for it.
     """
 
     location = "ctid"
-    seconds_alone, seconds_with_others, pause = 0.2, 0.015, 0.02
+
+    def __init__(self, backend: Any, model: Any, rule: Any) -> None:
+        super().__init__(backend, model, rule)
+        due = model.select(model.id, peewee.SQL("ctid")).where(self._chosen, rule)
+        self._lock = self._statement(due.for_update("FOR UPDATE SKIP LOCKED"))
+        self._wait = self._statement(due.limit(1).for_update())
+        # By the place it is twice as fast; rows of two partitions may have the same one.
+        places = peewee.NodeList(
+            (peewee.SQL("ctid = ANY("), _value(_PLACES), peewee.SQL("::tid[])"))
+        )
+        self._delete = self._statement(
+            model.delete().where(places, self._chosen).returning(model.id)
+        )
 
     def storage_order(self, location: str) -> tuple[int, int]:
         block, _, item = location[1:-1].partition(",")
         return int(block), int(item)
 
-    def statement(self, model: type[peewee.Model], rule: Any) -> tuple[str, list[Any]]:
-        chosen = peewee.SQL("ctid = ANY(%s::tid[])", ("{}",))
-        free: Any = model.select(peewee.SQL("ctid")).where(chosen, rule)
-        free = free.for_update("FOR UPDATE SKIP LOCKED")
-        # The array makes PostgreSQL run the subquery once, not once per row.
-        condition = peewee.NodeList((peewee.SQL("ctid = ANY(ARRAY"), free, peewee.SQL(")")))
-        sql, (_, *values) = model.delete().where(condition).sql()
-        return sql, values
-
-    def delete(self, sql: str, locations: list[Any], values: list[Any]) -> tuple[int, float]:
-        array = "{" + ",".join(f'"{location}"' for location in locations) + "}"
+    def delete(self, ids: Collection[str]) -> Deleted:
         began = time.monotonic()
-        cursor = self._database.execute_sql(sql, (array, *values))
-        return int(cursor.rowcount), time.monotonic() - began
+        with self._backend.atomic(self._database):
+            free = dict(self._rows(self._lock, ids))
+            gone = {id for (id,) in self._rows(self._delete, free, list(free.values()))}
+        took = time.monotonic() - began
+        return Deleted(gone, free.keys() - gone, self.due(set(ids) - free.keys()), took)
 
-    def sees_others(self, seconds: float) -> bool:
-        # The activity of other roles is hidden from most roles, and then counts as activity.
-        return bool(self._database.execute_sql(_OTHERS, (seconds,)).fetchone()[0])
-
-    def wait_for_lock(self, model: type[peewee.Model], rule: Any) -> bool:
+    def can_be_locked(self, ids: Collection[str]) -> bool | None:
         set_timeout = "SELECT set_config('lock_timeout', %s, true)"
         try:
-            with self._atomic(self._database):
+            with self._backend.atomic(self._database):
                 self._database.execute_sql(set_timeout, (_LOCK_WAIT,))
-                rows: Any = model.select(model._meta.primary_key).where(rule)
-                list(rows.limit(1).for_update().tuples())
+                return bool(self._rows(self._wait, ids))
         except peewee.OperationalError as error:
             if error_code(error) != "55P03":  # lock_not_available
                 raise
-            return False
-        return True
+            return None

@@ -19,7 +19,8 @@ from .json_methods import SqliteMethods
 if TYPE_CHECKING:
     from .bulk_load import BulkInsert, Loader
     from .catalog import Catalog
-    from .deletion import DeletionSession
+    from .deletion import Deletion
+    from .pacing import Pace
 
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 """The one text form of times there. SQLite computes 'now' once per statement, so a statement that
@@ -45,6 +46,7 @@ class SqliteBackend(Backend):
     json_methods = SqliteMethods
     identity_type = "INTEGER"
     can_reclaim = True
+    in_array = "IN (SELECT value FROM json_each(", "))"
 
     def configuration_problem(self, database: peewee.Database) -> str | None:
         if _enforces_foreign_keys(database):
@@ -94,10 +96,6 @@ class SqliteBackend(Backend):
     def columns_of_update(self) -> dict[str, Any]:
         return {"updated_at": self.clock()}  # RETURNING comes before the trigger has run
 
-    def any_of(self, column: peewee.Node, values: Iterable[int | str]) -> peewee.NodeList:
-        condition = peewee.SQL("IN (SELECT value FROM json_each(?))", (self.array(values),))
-        return peewee.NodeList((column, condition))
-
     def array(self, values: Iterable[int | str]) -> list[int | str] | str:
         return json.dumps(list(values))
 
@@ -141,12 +139,17 @@ class SqliteBackend(Backend):
             yield [row[0] for row in rows]
 
     @contextmanager
-    def deletion(self, database: peewee.Database) -> Iterator[DeletionSession]:
-        from .deletion import SqliteDeletion
+    def pace(self, database: peewee.Database) -> Iterator[Pace]:
+        from .pacing import SqlitePace
 
         # A checkpoint blocks no other writer, so it does not belong into a batch.
         with pragmas(database, wal_autocheckpoint=0):
-            yield SqliteDeletion(database, self.atomic)
+            yield SqlitePace(database)
+
+    def deletion(self, model: type[peewee.Model], rule: Any) -> Deletion:
+        from .deletion import SqliteDeletion
+
+        return SqliteDeletion(self, model, rule)
 
     def catalog(self, database: peewee.Database) -> Catalog:
         from .sqlite_catalog import SqliteCatalog

@@ -1,26 +1,24 @@
-"""Choose which rows a cleanup deletes next, in batches that other writers hardly notice."""
-
-from __future__ import annotations
+"""Choose which rows a cleanup deletes next, and set those aside that cannot be deleted."""
 
 import random
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import peewee
 
-from ..database.deletion import DeletionSession
 from ..database.supported import backend_of, database_of
 from ..table import ContentTable
 
 _LOOKED_UP = 50_000
-"""Rows that are looked up at once: the more rows, the more neighbours; up to 6 MB of memory."""
+"""Rows that are looked up at once: the more rows, the more neighbours; up to 10 MB of memory."""
 
-_WATCHED = 5.0
-"""Seconds for which other writers, once seen, are expected to go on."""
+_MOST_BLOCKED = 100_000
+"""Rows that are set aside before the others are left for another run: the look-up names them."""
+
+_WAITS = 3
+"""How often a cleanup tries the rows again that other transactions have locked."""
 
 
 @dataclass(frozen=True)
@@ -37,100 +35,101 @@ class Reason:
         """Select columns of the rows to delete."""
         return self.model.select(*columns).from_(self._source).where(self.rule)
 
-    def any(self) -> bool:
-        """Tell whether there is a row to delete."""
-        return bool(list(self.select(self.model.id).limit(1).tuples()))
-
     @cached_property
     def _source(self) -> Any:
         return backend_of(database_of(self.model)).with_index(self.model, self.index, self.rule)
 
 
-@contextmanager
-def batches_of(database: peewee.Database) -> Iterator[Batches]:
-    """Begin a session that deletes batches of rows."""
-    with backend_of(database).deletion(database) as session:
-        yield Batches(session)
-
-
 class Batches:
-    """Deletes rows in the order in which they are stored.
+    """Deletes the rows of one reason, in the order in which they are stored.
 
-    Many rows are looked up at once, without a lock. The DELETE judges each row again, so a row
-    that was renewed meanwhile survives. A cursor over the expiry would skip rows, because many
-    rows may expire at the same moment.
+    Many rows are looked up at once, without a lock, and the DELETE judges each row again. A cursor
+    over the expiry would skip rows, because many rows may expire at the same moment.
     """
 
-    lookup: Any
-    """The query for the locations of rows to delete."""
-
-    def __init__(self, session: DeletionSession) -> None:
-        self.session = session
-        self.others_until = time.monotonic() + _WATCHED / 10
-        """Until when batches are short for other writers; at first until it is known."""
-
-    @property
-    def seconds(self) -> float:
-        """How long a batch should take now."""
-        session, with_others = self.session, time.monotonic() < self.others_until
-        return session.seconds_with_others if with_others else session.seconds_alone
-
-    def begin(self, reason: Reason) -> None:
-        """Turn to the rows of one reason."""
-        self._model, self._rule = reason.model, reason.rule
-        self._locations: list[Any] = []
-        locations = reason.select(peewee.SQL(self.session.location)).order_by(reason.order)
-        self.lookup = locations.limit(_LOOKED_UP).tuples()
-        self._sql, self._values = self.session.statement(self._model, self._rule)
+    def __init__(self, reason: Reason) -> None:
+        self.reason = reason
+        self.blocked: dict[str, str] = {}
+        """Why rows cannot be deleted, by their ids."""
+        self.is_done = False
+        self._may_be_more = True
+        self._is_left = False
+        self._locked: set[str] = set()
+        self._waits = _WAITS
+        self._ids: list[str] = []
+        self._backend = backend_of(database_of(reason.model))
+        self._deletion = self._backend.deletion(reason.model, reason.rule)
 
     def delete(self, limit: int) -> tuple[int, float]:
         """Delete a batch of at most `limit` rows.
 
         Returns:
             The number of rows deleted, and for how many seconds other writers may have waited.
-            No rows: none are left, or other transactions have locked them.
         """
-        has_looked_up = False
-        while self._locations or not has_looked_up:
-            if not self._locations:
-                self._locations, has_looked_up = self._look_up(), True
-            part = self._locations[-limit:]
-            del self._locations[-limit:]
-            if part:  # otherwise the DELETE would lock for nothing
-                deleted, took = self.session.delete(self._sql, part, self._values)
-                if deleted:
-                    return deleted, took
-        return 0, 0.0
+        if not self._ids and self._may_be_more:
+            self._ids = self._look_up()
+        if not self._ids:
+            self._finish()
+            return 0, 0.0
+        batch = self._ids[-limit:]
+        del self._ids[-limit:]
+        return self._delete(batch)
 
-    def wait_for_others(self) -> bool:
-        """Wait a while for rows that other transactions have locked; False if they stay locked."""
-        return self.session.wait_for_lock(self._model, self._rule)
+    def is_left(self) -> bool:
+        """Tell whether there is a row that is due, and not one that cannot be deleted."""
+        if self.is_done:
+            return self._is_left
+        return bool(list(self._select(self.blocked, self.reason.model.id).limit(1).tuples()))
 
-    def rest(self, took: float) -> None:
-        """Pause after a batch if other connections are active."""
-        self.session.write_back()
-        if self.session.sees_others(_WATCHED):
-            self.others_until = time.monotonic() + _WATCHED
-        if time.monotonic() < self.others_until:
-            time.sleep(max(self.session.pause, took))
+    def _delete(self, ids: Sequence[str]) -> tuple[int, float]:
+        try:
+            deleted = self._deletion.delete(ids)
+        except peewee.PeeweeException as error:
+            why = self._deletion.refusal(error)
+            if why is None:
+                raise
+            if len(ids) == 1:
+                self.blocked[ids[0]] = why
+                return 0, 0.0
+        else:
+            kept = "a trigger, a policy or the model's own delete() keeps it"
+            self.blocked |= dict.fromkeys(sorted(deleted.kept), kept)
+            self._locked |= deleted.locked
+            return len(deleted.gone), deleted.seconds
+        # One row stops the whole statement, so the halves are tried apart.
+        middle = len(ids) // 2
+        (first, took), (second, longest) = self._delete(ids[:middle]), self._delete(ids[middle:])
+        return first + second, max(took, longest)
 
-    def _look_up(self) -> list[Any]:
-        rows: Any = self.lookup.clone()
-        locations = sorted((row[0] for row in rows), key=self.session.storage_order)
+    def _finish(self) -> None:
+        """Try the rows again that other transactions had locked; otherwise this reason is done."""
+        can_be_locked = bool(self._locked) and self._deletion.can_be_locked(self._locked)
+        self._waits -= 1
+        if can_be_locked and self._waits:
+            self._ids, self._locked = sorted(self._locked), set()
+            return
+        self.is_done = True
+        if can_be_locked is False:
+            hidden = "a policy hides it from changes"
+            self.blocked |= dict.fromkeys(sorted(self._deletion.due(self._locked)), hidden)
+        else:
+            self._is_left = True
+
+    def _select(self, aside: Any, *columns: Any) -> Any:
+        query = self.reason.select(*columns)
+        if aside:
+            query = query.where(~self._backend.any_of(self.reason.model.id, aside))
+        return query
+
+    def _look_up(self) -> list[str]:
+        aside = self._locked | self.blocked.keys()
+        if len(aside) > _MOST_BLOCKED:
+            self._is_left = True
+            return []
+        columns = self.reason.model.id, peewee.SQL(self._deletion.location)
+        rows = self._select(aside, *columns).order_by(self.reason.order).limit(_LOOKED_UP).tuples()
+        self._may_be_more = len(rows := list(rows)) == _LOOKED_UP
+        found = sorted(rows, key=lambda row: self._deletion.storage_order(row[1]))
         # Cleanups that run at once begin at different rows, so they seldom meet.
-        start = random.randrange(len(locations) + 1)  # noqa: S311 - no secret
-        return locations[start:] + locations[:start]
-
-
-def next_size(size: int, took: float, target: float, most: int) -> int:
-    """Return the size of the next batch.
-
-    Args:
-        size: the rows of the last one.
-        took: the seconds that it took.
-        target: the seconds that a batch should take.
-        most: the most rows of a batch.
-    """
-    if took > target:
-        return max(1, int(size * target / took))
-    return min(most, size * 2) if took < target / 2 else size
+        start = random.randrange(len(found) + 1)  # noqa: S311 - no secret
+        return [id for id, _ in found[start:] + found[:start]]

@@ -10,7 +10,6 @@ import peewee
 from ..database.availability import connected
 from ..database.catalog import IndexUsage
 from ..database.supported import backend_of, resolved
-from ..fields.scalars import moment_of
 from ..generation.rescue import rescue_stale
 from ..table import TABLE, ContentTable, bound_model
 from .cleanup import count_due
@@ -95,7 +94,7 @@ def stats(database: peewee.Database, now: datetime | None = None) -> Stats:
     catalog = backend_of(database).catalog(database)
     model = bound_model(ContentTable, database)
     with connected(database):
-        due = count_due(model, moment_of(now))
+        due = count_due(model, now)
         stale = rescue_stale(model, now=now, dry_run=True)
         totals = catalog.totals(TABLE, LARGEST)
         size, free = catalog.sizes(TABLE)

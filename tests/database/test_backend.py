@@ -267,23 +267,22 @@ def test_totals_and_sizes(database, backend, store):
 
 def test_a_row_that_is_deleted_must_fulfil_the_rule(database, backend, store, Content):
     one, other = store(level="A1"), store(level="A2")
-    with backend.deletion(database) as session:
-        location = peewee.SQL(session.location)
-        locations = [row[0] for row in Content.select(location).tuples()]
-        sql, values = session.statement(Content, Content.level == "A1")
-        ordered = sorted(locations, key=session.storage_order)
-        deleted, seconds = session.delete(sql, ordered, values)
-        session.write_back()
-    assert (deleted, seconds >= 0) == (1, True)
+    deletion = backend.deletion(Content, Content.level == "A1")
+    location = peewee.SQL(deletion.location)
+    locations = [row[0] for row in Content.select(location).tuples()]
+    assert len(sorted(locations, key=deletion.storage_order)) == 2
+    deleted = deletion.delete([one.id, other.id, "gone"])
+    assert deleted[:3] == ({one.id}, set(), set())
+    assert deleted.seconds >= 0
     assert list(Content.select()) == [other]
-    assert one not in Content.select()
 
 
-def test_a_deletion_sees_other_writers(database, backend, url):
-    with backend.deletion(database) as session:
+def test_a_pace_sees_other_writers(database, backend, url):
+    with backend.pace(database) as pace:
         other = aicontent.connect(url)
         other.execute_sql("INSERT INTO users (id) VALUES (1)")
-        assert session.sees_others(60.0)
+        assert pace.sees_others(60.0)
+        pace.write_back()
         other.close()
 
 

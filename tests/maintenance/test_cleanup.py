@@ -8,24 +8,26 @@ from itertools import pairwise
 import pytest
 
 from aicontent import ContentStatus, ValidationError
-from helpers import run_together
+from helpers import on_statement, run_together
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+OLD = NOW - 25 * HOUR
 
 
 def test_what_goes_and_what_stays(store, Content):
     keep = [
         store(),
         store(expires_at=NOW),
-        store(status="failed", created_at=NOW - 24 * HOUR),
+        store(status="failed", created_at=NOW - 24 * HOUR, updated_at=NOW - 24 * HOUR),
         store(status="completed", created_at=NOW - 99 * HOUR),
     ]
     for status in ContentStatus:
         store(status=status, expires_at=NOW - HOUR)
-    store(status="failed", created_at=NOW - 25 * HOUR)
-    store(status="failed", created_at=NOW - 25 * HOUR, expires_at=NOW + HOUR)
-    store(status="failed", created_at=NOW - 25 * HOUR, expires_at=NOW - HOUR)  # counts once
+    failed = {"status": "failed", "created_at": OLD, "updated_at": OLD}
+    store(**failed)
+    store(**failed, expires_at=NOW + HOUR)
+    store(**failed, expires_at=NOW - HOUR)  # counts once
     foreseen = Content.cleanup(now=NOW, dry_run=True)
     assert (foreseen.expired, foreseen.failed, foreseen.left) == (6, 2, True)
     assert Content.select().count() == 12
@@ -37,8 +39,26 @@ def test_what_goes_and_what_stays(store, Content):
     assert (again.deleted, again.batches, again.longest_batch) == (0, 0, 0.0)
 
 
+def test_a_row_that_failed_just_now_stays(store, Content, database):
+    """It was asked for long ago, and someone will want to know why it failed."""
+    content = store(status="generating", created_at=datetime.now(UTC) - 99 * HOUR)
+    Content.update(status="failed").where(Content.id == content.id).execute()
+    assert Content.cleanup().deleted == 0
+    assert Content.cleanup(failed_after=timedelta(0)).failed == 1
+
+
+def test_it_judges_by_the_databases_clock(store, Content, database, kind):
+    store(expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    statements = []
+    with on_statement(lambda statement: statements.append(statement[0])):
+        assert Content.cleanup(dry_run=True).expired == 1
+        assert Content.cleanup().expired == 1
+    clock = "statement_timestamp()" if kind == "postgresql" else "'now'"
+    assert all(clock in sql for sql in statements if "expiresAt" in sql)
+
+
 def test_failed_after(store, Content):
-    store(status="failed", created_at=NOW - 2 * HOUR)
+    store(status="failed", created_at=NOW - 2 * HOUR, updated_at=NOW - 2 * HOUR)
     assert Content.cleanup(now=NOW).deleted == 0
     assert Content.cleanup(now=NOW, failed_after=HOUR).failed == 1
 
@@ -55,16 +75,19 @@ def test_a_thousand_rows_with_one_expiry_all_go(fill, Content):
 
 def test_budgets(fill, Content):
     fill(30, expires_at=NOW - HOUR)
-    fill(30, status="failed", created_at=NOW - 99 * HOUR)
+    fill(30, status="failed", created_at=NOW - 99 * HOUR, updated_at=NOW - 99 * HOUR)
     assert Content.cleanup(now=NOW, max_rows=0).left
     report = Content.cleanup(now=NOW, max_rows=25, batch_size=10)
-    assert (report.expired, report.left) == (25, True)
+    assert (report.deleted, report.left) == (25, True)
+    assert min(report.expired, report.failed) >= 10  # both have their turn
     assert report.batches >= 3
     report = Content.cleanup(now=NOW, max_seconds=0)
     assert (report.deleted, report.left) == (0, True)
     asked = iter([False, False, True])
     report = Content.cleanup(now=NOW, batch_size=3, stop=lambda: next(asked))
-    assert (report.batches, report.failed, report.left) == (2, 0, True)
+    assert (report.batches, report.left) == (2, True)
+    assert 0 < report.expired <= 3
+    assert 0 < report.failed <= 3
     assert Content.select().count() == 60 - 25 - report.deleted
     report = Content.cleanup(now=NOW, max_rows=99)
     assert not report.left
@@ -100,6 +123,7 @@ def test_each_batch_is_a_transaction_of_its_own(fill, Content):
     [
         ("failed_after", -HOUR),
         ("failed_after", 24),
+        ("failed_after", timedelta.max),
         ("batch_size", 0),
         ("batch_size", True),
         ("max_rows", -1),
@@ -129,7 +153,8 @@ print(report.expired, report.failed, report.left)
 @pytest.mark.parametrize("cleaners", [2, 4])
 def test_cleaners_at_once_count_each_row_once(fill, Content, url, cleaners):
     fill(1000, expires_at=datetime.now(UTC) - HOUR)
-    fill(500, status="failed", created_at=datetime.now(UTC) - 99 * HOUR)
+    long_ago = datetime.now(UTC) - 99 * HOUR
+    fill(500, status="failed", created_at=long_ago, updated_at=long_ago)
     outputs = run_together(CLEAN, url, processes=cleaners)
     assert [error for _, error in outputs] == [""] * cleaners
     counts = [line.split() for line, _ in outputs]
@@ -143,7 +168,7 @@ def test_cleaners_at_once_count_each_row_once(fill, Content, url, cleaners):
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 def test_it_works_without_its_indexes(fill, Content, database):
     fill(5, expires_at=NOW - HOUR)
-    fill(5, status="failed", created_at=NOW - 99 * HOUR)
+    fill(5, status="failed", created_at=NOW - 99 * HOUR, updated_at=NOW - 99 * HOUR)
     database.execute_sql("DROP INDEX idx_ai_content_expires")
     database.execute_sql("DROP INDEX idx_ai_content_failed")
     assert Content.cleanup(now=NOW).deleted == 10
@@ -151,7 +176,7 @@ def test_it_works_without_its_indexes(fill, Content, database):
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 def test_it_works_with_another_index_of_that_name(fill, Content, database):
-    fill(5, status="failed", created_at=NOW - 99 * HOUR)
+    fill(5, status="failed", created_at=NOW - 99 * HOUR, updated_at=NOW - 99 * HOUR)
     database.execute_sql("DROP INDEX idx_ai_content_failed")
     database.execute_sql(
         'CREATE INDEX idx_ai_content_failed ON ai_generated_content ("createdAt") '

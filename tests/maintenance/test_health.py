@@ -140,10 +140,10 @@ def test_rows_that_should_have_gone_a_day_ago(store, database, Content):
     now = datetime.now(UTC)
     day = timedelta(days=1)
     store(expires_at=now - day / 2)
-    store(status="failed", created_at=now - 1.5 * day)
+    store(status="failed", created_at=now - 1.5 * day, updated_at=now - 1.5 * day)
     assert aicontent.check(database) == []
     store(expires_at=now - 1.1 * day)
-    store(status="failed", created_at=now - 2.1 * day)
+    store(status="failed", created_at=now - 2.1 * day, updated_at=now - 2.1 * day)
     (problem,) = aicontent.check(database)
     assert problem.startswith(
         "2 rows should have been deleted over a day ago: check that the cleanup timer runs"

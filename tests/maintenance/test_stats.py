@@ -29,7 +29,7 @@ def filled(store):
     store(type="vocabulary_drill", token_usage=None, status="cached", usage_count=9)
     store(status="pending", generated_data=None, created_at=NOW - 3 * HOUR)
     store(status="pending", generated_data=None, created_at=NOW - 2 * HOUR)
-    store(status="failed", created_at=NOW - 30 * HOUR)
+    store(status="failed", created_at=NOW - 30 * HOUR, updated_at=NOW - 30 * HOUR)
     store(expires_at=NOW - HOUR, token_usage=2**31 - 1, usage_count=2**31 - 1)
 
 
