@@ -96,6 +96,18 @@ def check_number(
         raise ArgumentError(field, f"must be {noun} {limits}", kind_of(value))
 
 
+def check_budget(max_rows: object, max_seconds: object) -> None:
+    """Check the arguments that end a long job early; None is no limit.
+
+    Raises:
+        ArgumentError: one is no number, or is negative.
+    """
+    if max_rows is not None:
+        check_number(max_rows, "max_rows", 0)
+    if max_seconds is not None:
+        check_number(max_seconds, "max_seconds", 0, whole=False)
+
+
 class UnknownUserError(AIContentError, peewee.IntegrityError):
     """The row's user is not in the users table; nothing was written."""
 

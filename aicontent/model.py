@@ -6,7 +6,7 @@ The columns are in `table.py`. Hosts may subclass the model and override its met
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import peewee
@@ -412,22 +412,36 @@ class AIGeneratedContent(ContentTable):
         max_attempts: int = MAX_ATTEMPTS,
         *,
         now: datetime | None = None,
+        max_rows: int | None = None,
+        max_seconds: float | None = None,
         dry_run: bool = False,
+        stop: Callable[[], bool] | None = None,
     ) -> RescueReport:
-        """Return rows whose lease has run out to the queue, in one statement.
+        """Return rows whose lease has run out to the queue.
 
         They are pending again, or failed if they used up their attempts. A row without a lease
-        belongs to another program, which made it generating.
+        belongs to another program, which made it generating. It goes in short batches with a
+        transaction each, or by one statement within the caller's transaction.
 
         Args:
             max_attempts: how many failures a row may have that no claim allowed a number.
             now: the moment to judge by, aware; the database's clock by default.
+            max_rows, max_seconds: stop after this number of rows, or of seconds.
             dry_run: count, and change nothing.
+            stop: is asked before each batch whether to stop.
 
         Raises:
             ValidationError: an argument breaks a rule. NotBoundError: the model has no database.
         """
-        return rescue.rescue_stale(cls, max_attempts, now=now, dry_run=dry_run)
+        return rescue.rescue_stale(
+            cls,
+            max_attempts,
+            now=now,
+            max_rows=max_rows,
+            max_seconds=max_seconds,
+            dry_run=dry_run,
+            stop=stop,
+        )
 
     @classmethod
     def work(
@@ -528,7 +542,7 @@ class AIGeneratedContent(ContentTable):
         cls,
         now: datetime | None = None,
         *,
-        failed_after: timedelta = FAILED_AFTER,
+        failed_after: Duration = FAILED_AFTER,
         batch_size: int = BATCH_SIZE,
         max_rows: int | None = None,
         max_seconds: float | None = None,
@@ -546,8 +560,8 @@ class AIGeneratedContent(ContentTable):
 
         Args:
             now: the moment to judge by, aware; by default the database's clock.
-            failed_after: how long a failed row stays, counted from the later of `created_at` and
-                `updated_at`; the specification's 24 hours.
+            failed_after: how long a failed row stays, in seconds or as a timedelta, counted from
+                the later of `created_at` and `updated_at`; the specification's 24 hours.
             batch_size: the most rows of one batch; batches shrink if they take long.
             max_rows, max_seconds: stop after this number of rows, or of seconds.
             dry_run: count, and delete nothing.

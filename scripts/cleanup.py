@@ -1,29 +1,46 @@
 """The `aicontent cleanup` command, which a systemd timer runs."""
 
 import json
+import math
 import signal
 import sys
-from dataclasses import asdict
+import time
+from dataclasses import replace
 
 import click
 
 import aicontent
-from aicontent import CleanupReport, RescueReport
+from aicontent import CleanupReport, ReclaimReport, RescueReport
 from aicontent.database.supported import backend_of
-from aicontent.errors import counted
+from aicontent.errors import counted, printable
 from aicontent.generation.rescue import MAX_ATTEMPTS
-from aicontent.maintenance.defaults import BATCH_SIZE
+from aicontent.maintenance.defaults import BATCH_SIZE, FAILED_AFTER
 from aicontent.table import detected_model
 
-from .options import database_option, handled, max_attempts_option, open_database, wait_option
+from .options import (
+    Duration,
+    database_option,
+    handled,
+    max_attempts_option,
+    open_database,
+    output_options,
+    wait_option,
+)
 
 LEFT = 3
 """The exit status of a run that its budget or a signal stopped, with rows left."""
 
 
-@click.command()
+@click.command(short_help="Delete expired and failed rows, and free stale claims.")
 @database_option
 @click.option("--dry-run", is_flag=True, help="Count the rows to delete, and change nothing.")
+@click.option(
+    "--failed-after",
+    type=Duration(),
+    default=FAILED_AFTER.total_seconds(),
+    show_default=True,
+    help="Seconds for which failed rows are kept, since they were created and last changed.",
+)
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -32,19 +49,19 @@ LEFT = 3
     help="The most rows of one transaction; batches shrink if they take long.",
 )
 @click.option("--max-rows", type=click.IntRange(min=0), help="Stop after so many rows.")
-@click.option("--max-seconds", type=click.FloatRange(min=0), help="Stop after so many seconds.")
+@click.option("--max-seconds", type=Duration(), help="Stop after so many seconds.")
 @max_attempts_option
 @wait_option
 @click.option(
     "--reclaim", is_flag=True, help="Return the space to the file system afterwards; SQLite."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@output_options
 @click.pass_context
 def cleanup(
     ctx: click.Context,
     url: str,
     dry_run: bool,
+    failed_after: float,
     batch_size: int,
     max_rows: int | None,
     max_seconds: float | None,
@@ -54,13 +71,14 @@ def cleanup(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Delete expired rows, and failed rows created over 24 hours ago; free stale claims.
+    """Delete expired rows, and rows that failed over 24 hours ago; free stale claims.
 
     Before it deletes, rows whose lease has run out become pending again, or failed if they used
     up their attempts.
 
     SIGTERM and SIGINT stop it after the running batch. The exit status is 0 when all is done, 1
-    when it failed, 2 for a usage error, and 3 when it was stopped with rows left.
+    when it failed or the database refuses to delete some rows, 2 for a usage error, and 3 when
+    it was stopped with rows left.
     """
     database = open_database(url, wait=wait)
     if reclaim and not backend_of(database).can_reclaim:
@@ -68,39 +86,101 @@ def cleanup(
     model = detected_model(aicontent.AIGeneratedContent, database)
     signals: list[int] = []
     stop = handled((signal.SIGINT, signal.SIGTERM), lambda number, _: signals.append(number))
-    with database.connection_context(), stop:
-        rescued = model.rescue_stale(max_attempts or MAX_ATTEMPTS, dry_run=dry_run)
-        bar = sys.stderr.isatty() and not (quiet or as_json or dry_run)
-        length = model.cleanup(dry_run=True).deleted if bar else 0
-        with click.progressbar(
-            length=length, label="Deleting", file=sys.stderr, hidden=not bar
-        ) as shown:
-            report = model.cleanup(
-                batch_size=batch_size,
+    done = _Done()
+    try:
+        with database.connection_context(), stop:
+            until = time.monotonic() + (math.inf if max_seconds is None else max_seconds)
+            done.rescued = model.rescue_stale(
+                max_attempts or MAX_ATTEMPTS,
                 max_rows=max_rows,
                 max_seconds=max_seconds,
                 dry_run=dry_run,
-                progress=lambda report: shown.update(report.deleted - shown.pos),
                 stop=lambda: bool(signals),
             )
-        # Printed before the space is reclaimed, which may fail and deletes no rows.
-        if not (quiet or as_json):
-            if rescued != RescueReport():
-                click.echo(_rescue_line(rescued, dry_run=dry_run))
-            click.echo(_line(report))
-        freed = aicontent.reclaim(database) if reclaim and not dry_run else None
+            if max_rows is not None:
+                max_rows = max(0, max_rows - done.rescued.requeued - done.rescued.failed)
+            seconds = None if max_seconds is None else max(0.0, until - time.monotonic())
+            bar = sys.stderr.isatty() and not (quiet or as_json or dry_run)
+            length = model.cleanup(dry_run=True).deleted if bar else 0
+            with click.progressbar(
+                length=length, label="Deleting", file=sys.stderr, hidden=not bar
+            ) as shown:
+
+                def progress(report: CleanupReport) -> None:
+                    done.report = replace(report, left=True)
+                    shown.update(report.deleted - shown.pos)
+
+                done.report = model.cleanup(
+                    failed_after=failed_after,
+                    batch_size=batch_size,
+                    max_rows=max_rows,
+                    max_seconds=seconds,
+                    dry_run=dry_run,
+                    progress=progress,
+                    stop=lambda: bool(signals),
+                )
+            # Printed before the space is reclaimed, which may fail and deletes no rows.
+            if not as_json:
+                done.print(as_json, quiet)
+            is_over = signals or done.report.left or time.monotonic() >= until
+            if reclaim and not (dry_run or is_over):
+                done.freed = aicontent.reclaim(database)
+    except BaseException:
+        if done.has_changed() and not done.is_printed:
+            done.print(as_json, quiet)  # what was deleted is gone
+        raise
     if as_json:
-        printed = asdict(report) | {"deleted": report.deleted, "rescued": asdict(rescued)}
-        click.echo(json.dumps(printed | ({"freed": freed.freed} if freed else {})))
-    elif freed and not quiet:
-        click.echo(f"freed {freed.freed:,} bytes ({freed.way})")
-    if report.left and not dry_run:
+        done.print(as_json, quiet)
+    if done.freed is not None and not (quiet or as_json):
+        click.echo(f"freed {done.freed.freed:,} bytes ({done.freed.way})")
+    if done.report.blocked:
+        rows = counted(done.report.blocked, "due row")
+        named = "; ".join(f"{id}: {printable(why)}" for id, why in done.report.named)
+        raise click.ClickException(f"the database refuses to delete {rows}: {named}")
+    if done.report.left and not dry_run:
         ctx.exit(LEFT)
 
 
-def _rescue_line(rescued: RescueReport, *, dry_run: bool) -> str:
-    verb = "would free" if dry_run else "freed"
-    return f"{verb} stale claims: {rescued.requeued:,} to pending, {rescued.failed:,} to failed"
+class _Done:
+    """What a run has done so far."""
+
+    rescued = RescueReport()
+    report = CleanupReport()
+    freed: ReclaimReport | None = None
+    is_printed = False
+
+    def has_changed(self) -> bool:
+        """Tell whether a row was deleted or freed."""
+        return bool(self.report.deleted) or self.rescued != RescueReport()
+
+    def as_json(self) -> dict[str, object]:
+        """Return the report by the names that docs/operations.md lists."""
+        report = self.report
+        printed: dict[str, object] = {
+            "expired": report.expired,
+            "failed": report.failed,
+            "deleted": report.deleted,
+            "batches": report.batches,
+            "longest_batch": report.longest_batch,
+            "left": report.left,
+            "blocked": report.blocked,
+            "named": [{"id": id, "reason": why} for id, why in report.named],
+            "dry_run": report.dry_run,
+            "rescued": {"requeued": self.rescued.requeued, "failed": self.rescued.failed},
+        }
+        return printed | ({"freed": self.freed.freed} if self.freed else {})
+
+    def print(self, as_json: bool, quiet: bool) -> None:
+        """Print the report."""
+        self.is_printed = True
+        if as_json:
+            click.echo(json.dumps(self.as_json()))
+        elif not quiet:
+            if self.rescued != RescueReport():
+                verb = "would free" if self.report.dry_run else "freed"
+                pending, failed = self.rescued.requeued, self.rescued.failed
+                click.echo(f"{verb} stale claims: {pending:,} to pending, {failed:,} to failed")
+            click.echo(_line(self.report))
 
 
 def _line(report: CleanupReport) -> str:

@@ -14,6 +14,7 @@ import aicontent
 from aicontent import AIContentError, ContentType
 from aicontent.errors import one_line
 from aicontent.fields.scalars import MAX_INTEGER
+from aicontent.generation.arguments import LONGEST
 from aicontent.generation.rescue import MAX_ATTEMPTS
 from aicontent.table import TABLE
 
@@ -61,9 +62,23 @@ database_option = click.option(
     help="The database. A password is safer in the environment than on a command line.",
 )
 
+
+class Duration(click.FloatRange):
+    """A number of seconds, or of another unit, of at most a hundred years."""
+
+    def __init__(self, unit: float = 1, **options: Any) -> None:
+        super().__init__(min=0, max=LONGEST.total_seconds() / unit, **options)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        number = super().convert(value, param, ctx)
+        if number != number:  # FloatRange accepts NaN
+            self.fail(f"{value} is no number.", param, ctx)
+        return number
+
+
 wait_option = click.option(
     "--wait",
-    type=click.FloatRange(min=0),
+    type=Duration(),
     default=30.0,
     show_default=True,
     help="Seconds to wait for a locked SQLite database.",
@@ -83,6 +98,22 @@ def type_option(help: str, *names: str, multiple: bool = False) -> Callable[[Any
     types = click.Choice([member.value for member in ContentType])
     names = names or ("--type", "content_type")
     return click.option(*names, type=types, metavar="TYPE", multiple=multiple, help=help)
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json and --quiet, of which a command takes one."""
+
+    def exclude(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+        if value and any(ctx.params.get(name) for name in ("as_json", "quiet")):
+            raise click.UsageError("--json and --quiet exclude each other", ctx)
+        return value
+
+    for name, dest, help in (
+        ("--quiet", "quiet", "Print nothing but errors."),
+        ("--json", "as_json", "Print the report as one JSON object."),
+    ):
+        command = click.option(name, dest, is_flag=True, help=help, callback=exclude)(command)
+    return command
 
 
 @contextmanager

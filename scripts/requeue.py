@@ -9,7 +9,7 @@ from aicontent import ContentStatus
 from aicontent.errors import counted
 from aicontent.table import detected_model
 
-from .options import database_option, open_database, type_option
+from .options import Duration, database_option, open_database, type_option
 
 
 @click.command()
@@ -25,7 +25,7 @@ from .options import database_option, open_database, type_option
 @click.option("--id", "ids", multiple=True, help="Only the row of this id; repeat it for several.")
 @click.option(
     "--within",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Duration(3600, min_open=True),
     metavar="HOURS",
     help="Only rows that were last changed within this number of hours.",
 )

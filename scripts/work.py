@@ -26,10 +26,12 @@ from aicontent.generation.worker import WorkReport
 from aicontent.table import detected_model
 
 from .options import (
+    Duration,
     database_option,
     handled,
     max_attempts_option,
     open_database,
+    output_options,
     type_option,
     wait_option,
 )
@@ -41,8 +43,7 @@ _INTERRUPTIONS = 5
 
 
 def _seconds_option(name: str, help: str) -> Callable[[Any], Any]:
-    seconds = click.FloatRange(min=0, min_open=True)
-    return click.option(name, type=seconds, metavar="SECONDS", help=help)
+    return click.option(name, type=Duration(min_open=True), metavar="SECONDS", help=help)
 
 
 @click.command()
@@ -55,15 +56,14 @@ def _seconds_option(name: str, help: str) -> Callable[[Any], Any]:
 @_seconds_option("--expires-in", "How long new content can be served; for ever by default.")
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0, max=86_400),
+    type=Duration(),
     metavar="SECONDS",
     default=60.0,
     show_default=True,
     help="How long the running row may take to finish after a signal.",
 )
 @wait_option
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@output_options
 def work(
     name: str,
     url: str,

@@ -14,16 +14,15 @@ import peewee
 from ..database.statement import literal
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
-from ..errors import ArgumentError, check_number, kind_of
+from ..errors import ArgumentError, check_budget, check_number
 from ..fields.scalars import to_utc
+from ..generation.arguments import Duration, seconds_of
 from ..table import ContentTable
 from .batches import Batches, Reason
 from .defaults import FAILED_AFTER
 
 NAMED = 10
 """The most blocked rows that a report names."""
-
-_LONGEST = timedelta(days=36_525)
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def cleanup(
     model: type[ContentTable],
     now: datetime | None,
     *,
-    failed_after: timedelta,
+    failed_after: Duration,
     batch_size: int,
     max_rows: int | None,
     max_seconds: float | None,
@@ -64,7 +63,8 @@ def cleanup(
     stop: Callable[[], bool] | None,
 ) -> CleanupReport:
     """Delete expired and failed rows; see `AIGeneratedContent.cleanup`."""
-    _check_arguments(batch_size, max_rows, max_seconds)
+    check_number(batch_size, "batch_size", 1)
+    check_budget(max_rows, max_seconds)
     reasons = reasons_of(model, now, failed_after)
     if dry_run:
         return _counted(reasons)
@@ -95,7 +95,7 @@ def cleanup(
 
 
 def count_due(
-    model: type[ContentTable], now: datetime | None, failed_after: timedelta = FAILED_AFTER
+    model: type[ContentTable], now: datetime | None, failed_after: Duration = FAILED_AFTER
 ) -> CleanupReport:
     """Count the rows that a cleanup would delete."""
     return _counted(reasons_of(model, now, failed_after))
@@ -107,23 +107,20 @@ def _counted(reasons: list[Reason]) -> CleanupReport:
 
 
 def reasons_of(
-    model: type[ContentTable], now: datetime | None, failed_after: timedelta
+    model: type[ContentTable], now: datetime | None, failed_after: Duration
 ) -> list[Reason]:
     """Return the two reasons to delete a row; no row has both.
 
     Raises:
         ArgumentError: `failed_after` is no duration of at most a hundred years.
     """
-    is_duration = isinstance(failed_after, timedelta)
-    if not is_duration or not timedelta(0) <= failed_after <= _LONGEST:
-        rule = "must be a timedelta, not negative and of at most a hundred years"
-        raise ArgumentError("failed_after", rule, kind_of(failed_after))
+    seconds = seconds_of(failed_after, "failed_after", may_be_zero=True)
     backend = backend_of(database_of(model))
     clock = backend.statement_clock()
     moment: Any = clock if now is None else to_utc(now, "now")
-    failed_before: Any = backend.clock_after(-failed_after.total_seconds())
+    failed_before: Any = backend.clock_after(-seconds)
     if now is not None:
-        failed_before = _moment_before(now, failed_after)
+        failed_before = _moment_before(now, timedelta(seconds=seconds))
     is_held = (model.status == ContentStatus.GENERATING) & (model.lease_expires_at > clock)
     expired = (model.expires_at < moment) & ~peewee.fn.COALESCE(is_held, peewee.SQL("false"))
     unexpired = model.expires_at.is_null() | (model.expires_at >= moment)
@@ -147,11 +144,3 @@ def _moment_before(now: datetime, duration: timedelta) -> datetime:
 def _added(report: CleanupReport, reason: str, deleted: int, took: float) -> CleanupReport:
     counts = {reason: getattr(report, reason) + deleted, "batches": report.batches + 1}
     return replace(report, **counts, longest_batch=max(report.longest_batch, took))
-
-
-def _check_arguments(batch_size: int, max_rows: int | None, max_seconds: float | None) -> None:
-    check_number(batch_size, "batch_size", 1)
-    if max_rows is not None:
-        check_number(max_rows, "max_rows", 0)
-    if max_seconds is not None:
-        check_number(max_seconds, "max_seconds", 0, whole=False)

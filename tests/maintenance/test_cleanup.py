@@ -122,7 +122,8 @@ def test_each_batch_is_a_transaction_of_its_own(fill, Content):
     ("argument", "value"),
     [
         ("failed_after", -HOUR),
-        ("failed_after", 24),
+        ("failed_after", "24"),
+        ("failed_after", -1),
         ("failed_after", timedelta.max),
         ("batch_size", 0),
         ("batch_size", True),

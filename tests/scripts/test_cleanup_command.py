@@ -76,6 +76,11 @@ def test_usage_mistakes(url):
         ("--max-attempts", "9" * 20),
         ("--max-rows", "x"),
         ("--max-seconds", "-1"),
+        ("--max-seconds", "nan"),
+        ("--max-seconds", "inf"),
+        ("--wait", "nan"),
+        ("--failed-after", "1e12"),
+        ("--json", "--quiet"),
         ("x",),
     ):
         assert run_here("cleanup", "--database", url, *option)[0] == 2
@@ -140,3 +145,81 @@ def test_no_password_is_on_the_units_command_line():
     text = (units / "aicontent-cleanup.service").read_text()
     assert "EnvironmentFile=" in text
     assert "--database" not in text
+
+
+def test_rows_that_cannot_go(fill, Content, url, database):
+    fill(12, expires_at=NOW - HOUR)
+    kept = Content.select().first().id
+    database.execute_sql(
+        "CREATE TABLE bookmark (c varchar(36) REFERENCES ai_generated_content (id))"
+    )
+    database.execute_sql(f"INSERT INTO bookmark VALUES ('{kept}')")
+    status, out, err = run(url)
+    assert (status, out[:29]) == (1, "deleted 11 expired, 0 failed ")
+    assert err.startswith("Error: the database refuses to delete 1 due row: " + kept)
+    assert "bookmark" in err
+    assert err.count("\n") == 1
+    status, out, err = run(url, "--json")
+    report = json.loads(out)
+    assert (status, report["blocked"], report["left"]) == (1, 1, False)
+    (named,) = report["named"]
+    assert (named["id"], "bookmark" in named["reason"]) == (kept, True)
+    assert sorted(report) == sorted(KEYS)
+
+
+KEYS = (
+    *("expired", "failed", "deleted", "batches", "longest_batch", "left", "blocked", "named"),
+    *("dry_run", "rescued"),
+)
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite finds it at once
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_error_does_not_hide_what_was_done(fill, Content, url, database, as_json):
+    """A later batch meets a trigger that needs a table that is not there."""
+    fill(30, expires_at=NOW - HOUR)
+    database.execute_sql(
+        "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN "
+        "IF (SELECT count(*) FROM ai_generated_content) < 15 THEN "
+        "INSERT INTO nowhere VALUES (1); END IF; RETURN OLD; END$$"
+    )
+    database.execute_sql(
+        "CREATE TRIGGER broken BEFORE DELETE ON ai_generated_content "
+        "FOR EACH ROW EXECUTE FUNCTION broken()"
+    )
+    status, out, err = run(url, "--batch-size", "5", *(["--json"] if as_json else []))
+    assert status == 1
+    assert "nowhere" in err
+    assert "Traceback" not in err
+    gone = 30 - Content.select().count()
+    assert gone > 0
+    if as_json:
+        report = json.loads(out)
+        assert (report["deleted"], report["left"]) == (gone, True)
+    else:
+        assert out.startswith(f"deleted {gone} expired, 0 failed")
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_failing_reclaim_does_not_hide_the_report(fill, Content, url):
+    fill(300, expires_at=NOW - HOUR)
+    reader = aicontent.connect(url)
+    with reader.connection_context(), reader.atomic("DEFERRED"):
+        list(aicontent.for_database(reader).select())
+        status, out, err = run(url, "--json", "--reclaim", "--wait", "0.1")
+    assert (status, json.loads(out)["deleted"]) == (1, 300)
+    assert "Error: " in err
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_no_space_is_reclaimed_when_the_time_is_over(fill, Content, url):
+    fill(300, expires_at=NOW - HOUR)
+    for args in (["--max-rows", "100"], ["--max-seconds", "0"]):
+        status, out, _ = run(url, "--reclaim", *args)
+        assert (status, "freed" in out) == (3, False)
+
+
+def test_how_long_failed_rows_are_kept(fill, Content, url):
+    fill(1, status="failed")
+    assert run(url)[1] == "deleted 0 expired, 0 failed\n"
+    assert run(url, "--failed-after", "0")[1].startswith("deleted 0 expired, 1 failed")
