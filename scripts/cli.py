@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from typing import IO
 
 import click
+import peewee
 
 import aicontent
 from aicontent import ContentType
 from aicontent.connection import redact
+from aicontent.errors import counted
+from aicontent.schema.history import applied
+from aicontent.table import TABLE
 
 from .check import check
 from .cleanup import cleanup
@@ -58,18 +62,17 @@ def migrate(url: str, create_users: bool, schema: str | None) -> None:
     show_default=True,
     help="How many migrations to roll back, the latest first.",
 )
-@click.confirmation_option(
-    "--yes",
-    prompt="Rolling 001 back deletes all content, and 003 the columns of claims. Continue?",
-    help="Do not ask.",
-)
-def rollback(url: str, steps: int) -> None:
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def rollback(url: str, steps: int, yes: bool) -> None:
     """Roll the latest migrations back.
 
     Rolling 001 back deletes the table with all content, and 003 the columns of claims. The others
     delete no data; 005 is refused on SQLite while documents are compressed.
     """
-    names = aicontent.rollback(open_database(url), steps)
+    database = open_database(url)
+    if not yes:
+        click.confirm(_question(database, steps), abort=True)
+    names = aicontent.rollback(database, steps)
     for name in names:
         click.echo(f"rolled back {name}")
     if not names:
@@ -101,6 +104,21 @@ def quickstart(file: IO[bytes] | None, url: str, content_type: str | None) -> No
 
 for command in (check, cleanup, export_command, import_command, requeue, stats, work):
     main.add_command(command)
+
+
+def _question(database: peewee.Database, steps: int) -> str:
+    with database.connection_context():
+        names = applied(database)[::-1][:steps]
+        rows = peewee.Table(TABLE).bind(database).select().count() if names else 0
+    content = counted(rows, "row")
+    goes = next((text.format(content) for name, text in _GOES.items() if name in names), "no data")
+    return f"This rolls back {', '.join(names) or 'nothing'}, and deletes {goes}. Continue?"
+
+
+_GOES = {
+    "001_create_ai_generated_content": "the table with {} of content",
+    "003_add_claims": "the claims of {}: fingerprints, attempts and leases",
+}
 
 
 def _with_progress(file: IO[bytes]) -> Iterator[bytes]:

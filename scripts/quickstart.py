@@ -66,6 +66,9 @@ def run(
         applied = aicontent.migrate(database, create_users=True)
         show("Database", f"{url} ({', '.join(applied) or 'up to date'})")
         aicontent.bind(database)
+        others = AIGeneratedContent.select().count()
+        if others:
+            show("", f"{counted(others, 'row')} of other users, which this tour leaves alone")
         _tour(file, content_type, show)
     if database.database != ":memory:":
         query = 'SELECT type, level, "usageCount" FROM ai_generated_content'
@@ -162,10 +165,18 @@ def _expire(user: int, show: Show) -> None:
     )
     content = AIGeneratedContent.find_reusable_content(user, brief.type, "today", later).first()
     show("Expiry", f"{_headline(brief)} is good for an hour; in two: {content or 'not served'}")
-    report = AIGeneratedContent.cleanup(now=later)
+
+    class Own(AIGeneratedContent):
+        """The content of the tour's user: nobody else's is the tour's to delete."""
+
+        @classmethod
+        def select(cls, *fields: Any) -> Any:
+            return super().select(*fields).where(cls.user == user)
+
+    report = Own.cleanup(now=later)
     show(
         "Cleanup",
-        f"in two hours deletes {report.expired} expired, {report.failed} failed "
+        f"in two hours deletes {report.expired} expired, {report.failed} failed of this user "
         "(failed content is kept a day)",
     )
 

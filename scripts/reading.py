@@ -19,7 +19,7 @@ from typing import IO
 import click
 
 from aicontent.database.supported import backend_named
-from aicontent.transfer.json_lines import Batch, Refused, batches
+from aicontent.transfer.json_lines import Batch, Refused, batches, lines_of
 
 _AHEAD = 8
 """Batches of a megabyte that may wait while the disk is busy."""
@@ -99,7 +99,7 @@ def main(backend: str, user_id_type: str) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end without a message
     gc.disable()  # there are many rows, and none has cycles
     out = sys.stdout.buffer
-    for batch in batches(sys.stdin.buffer, backend_named(backend), user_id_type):
+    for batch in batches(lines_of(sys.stdin.buffer), backend_named(backend), user_id_type):
         refused = [(each.line, each.reason) for each in batch.refused]
         data = marshal.dumps((batch.rows, refused, batch.size))
         out.write(len(data).to_bytes(_LENGTH, "big") + data)

@@ -1,11 +1,12 @@
 """The `aicontent export` and `aicontent import` commands."""
 
 import os
+import secrets
 import signal
+import stat
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -14,15 +15,19 @@ import peewee
 
 import aicontent
 from aicontent import ContentStatus, ImportReport
+from aicontent.database.sqlite import is_database_file
 from aicontent.database.supported import backend_of
 from aicontent.errors import counted, printable
 from aicontent.table import user_id_type
 from aicontent.transfer.exporter import selected
 from aicontent.transfer.importer import OnConflict, store_batches
-from aicontent.transfer.json_lines import Refused, batches
+from aicontent.transfer.json_lines import Refused, batches, lines_of
 
 from .options import database_option, open_database, type_option, wait_option
 from .reading import batches_of
+
+_SHOWN = 20
+"""The most refused lines that an import prints."""
 
 _SMALL = 2_000_000
 """Bytes of a file that is parsed before another process would have started."""
@@ -50,6 +55,11 @@ def export_command(
     lines = aicontent.export_lines(database, user=user_id, type=content_type, status=status)
     hidden = not sys.stderr.isatty() or (file == "-" and sys.stdout.isatty())
     written = 0
+    if file != "-" and Path(file).is_file() and is_database_file(Path(file)):
+        rule = f"{file} is a SQLite database, which an export would replace: name another file"
+        raise click.BadParameter(rule, param_hint="FILE")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit)  # so that no unfinished file stays
     with _output(file) as out, database.connection_context():
         length = 0 if hidden else selected(database, user_id, content_type, status).count()
         with click.progressbar(lines, length, "Exporting", file=sys.stderr, hidden=hidden) as bar:
@@ -57,6 +67,10 @@ def export_command(
                 out.write(line)
                 written += 1
     click.echo(f"exported {counted(written, 'row')}", err=True)
+
+
+def _exit(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 def _user_id(database: peewee.Database, text: str) -> int | str:
@@ -74,6 +88,8 @@ def _output(name: str) -> Iterator[IO[bytes]]:
     if name == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
+    elif name.endswith(os.sep):
+        raise click.BadParameter(f"{name} is a folder: name a file", param_hint="FILE")
     elif path.exists() and not path.is_file():  # a pipe or a device
         with path.open("wb") as out:
             yield out
@@ -84,20 +100,39 @@ def _output(name: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[IO[bytes]]:
-    if not path.parent.is_dir():
-        raise click.BadParameter(f"the folder {path.parent} does not exist", param_hint="FILE")
+    """Write a file that takes another one's place when it is complete, and on the disk."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise click.BadParameter(f"the folder {folder} does not exist", param_hint="FILE")
     umask = os.umask(0)
     os.umask(umask)
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    before = path.stat() if path.exists() else None
+    # Named before it is made, so that a signal at any moment finds it here.
+    temporary = folder / f".{path.name}.{secrets.token_hex(8)}"
     try:
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            reason = f"{folder} takes no new file: {error.strerror}"
+            raise click.BadParameter(reason, param_hint="FILE") from error
         with os.fdopen(descriptor, "wb") as out:
             yield out
-        os.chmod(temporary, mode)
+            out.flush()
+            if before is not None:
+                with suppress(PermissionError):  # only root may give a file away
+                    os.fchown(descriptor, before.st_uid, before.st_gid)
+            mode = stat.S_IMODE(before.st_mode) if before else 0o666 & ~umask
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)  # of the name
+    finally:
+        os.close(handle)
 
 
 @click.command(name="import")
@@ -145,11 +180,19 @@ def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict)
     id_type = user_id_type(database)
     is_small = 0 < size < _SMALL
     parsed = (
-        batches(file, backend, id_type) if is_small else batches_of(file, backend.name, id_type)
+        batches(lines_of(file), backend, id_type)
+        if is_small
+        else batches_of(file, backend.name, id_type)
     )
-    report = ImportReport()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # prints the report
+    report, shown = ImportReport(), 0
+    signal.signal(signal.SIGTERM, _exit)  # prints the report
     with click.progressbar(length=size, label="Importing", file=sys.stderr, hidden=hidden) as bar:
+
+        def show(line: Refused) -> None:
+            nonlocal shown
+            shown += 1
+            if shown <= _SHOWN:
+                click.echo(f"line {line.line}: {printable(line.reason)}", err=True)
 
         def progress(done: ImportReport, length: int) -> None:
             nonlocal report
@@ -160,7 +203,7 @@ def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict)
             # Closed at once when storing fails, so that the command does not wait for the parser.
             with closing(parsed):
                 store_batches(
-                    database, parsed, on_conflict=on_conflict, refused=_print, progress=progress
+                    database, parsed, on_conflict=on_conflict, refused=show, progress=progress
                 )
         except BaseException as error:
             # An interrupted import may have stored a batch that it has not counted yet.
@@ -168,12 +211,10 @@ def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict)
                 click.echo(f"{_summary(report)}; to go on: --on-conflict skip", err=True)
             raise
     click.echo(_summary(report))
+    if report.refused > _SHOWN:
+        click.echo(f"and {report.refused - _SHOWN:,} more lines were refused", err=True)
     if report.refused:
         click.get_current_context().exit(1)
-
-
-def _print(refused: Refused) -> None:
-    click.echo(f"line {refused.line}: {printable(refused.reason)}", err=True)
 
 
 def _summary(report: ImportReport) -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import peewee
@@ -188,6 +189,21 @@ class SqliteBackend(Backend):
 
     def shell_command(self, database: peewee.Database, url: str, query: str) -> list[str]:
         return ["sqlite3", str(database.database), query]
+
+
+def is_database_file(path: Path) -> bool:
+    """Tell whether a file is a SQLite database, its write-ahead log, or its rollback journal."""
+    with path.open("rb") as file:
+        return file.read(16).startswith(_MAGIC)
+
+
+# fileformat2.html, sections 1.3, 3 and 4.1
+_MAGIC = (
+    b"SQLite format 3\0",
+    bytes.fromhex("d9d505f920a163d7"),
+    bytes.fromhex("377f0682"),
+    bytes.fromhex("377f0683"),
+)
 
 
 @contextmanager

@@ -110,6 +110,9 @@ def _replacing(model: type[Record], now: peewee.SQL, distinct_from: str) -> dict
         for field in fields
         if field is not key and field.name != "updated_at"
     }
+    attempts = model._meta.fields["attempts"]
+    fewer = new[attempts] < attempts
+    new[attempts] = peewee.Case(None, [(fewer, attempts)], new[attempts])
     created = model._meta.fields["created_at"]
     new[created] = peewee.Case(None, [(new[created] == now, created)], new[created])
     changed = (

@@ -23,7 +23,8 @@ from ..errors import (
     one_line,
 )
 from ..fields.document import DocumentField
-from ..fields.users import without_hyphens
+from ..fields.scalars import MAX_INTEGER
+from ..fields.users import MAX_BIGINT, without_hyphens
 from ..records.insertion import Insertion
 from ..table import TABLE, ContentTable, bound_model, user_id_type, users_model
 from .json_lines import Batch, Refused, batches, by_column
@@ -103,6 +104,7 @@ def store_batches(
             run.store(batch)
             if progress is not None:
                 progress(run.report, batch.size)
+        run.store_deferred()
     return run.report
 
 
@@ -123,6 +125,8 @@ class _Import:
         self._insertion = Insertion(self._model, replace=on_conflict == "replace")
         self._on_conflict = on_conflict
         self._refused = refused
+        self._deferred: dict[str, _Numbered] = {}
+        self._may_defer = on_conflict == "replace"
         fields = enumerate(self._model._meta.sorted_fields)
         self._documents = [(i, field) for i, field in fields if isinstance(field, DocumentField)]
         catalog = self._backend.catalog(database)
@@ -148,18 +152,26 @@ class _Import:
             chosen = {i: rows[i] for i in sorted(rows) if i not in refused and i not in skipped}
             refused |= self._compress(chosen)
             written, faults = self._write(chosen)
+        deferred = self._deferred.keys() & rows.keys()
         refused |= faults
         report = batch.refused + [Refused(rows[id][0], reason) for id, reason in refused.items()]
         replaced = len(written & stored)
         self.report = ImportReport(
             stored=self.report.stored + len(written) - replaced,
             replaced=self.report.replaced + replaced,
-            skipped=self.report.skipped + len(rows) - len(written) - len(refused),
+            skipped=self.report.skipped + len(rows) - len(written) - len(refused) - len(deferred),
             refused=self.report.refused + len(report),
         )
         if self._refused is not None:
             for line in sorted(report, key=lambda line: line.line):
                 self._refused(line)
+
+    def store_deferred(self) -> None:
+        """Store the rows whose requests were in flight until a later line ended these."""
+        while self._deferred:
+            rows, self._deferred = self._deferred, {}
+            self.store(Batch(rows))
+            self._may_defer = len(self._deferred) < len(rows)  # else their faults are real
 
     def _compress(self, rows: dict[str, _Numbered]) -> dict[str, str]:
         """Convert documents to their stored form; remove rows with a document too large."""
@@ -167,7 +179,7 @@ class _Import:
         for id, (_, row) in list(rows.items()):
             try:
                 for position, document in self._documents:
-                    if row[position] is not None:
+                    if isinstance(row[position], str):  # a deferred row has it already
                         row[position] = document.stored(row[position])
             except ValidationError as error:
                 faults[id] = str(by_column(error))
@@ -194,7 +206,10 @@ class _Import:
                     written.update(self._insertion.execute([row]))
             except (peewee.PeeweeException, UnicodeEncodeError) as error:
                 _raise_unless_of_a_row(error)
-                if not (isinstance(error, DuplicateIdError) and self._on_conflict == "skip"):
+                may_defer = self._may_defer and len(self._deferred) < _MOST_DEFERRED
+                if isinstance(error, DuplicateRequestError) and may_defer:
+                    self._deferred[id] = rows[id]
+                elif not (isinstance(error, DuplicateIdError) and self._on_conflict == "skip"):
                     faults[id] = one_line(error)
         return written, faults
 
@@ -216,10 +231,11 @@ class _Import:
         if not (missing and self._may_add_users):
             return missing
         users: Any = self._model.user.rel_model
-        added = [(id,) for id in sorted(missing)]
+        last = MAX_INTEGER if self._id_type.upper() == "INTEGER" else MAX_BIGINT
+        added = [(id,) for id in sorted(missing) if id < last]  # the last leaves no next one
         users.insert_many(added, [users.id]).on_conflict_ignore().execute()
         self._backend.advance_identity(self._database, "users")
-        return set()
+        return missing & {last}
 
     def _missing(self, ids: set[Any]) -> set[Any]:
         """Return the ids that are not in `users`."""
@@ -230,6 +246,9 @@ class _Import:
         sql = f"SELECT each.value FROM {table} WHERE NOT {exists}"  # noqa: S608
         return {id for (id,) in self._database.execute_sql(sql, (self._backend.array(ids),))}
 
+
+_MOST_DEFERRED = 100_000
+"""Rows that are kept in memory until the end, because their requests are still in flight."""
 
 _Numbered = tuple[int, Row]
 _USER = 1  # the position of userId in a row

