@@ -1,5 +1,7 @@
 """Open a database from a URL, and show a URL without its password."""
 
+import errno
+import os
 import re
 import sqlite3
 import time
@@ -9,6 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import peewee
 
+from .database.constraints import remedy as known_remedy
 from .database.internals import uses_psycopg3
 from .database.postgresql import IsoPostgresqlDatabase
 from .errors import DatabaseUnavailableError, DatabaseURLError, one_line
@@ -161,13 +164,24 @@ def _sqlite_remedy(name: str, error: Exception) -> str:
         remedy = "it cannot be written: give this user write permission on it and its folder"
     elif "locked" in str(error):
         remedy = "another process holds its lock: try again when that has ended"
+    elif _has_too_many_files():
+        remedy = "this process has too many open files: close some, or raise the limit (ulimit -n)"
     elif "unable to open" in str(error):
         remedy = "it cannot be opened: check that this user may write to it and to its folder"
     elif "not a database" in str(error):
         remedy = "it is not a SQLite database: name another file"
     else:
-        remedy = str(error)
+        known = known_remedy(error)
+        remedy = f"{error}: {known}" if known else str(error)
     return f"cannot open the SQLite database {name}: {remedy}"
+
+
+def _has_too_many_files() -> bool:
+    try:
+        os.close(os.dup(0))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
 
 
 def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database:

@@ -12,7 +12,7 @@ import peewee
 
 import aicontent
 from aicontent import AIContentError, ContentType
-from aicontent.errors import one_line
+from aicontent.database.constraints import reason_of_error, remedy
 from aicontent.fields.scalars import MAX_INTEGER
 from aicontent.generation.arguments import LONGEST
 from aicontent.generation.rescue import MAX_ATTEMPTS
@@ -28,14 +28,16 @@ class Group(click.Group):
         except AIContentError as error:
             raise click.ClickException(str(error)) from error
         except peewee.PeeweeException as error:
-            text = one_line(error)
+            text, known = reason_of_error(error), remedy(error)
             if "no such column" in text or ("column" in text and "does not exist" in text):
                 text = f"{TABLE} is not up to date: run `aicontent migrate`"
-            elif "permission denied" in text:
-                text = f"{text}: this role needs the grants that docs/operations.md lists"
             elif TABLE in text and ("no such table" in text or "does not exist" in text):
                 text = f"there is no table {TABLE}: run `aicontent migrate`"
+            elif known:
+                text = f"{text}: {known}"
             raise click.ClickException(text) from error
+        except MemoryError as error:
+            raise click.ClickException("there is not enough memory for one batch") from error
         except BrokenPipeError:  # the reader of the output has ended: click ends in silence
             raise
         except OSError as error:

@@ -55,7 +55,8 @@ def _table(result: Stats, now: datetime) -> Iterator[str]:
     free = f", {bytes_text(result.free)} of it free" if result.free else ""
     yield f"{'on disk':<22}{bytes_text(result.size)}{free}"
     for index, (id, size) in enumerate(result.largest):
-        yield f"{'' if index else 'largest documents':<22}{bytes_text(size):>10}  {printable(id)}"
+        label = "" if index else "largest documents"
+        yield f"{label:<22}{bytes_text(size):>10}  {printable(str(id))}"
 
 
 def _shares(title: str, groups: list[Group], name: str, number: str) -> Iterator[str]:

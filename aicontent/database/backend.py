@@ -5,6 +5,7 @@ A backend has no state: its methods take the database. `supported.backend_of` ch
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import peewee
 
 from ..errors import UnsupportedDatabaseError
-from .constraints import explained
+from .constraints import explained, true_reason
 from .internals import keeping_contexts
 from .nested import nested_of
 
@@ -86,10 +87,9 @@ class Backend(ABC):
     def atomic(self, database: peewee.Database, *begin: Any) -> Iterator[None]:
         """Begin a transaction (`begin` says how), or a savepoint within one.
 
-        An interrupt during BEGIN leaves no transaction behind. The error of the block is raised
-        even if the rollback fails too.
+        An interrupt during BEGIN leaves none behind. The error of the block or of COMMIT is raised.
         """
-        is_outermost, first = not self.in_transaction(database), None
+        is_outermost, first, outer = not self.in_transaction(database), None, sys.exception()
         try:
             with database.atomic(*begin):
                 try:
@@ -97,12 +97,11 @@ class Backend(ABC):
                 except BaseException as error:
                     first = error
                     raise
-        except BaseException:
+        except BaseException as error:  # noqa: BLE001 - raised below
             if is_outermost:
                 self.roll_back(database)
-            if first is not None:
-                raise first from first.__cause__
-            raise
+            first = true_reason(first or error, outer)
+            raise first from first.__cause__
 
     def writing(self, database: peewee.Database) -> AbstractContextManager[Any]:
         """Begin a transaction that reads first and then writes."""

@@ -27,16 +27,68 @@ def error_code(error: BaseException) -> str:
     return next((code for text, code in _SQLITE_TEXTS.items() if text in str(error)), "")
 
 
-def refusal(error: BaseException) -> str | None:
-    """Return why the database refuses to delete a row; None if the row is not the reason.
+def true_reason(error: BaseException, outer: BaseException | None) -> BaseException:
+    """Return the error after which a rollback failed too, if this is the error of the rollback.
 
-    The text is the database's, without what it says of the row's content.
+    SQLite ends a transaction itself when the disk is full, and a lost connection has none. `outer`
+    is what was being handled before the transaction began.
     """
-    if not error_code(error).startswith(_REFUSALS):
-        return None
-    diagnostics = getattr(getattr(error, "orig", None), "diag", None)
+    first, each = error, error.__context__
+    while any(text in str(first) for text in _AFTERMATH) and each not in (None, outer):
+        if isinstance(each, peewee.PeeweeException):
+            first = each
+        each = each.__context__
+    return first
+
+
+_AFTERMATH = "cannot rollback", "no such savepoint", "connection already closed", "is closed"
+
+
+def reason_of_error(error: BaseException) -> str:
+    """Return what a database says of an error in one line, without the row at fault."""
+    diagnostics = getattr(getattr(error, "orig", error), "diag", None)
     text = getattr(diagnostics, "message_primary", None) or str(error)
+    text = text.partition(" with text ")[0]  # which SQLite cannot decode
     return shortened(" ".join(text.split()), 100)
+
+
+def remedy(error: BaseException) -> str | None:
+    """Return what a person can do about an error of a database, if that is known."""
+    code, text = error_code(error), str(error)
+    known = (
+        remedy
+        for signs, remedy in _REMEDIES.items()
+        if code.startswith(signs[0]) or any(sign in text for sign in signs[1])
+    )
+    return next(known, None)
+
+
+_REMEDIES = {
+    (
+        ("SQLITE_FULL", "53100"),
+        ("is full", "No space left"),
+    ): "make room on the disk, and try again",
+    (("SQLITE_CORRUPT", "SQLITE_NOTADB", "XX001", "XX002"), ("malformed",)): (
+        "the database is damaged: restore a backup, or save what sqlite3's .recover can read"
+    ),
+    (("57014",), ()): "a time limit of the server ended it: raise statement_timeout for this role",
+    (("25006", "SQLITE_READONLY"), ("readonly",)): (
+        "write to the primary server, or give this user the right to write the file and its folder"
+    ),
+    (("42501",), ()): "this role needs the grants that docs/operations.md lists",
+    (("SQLITE_NOMEM", "53200"), ("out of memory",)): "give it more memory",
+    (("53300",), ()): "try again, or allow more connections (max_connections)",
+    (("57P", "08", "25P03", "25P04"), ("closed the connection", "connection already closed")): (
+        "the server ended the connection: see its log, and try again"
+    ),
+    ((), ("Could not decode",)): "another program wrote that row: repair or delete it",
+}
+"""By the codes and, where a driver gives none, by words of the message."""
+
+
+def refusal(error: BaseException) -> str | None:
+    """Return why the database refuses to delete a row; None if the row is not the reason."""
+    return reason_of_error(error) if error_code(error).startswith(_REFUSALS) else None
 
 
 _REFUSALS = "23", "27", "09", "P0", "SQLITE_CONSTRAINT"
@@ -62,4 +114,6 @@ def explained(error: peewee.IntegrityError, only_users: bool) -> Exception:
         return DuplicateRequestError(
             "fingerprint: this user's request is in flight already; request() returns its row"
         )
+    if diagnostics is not None and getattr(diagnostics, "message_primary", None):
+        error.args = (diagnostics.message_primary,)  # its detail repeats the row
     return error

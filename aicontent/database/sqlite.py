@@ -14,7 +14,7 @@ import peewee
 
 from ..errors import DatabaseUnavailableError
 from .backend import Backend
-from .internals import new_connection
+from .internals import driver_errors, new_connection
 from .json_methods import SqliteMethods
 
 if TYPE_CHECKING:
@@ -136,8 +136,9 @@ class SqliteBackend(Backend):
         self, database: peewee.Database, sql: str, parameters: Any, size: int
     ) -> Iterator[list[Any]]:
         cursor = database.execute_sql(sql, parameters)
-        while rows := cursor.fetchmany(size):
-            yield [row[0] for row in rows]
+        with driver_errors:
+            while rows := cursor.fetchmany(size):
+                yield [row[0] for row in rows]
 
     @contextmanager
     def pace(self, database: peewee.Database) -> Iterator[Pace]:

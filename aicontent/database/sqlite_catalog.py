@@ -2,9 +2,11 @@
 
 import heapq
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from .catalog import Catalog, Relation, Totals, file_size, one_line
+from .internals import driver_errors
 
 
 class SqliteCatalog(Catalog):
@@ -67,7 +69,7 @@ class SqliteCatalog(Catalog):
         sums: dict[tuple[str, str], list[int]] = {}
         top: list[tuple[int, str]] = []
         least, oldest = 0, None
-        for kind, status, uses, tokens, ms, size, id, created in self._database.execute_sql(sql):
+        for kind, status, uses, tokens, ms, size, id, created in self._rows(sql):
             group = sums.get((kind, status))
             if group is None:
                 group = sums[kind, status] = [0] * 6
@@ -86,6 +88,10 @@ class SqliteCatalog(Catalog):
                 oldest = created
         documents = [(id, size) for size, id in sorted(top, reverse=True)]
         return Totals([(*names, *sums) for names, sums in sums.items()], documents, oldest)
+
+    def _rows(self, sql: str) -> Iterator[Any]:
+        with driver_errors:
+            yield from self._database.execute_sql(sql)
 
     def sizes(self, table: str) -> tuple[int, int]:
         names = ("page_size", "page_count", "freelist_count")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import peewee
 
 from ..database.availability import connected
-from ..database.constraints import error_code
+from ..database.constraints import error_code, remedy
 from ..database.supported import backend_of, resolved, supported
 from ..errors import (
     AIContentError,
@@ -151,11 +151,13 @@ def _explained(error: peewee.PeeweeException) -> AIContentError:
             f"this role may not change the schema: migrate as the tables' owner ({reason})"
         )
     if isinstance(error, (peewee.OperationalError, peewee.InterfaceError)) and (
-        code[:2] in ("", "08", "53", "57") or code == "SQLITE_CANTOPEN"
+        code[:2] in ("", "08") or code[:3] in ("533", "57P") or code == "SQLITE_CANTOPEN"
     ):
         return DatabaseUnavailableError(
             f"the database cannot be reached: check that it runs, and try again ({reason})"
         )
+    known = remedy(error)
+    reason = f"{reason}: {known}" if known else reason
     return MigrationError(f"the migration failed and nothing was changed: {reason}")
 
 

@@ -10,10 +10,11 @@ import peewee
 
 from ..database.availability import connected
 from ..database.backend import Backend
+from ..database.constraints import reason_of_error
 from ..database.internals import driver_errors
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatusLike, ContentTypeLike
-from ..errors import AIContentError
+from ..errors import AIContentError, kind_of
 from ..fields.compression import decompressed
 from ..fields.document import DocumentField
 from ..fields.encoding import canonical
@@ -80,6 +81,9 @@ def _lines(ids: Any) -> Iterator[bytes]:
     with connected(database), backend.snapshot(database):
         sql, parameters = ids.order_by(key).sql()
         for batch in backend.stream(database, sql, parameters, _BATCH):
+            for id in batch:
+                if not isinstance(id, str):
+                    raise _unreadable("an id", TypeError(f"it is {kind_of(id)}"))
             yield from read(batch)
 
 
@@ -96,18 +100,19 @@ class _Reader:
         self._sql = model.select(*columns).where(chosen).order_by(key).sql()[0]
 
     def __call__(self, ids: list[str]) -> Iterator[bytes]:
-        id = "the first"
+        read = 0
         try:
             with driver_errors:
                 for row in self._database.execute_sql(self._sql, (self._backend.array(ids),)):
-                    id = row[0]
-                    yield self._line(row)
-        except (ValueError, RecursionError, peewee.DataError) as error:
-            raise _unreadable(f"content {id}", error) from error
+                    line = self._line(row)
+                    read += 1
+                    yield line
+        except (TypeError, ValueError, RecursionError, peewee.DataError) as error:
+            raise _unreadable(f"content {ids[read]}", error) from error
         except peewee.OperationalError as error:
             if "decode" not in str(error):
                 raise
-            raise _unreadable(f"the content after {id}", error) from error
+            raise _unreadable(f"content {ids[read]}", error) from error
 
     def _line(self, row: tuple[Any, ...]) -> bytes:
         values = {
@@ -119,7 +124,8 @@ class _Reader:
 
 def _unreadable(what: str, error: Exception) -> AIContentError:
     return AIContentError(
-        f"{what} cannot be read ({error}): another program wrote it; repair or delete that row"
+        f"{what} cannot be read ({reason_of_error(error)}): another program wrote it; repair or "
+        "delete that row"
     )
 
 

@@ -10,7 +10,7 @@ import peewee
 
 from ..database.availability import connected
 from ..database.bulk_load import Row
-from ..database.constraints import error_code
+from ..database.constraints import error_code, reason_of_error
 from ..database.supported import backend_of, resolved
 from ..errors import (
     ArgumentError,
@@ -20,7 +20,6 @@ from ..errors import (
     UnknownUserError,
     ValidationError,
     kind_of,
-    one_line,
 )
 from ..fields.document import DocumentField
 from ..fields.scalars import MAX_INTEGER
@@ -210,7 +209,7 @@ class _Import:
                 if isinstance(error, DuplicateRequestError) and may_defer:
                     self._deferred[id] = rows[id]
                 elif not (isinstance(error, DuplicateIdError) and self._on_conflict == "skip"):
-                    faults[id] = one_line(error)
+                    faults[id] = reason_of_error(error)
         return written, faults
 
     def _stored_ids(self, rows: Mapping[str, _Numbered]) -> set[str]:
