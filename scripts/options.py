@@ -66,10 +66,12 @@ database_option = click.option(
 
 
 class Duration(click.FloatRange):
-    """A number of seconds, or of another unit, of at most a hundred years."""
+    """A number of seconds, or of units of so many seconds; at most a hundred years by default."""
 
-    def __init__(self, unit: float = 1, **options: Any) -> None:
-        super().__init__(min=0, max=LONGEST.total_seconds() / unit, **options)
+    def __init__(
+        self, unit: float = 1, most: float = LONGEST.total_seconds(), **options: Any
+    ) -> None:
+        super().__init__(min=0, max=most / unit, **options)
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         number = super().convert(value, param, ctx)

@@ -56,7 +56,7 @@ def _seconds_option(name: str, help: str) -> Callable[[Any], Any]:
 @_seconds_option("--expires-in", "How long new content can be served; for ever by default.")
 @click.option(
     "--grace",
-    type=Duration(),
+    type=Duration(most=86_400),
     metavar="SECONDS",
     default=60.0,
     show_default=True,

@@ -31,7 +31,7 @@ def true_reason(error: BaseException, outer: BaseException | None) -> BaseExcept
     """Return the error after which a rollback failed too, if this is the error of the rollback.
 
     SQLite ends a transaction itself when the disk is full, and a lost connection has none. `outer`
-    is what was being handled before the transaction began.
+    is the exception that the caller was handling when the transaction began.
     """
     first, each = error, error.__context__
     while any(text in str(first) for text in _AFTERMATH) and each not in (None, outer):
@@ -64,10 +64,7 @@ def remedy(error: BaseException) -> str | None:
 
 
 _REMEDIES = {
-    (
-        ("SQLITE_FULL", "53100"),
-        ("is full", "No space left"),
-    ): "make room on the disk, and try again",
+    (("SQLITE_FULL", "53100"), ("is full",)): "make room on the disk, and try again",
     (("SQLITE_CORRUPT", "SQLITE_NOTADB", "XX001", "XX002"), ("malformed",)): (
         "the database is damaged: restore a backup, or save what sqlite3's .recover can read"
     ),

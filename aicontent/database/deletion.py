@@ -68,7 +68,7 @@ class Deletion(ABC):
 
     @abstractmethod
     def delete(self, ids: Collection[str]) -> Deleted:
-        """Delete the rows that are due, in a transaction of their own."""
+        """Delete the rows that are due, in one transaction."""
 
     def can_be_locked(self, ids: Collection[str]) -> bool | None:
         """Wait a second for one of the rows; None if other transactions keep all of them locked.

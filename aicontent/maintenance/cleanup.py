@@ -78,7 +78,7 @@ def cleanup(
             allowed = sys.maxsize if max_rows is None else max_rows - report.deleted
             if is_late or allowed <= 0 or (stop is not None and stop()):
                 break
-            # In turn, and no more than a share, so that a budget serves both reasons.
+            # The reasons take turns and share the budget, so that neither uses up all of it.
             batches, share = waiting.popleft(), -(-allowed // (len(waiting) + 1))
             deleted, took = batches.delete(min(pace.size, batch_size, share))
             if not batches.is_done:

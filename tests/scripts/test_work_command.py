@@ -355,6 +355,8 @@ def test_a_function_that_cannot_be_called(jobs):
         ("--lease", "0"),
         ("--expires-in", "-1"),
         ("--grace", "-1"),
+        ("--grace", "86401"),
+        ("--grace", "nan"),
         ("--max-attempts", "0"),
         ("x",),
     ],
