@@ -69,13 +69,14 @@ class PostgresqlCatalog(Catalog):
 
     def definitions(self, table: str) -> dict[str, str]:
         quotes = "quote_all_identifiers"  # which changes how the server writes a definition
-        (before,) = self._all(
-            f"SELECT current_setting('{quotes}'), set_config('{quotes}', 'off', false)"
-        )
-        try:
+        (before,) = self._all(f"SELECT current_setting('{quotes}')")
+        if before[0] == "off":
             return one_line(dict(self._all(_DEFINITIONS, (table,) * 4)))
+        self._all(f"SELECT set_config('{quotes}', 'off', false)")
+        try:
+            return self.definitions(table)
         finally:
-            self._all(f"SELECT set_config('{quotes}', %s, false)", before[:1])
+            self._all(f"SELECT set_config('{quotes}', %s, false)", before)
 
     def schema(self) -> str | None:
         schema: str | None = self._all("SELECT current_schema()")[0][0]

@@ -150,13 +150,13 @@ def _explained(error: peewee.PeeweeException) -> AIContentError:
         return DatabaseUnavailableError(
             f"this role may not change the schema: migrate as the tables' owner ({reason})"
         )
+    known = remedy(error)
     if isinstance(error, (peewee.OperationalError, peewee.InterfaceError)) and (
         code[:2] in ("", "08") or code[:3] in ("533", "57P") or code == "SQLITE_CANTOPEN"
     ):
         return DatabaseUnavailableError(
-            f"the database cannot be reached: check that it runs, and try again ({reason})"
+            f"the database cannot be reached: {known or 'check that it runs'} ({reason})"
         )
-    known = remedy(error)
     reason = f"{reason}: {known}" if known else reason
     return MigrationError(f"the migration failed and nothing was changed: {reason}")
 

@@ -20,7 +20,7 @@ import peewee
 import pytest
 
 import aicontent
-from helpers import ROOT, on_statement
+from helpers import ROOT, on_statement, plain
 
 PROGRAM = Path(sys.executable).parent / "aicontent"
 PAST = datetime.now(UTC) - timedelta(days=2)
@@ -170,7 +170,7 @@ def postgresql_program(name):
 
 
 def program(command, url, data=b""):
-    ran = subprocess.run([*command, "--dbname", url], input=data, capture_output=True, timeout=60)
+    ran = subprocess.run([*command, "--dbname", plain(url)], input=data, capture_output=True, timeout=60)
     if b"server version mismatch" in ran.stderr:
         pytest.skip("needs programs of the server's version")
     assert ran.returncode == 0, ran.stderr

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event, Thread
+from unittest.mock import ANY
 
 import peewee
 import pytest
 
 import aicontent
-from helpers import PROGRAM, lines, run_program
+from helpers import PROGRAM, lines, plain, run_here, run_program
 
 ON_SQLITE = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 ON_POSTGRESQL = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
@@ -103,24 +108,82 @@ def test_ids_that_are_no_text(store, url, id):
             assert "with text" not in err
 
 
+@contextmanager
+def locked_table(url, fault):
+    """Lock the table for others; `fault` is SQL that is run for each who waits, by its $pid."""
+    holder, stopped = aicontent.connect(plain(url)), Event()
+
+    def run():
+        with holder.atomic():
+            holder.execute_sql("LOCK TABLE ai_generated_content")
+            stopped.locked.set()
+            while not stopped.is_set():
+                holder.execute_sql("SELECT pg_stat_clear_snapshot()")
+                holder.execute_sql(
+                    f"SELECT {fault} FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+                    "AND datname = current_database()"
+                ).fetchall()
+        holder.close()
+
+    stopped.locked = Event()
+    thread = Thread(target=run)
+    thread.start()
+    assert stopped.locked.wait(30)
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+
+
 @ON_POSTGRESQL
-def test_time_limits_of_the_server(fill, url, database):
-    fill(300)
-    role = database.execute_sql("SELECT current_user").fetchone()[0]
-    name = database.execute_sql("SELECT current_database()").fetchone()[0]
-    commands = (*LOOKING, ["cleanup"], ["requeue"], ["rollback", "--yes"])
-    for setting, says in (
-        ("statement_timeout = '1ms'", "raise statement_timeout"),
-        ("default_transaction_read_only = on", "primary server|is read-only"),
+@pytest.mark.parametrize(
+    ("fault", "options", "says"),
+    [
+        ("pg_terminate_backend(pid)", "", "the server ended the connection: see its log"),
+        ("1", "statement_timeout%3D300", "raise statement_timeout for this role"),
+    ],
+)
+def test_a_fault_in_the_middle_of_a_command(fill, url, database, tmp_path, fault, options, says):
+    fill(20, expires_at=datetime.now(UTC) - timedelta(hours=1))
+    faulty = f"{url}&options=-c%20{options}" if options else url
+    file, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    file.write_bytes(lines({"id": "new"})[0])
+    with locked_table(url, fault):
+        for command in (
+            *LOOKING,
+            ["export", str(out)],
+            ["import", str(file)],
+            ["cleanup"],
+            ["requeue"],
+            ["rollback", "--yes", "--steps", "9"],
+        ):
+            status, _, err = run_here(*command, "--database", faulty)
+            assert (status, says in one_line(err)) == (1, True), (command, err)
+    assert not out.exists()
+    assert run_here("check", "--database", url)[:2] == (0, ANY)
+    assert run_here("cleanup", "--json", "--database", url)[1].startswith('{"expired": 20')
+
+
+@ON_POSTGRESQL
+def test_a_server_that_takes_no_writes(fill, url, tmp_path):
+    file = tmp_path / "in.jsonl"
+    file.write_bytes(lines({"id": "new"})[0])
+    fill(20, expires_at=datetime.now(UTC) - timedelta(hours=1))
+    fill(1, status="failed")
+    url += "&options=-c%20default_transaction_read_only%3Don"
+    for command in LOOKING:
+        assert run_here(*command, "--database", url)[0] == 0
+    for command in (
+        ["import", str(file)],
+        ["cleanup"],
+        ["requeue"],
+        ["rollback", "--yes"],
+        ["quickstart"],
     ):
-        database.execute_sql(f'ALTER ROLE "{role}" IN DATABASE "{name}" SET {setting}')
-        try:
-            for command in commands:
-                status, _, err = run_program(*command, "--database", url)
-                if status:
-                    assert any(each in one_line(err) for each in says.split("|")), (command, err)
-        finally:
-            database.execute_sql(f'ALTER ROLE "{role}" IN DATABASE "{name}" RESET ALL')
+        status, _, err = run_here(*command, "--database", url)
+        assert status == 1, command
+        assert re.search("write to the primary server|migrate where it can be", one_line(err))
 
 
 @ON_POSTGRESQL
