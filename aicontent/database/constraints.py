@@ -75,7 +75,7 @@ _REMEDIES = {
     (("42501",), ()): "this role needs the grants that docs/operations.md lists",
     (("SQLITE_NOMEM", "53200"), ("out of memory",)): "give it more memory",
     (("53300",), ()): "try again, or allow more connections (max_connections)",
-    (("57P", "08", "25P03", "25P04"), ("closed the connection", "connection already closed", "connection is closed")): (
+    (("57P", "08", "25P03", "25P04"), ("closed the connection", "already closed", "is closed")): (
         "the server ended the connection: see its log, and try again"
     ),
     ((), ("Could not decode",)): "another program wrote that row: repair or delete it",

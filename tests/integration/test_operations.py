@@ -170,7 +170,9 @@ def postgresql_program(name):
 
 
 def program(command, url, data=b""):
-    ran = subprocess.run([*command, "--dbname", plain(url)], input=data, capture_output=True, timeout=60)
+    ran = subprocess.run(
+        [*command, "--dbname", plain(url)], input=data, capture_output=True, timeout=60
+    )
     if b"server version mismatch" in ran.stderr:
         pytest.skip("needs programs of the server's version")
     assert ran.returncode == 0, ran.stderr
