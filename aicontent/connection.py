@@ -7,10 +7,11 @@ import sqlite3
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import peewee
 
+from .database.constraints import error_code
 from .database.constraints import remedy as known_remedy
 from .database.internals import uses_psycopg3
 from .database.postgresql import IsoPostgresqlDatabase
@@ -23,7 +24,7 @@ _FORMS = (
 )
 _PREPARING = "postgresql+psycopg"
 """The scheme for psycopg 3, the same as SQLAlchemy's."""
-_SQLITE_OPTION = re.compile(r"compress_over=\d{1,9}", re.ASCII)
+_SQLITE_OPTIONS = {"compress_over": re.compile(r"\d{1,9}", re.ASCII), "mode": re.compile("ro")}
 _RETRY_SECONDS = 0.02
 _SHOWN_OPTIONS = ("host", "hostaddr", "port", "dbname", "user", "sslmode")
 
@@ -37,8 +38,9 @@ def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peew
     otherwise, and dates are in ISO's form.
 
     Args:
-        url: `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:///:memory:`, each with
-            `?compress_over=CHARACTERS` to compress large documents; or
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:///:memory:`, with
+            `?compress_over=CHARACTERS` to compress large documents, or `?mode=ro` to read a file
+            that must not or cannot be written, such as a snapshot; or
             `postgresql://user:password@host:port/name`; or `postgresql+psycopg://…` for psycopg
             3, which prepares statements on the server. That is faster, but does not work behind
             PgBouncer in transaction mode.
@@ -99,24 +101,37 @@ def _sqlite_name(parts: SplitResult) -> str:
             "a SQLite URL has three slashes before a relative file, four before an absolute one: "
             "sqlite:///file.db, sqlite:////absolute/file.db"
         )
-    if parts.fragment or (parts.query and not _SQLITE_OPTION.fullmatch(parts.query)):
-        raise DatabaseURLError(
-            "a SQLite URL takes one option, compress_over=CHARACTERS, a number of one to nine "
-            "digits (aicontent.configure sets others); write ? in a file name as %3F"
-        )
+    _sqlite_options(parts)
     return unquote(parts.path[1:])
+
+
+def _sqlite_options(parts: SplitResult) -> dict[str, str]:
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    if (
+        parts.fragment
+        or len(dict(options)) < len(options)
+        or any(n not in _SQLITE_OPTIONS or not _SQLITE_OPTIONS[n].fullmatch(v) for n, v in options)
+    ):
+        raise DatabaseURLError(
+            "a SQLite URL takes two options: compress_over=CHARACTERS, a number of one to nine "
+            "digits, and mode=ro (aicontent.configure sets others); write ? in a file name as %3F"
+        )
+    return dict(options)
 
 
 def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Database:
     name = _sqlite_name(parts)
+    options = _sqlite_options(parts)
     in_memory = name == ":memory:"
-    if must_exist and not in_memory and not Path(name).exists():
+    reads_only = "mode" in options and not in_memory
+    if (must_exist or reads_only) and not in_memory and not Path(name).exists():
         raise DatabaseUnavailableError(
             f"there is no SQLite database {name}: check the path; "
             "`aicontent migrate --create-users` creates a new one"
         )
     database = peewee.SqliteDatabase(
-        name,
+        f"file:{quote(os.path.abspath(name))}?mode=ro" if reads_only else name,
+        uri=reads_only,
         # NORMAL is safe under WAL: a power cut may lose the last commits, never the file. A log of
         # 16 MB instead of 4 halves the time of reuse() among a million rows: it writes the same
         # pages again and again, and each reaches the file once per log.
@@ -126,9 +141,12 @@ def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Data
         # connection has written in between. One that takes the lock at its start waits instead.
         lock_type="IMMEDIATE",
     )
-    if parts.query:
-        configure(database, compress_over=int(parts.query.partition("=")[2]))
+    if "compress_over" in options:
+        configure(database, compress_over=int(options["compress_over"]))
     try:
+        if reads_only:
+            _read(database, name)
+            return database
         with database.connection_context():
             _write_ahead(database, timeout)
         if in_memory:
@@ -136,6 +154,26 @@ def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Data
     except (peewee.DatabaseError, sqlite3.Error) as error:
         raise DatabaseUnavailableError(_sqlite_remedy(name, error)) from error
     return database
+
+
+def _read(database: peewee.SqliteDatabase, name: str) -> None:
+    """Read a file, also in a folder where SQLite cannot make the files of a write-ahead log."""
+    try:
+        with database.connection_context():
+            database.pragma("schema_version")
+    except peewee.OperationalError as error:
+        log = Path(f"{name}-wal")
+        if error_code(error) != "SQLITE_CANTOPEN" or not Path(name).is_file():
+            raise
+        if log.exists() and log.stat().st_size:
+            raise DatabaseUnavailableError(
+                f"cannot read {name}: the newest content is in {log}, which SQLite reads only "
+                "where it may write to the folder: copy both files to such a folder"
+            ) from error
+        # Nobody can change the file, or a log would be there.
+        database.database = f"{database.database}&immutable=1"
+        with database.connection_context():
+            database.pragma("schema_version")
 
 
 def _write_ahead(database: peewee.SqliteDatabase, timeout: float) -> None:
@@ -161,7 +199,10 @@ def _sqlite_remedy(name: str, error: Exception) -> str:
     elif path.is_dir():
         remedy = "it is a folder: name a file"
     elif "readonly" in str(error):
-        remedy = "it cannot be written: give this user write permission on it and its folder"
+        remedy = (
+            "it cannot be written: give this user write permission on it and its folder, or read "
+            "it alone (?mode=ro)"
+        )
     elif "locked" in str(error):
         remedy = "another process holds its lock: try again when that has ended"
     elif _has_too_many_files():

@@ -1,5 +1,6 @@
 """The `aicontent check` command."""
 
+import json
 from collections.abc import Iterator
 
 import click
@@ -8,7 +9,7 @@ import aicontent
 from aicontent import IndexUsage
 from aicontent.errors import counted
 
-from .options import database_option, open_database
+from .options import database_option, json_option, open_database
 from .stats import bytes_text
 
 
@@ -20,28 +21,39 @@ from .stats import bytes_text
     multiple=True,
     help="An index that was dropped on purpose, which is no problem; may be repeated.",
 )
+@json_option
 @click.pass_context
-def check(ctx: click.Context, url: str, dropped: tuple[str, ...]) -> None:
-    """Check for missing or damaged parts, and show how indexes are used.
+def check(ctx: click.Context, url: str, dropped: tuple[str, ...], as_json: bool) -> None:
+    """Check the table, its rows and its jobs; show index usage.
 
-    The exit status is 1 if anything is wrong. The use of indexes is PostgreSQL's own count, and
-    does not change the exit status.
+    The exit status is 1 if anything is wrong: a missing or damaged part, rows that show that the
+    cleanup or the worker does not run, or rows that cannot be read. The use of indexes is
+    PostgreSQL's own count, and does not change the exit status.
     """
-    database = open_database(url)
+    database = open_database(url, reads=True)
     problems = aicontent.check(database, dropped=dropped)
-    for problem in problems:
-        click.echo(problem)
-    if not problems:
-        click.echo("sound")
     usage = aicontent.index_usage(database)
-    if usage is not None and usage.indexes:
-        for line in _table(usage):
+    if as_json:
+        click.echo(json.dumps({"problems": problems, "index_usage": _object(usage)}))
+    else:
+        for line in (*(problems or ["sound"]), *_table(usage)):
             click.echo(line)
     if problems:
         ctx.exit(1)
 
 
-def _table(usage: IndexUsage) -> Iterator[str]:
+def _object(usage: IndexUsage | None) -> dict[str, object] | None:
+    if usage is None:
+        return None
+    names = ("name", "size", "scans", "idle")
+    indexes = [{name: getattr(each, name) for name in names} for each in usage.indexes]
+    since = usage.since and usage.since.isoformat()
+    return {"indexes": indexes, "writes": usage.writes, "since": since}
+
+
+def _table(usage: IndexUsage | None) -> Iterator[str]:
+    if usage is None or not usage.indexes:
+        return
     since = f"since {usage.since:%Y-%m-%d %H:%M} UTC" if usage.since else "since the beginning"
     yield ""
     yield f"{'index':<30}{'size':>10}{'scans':>12}  {since}"

@@ -141,6 +141,9 @@ def cleanup(
         ctx.exit(LEFT)
 
 
+_PRINTED = ("expired", "failed", "deleted", "batches", "longest_batch", "left", "blocked")
+
+
 class _Done:
     """What a run has done so far."""
 
@@ -157,15 +160,8 @@ class _Done:
         """Return the report by the names that docs/operations.md lists."""
         report = self.report
         printed: dict[str, object] = {
-            "expired": report.expired,
-            "failed": report.failed,
-            "deleted": report.deleted,
-            "batches": report.batches,
-            "longest_batch": report.longest_batch,
-            "left": report.left,
-            "blocked": report.blocked,
+            **{name: getattr(report, name) for name in (*_PRINTED, "dry_run")},
             "named": [{"id": id, "reason": why} for id, why in report.named],
-            "dry_run": report.dry_run,
             "rescued": {"requeued": self.rescued.requeued, "failed": self.rescued.failed},
         }
         return printed | ({"freed": self.freed.freed} if self.freed else {})

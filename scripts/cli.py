@@ -1,5 +1,6 @@
 """The `aicontent` command. It parses and prints; the library does the work."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -13,14 +14,16 @@ from aicontent import ContentType
 from aicontent.connection import redact
 from aicontent.errors import counted
 from aicontent.schema.history import applied
+from aicontent.schema.migrate import migration_sql
 from aicontent.table import TABLE
 
 from .check import check
 from .cleanup import cleanup
-from .options import Group, database_option, open_database, type_option
+from .options import Group, database_option, json_option, open_database, type_option
 from .quickstart import run as run_quickstart
 from .requeue import requeue
 from .stats import stats
+from .systemd_unit import systemd_unit
 from .transfer import export_command, import_command
 from .work import work
 
@@ -39,18 +42,30 @@ def main() -> None:
     metavar="NAME",
     help="The first schema of PostgreSQL's search path, to create a second table there.",
 )
-def migrate(url: str, create_users: bool, schema: str | None) -> None:
+@click.option("--dry-run", is_flag=True, help="Print the SQL, and change nothing.")
+@json_option
+def migrate(url: str, create_users: bool, schema: str | None, dry_run: bool, as_json: bool) -> None:
     """Bring the schema up to date.
 
     A SQLite file that does not exist is created only with --create-users: without a users table
     nothing could be stored in it.
+
+    On PostgreSQL, what --dry-run prints can be run by other tools, in one transaction.
     """
-    database = open_database(url, must_exist=not create_users)
+    database = open_database(url, must_exist=dry_run or not create_users)
+    if dry_run:
+        sql = migration_sql(database, create_users, schema=schema)
+        if as_json:
+            click.echo(json.dumps({"migrated": [], "sql": sql}))
+        else:
+            lines = (each if each.startswith("--") else f"{each};" for each in sql)
+            click.echo("\n".join(lines) or "-- up to date")
+        return
     names = aicontent.migrate(database, create_users, schema=schema)
-    for name in names:
-        click.echo(f"migrated {name}")
-    if not names:
-        click.echo("up to date")
+    if as_json:
+        click.echo(json.dumps({"migrated": names}))
+    else:
+        click.echo("\n".join(f"migrated {name}" for name in names) or "up to date")
 
 
 @main.command()
@@ -102,7 +117,7 @@ def quickstart(file: IO[bytes] | None, url: str, content_type: str | None) -> No
     )
 
 
-for command in (check, cleanup, export_command, import_command, requeue, stats, work):
+for command in (check, cleanup, export_command, import_command, requeue, stats, systemd_unit, work):
     main.add_command(command)
 
 

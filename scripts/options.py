@@ -12,7 +12,7 @@ import peewee
 
 import aicontent
 from aicontent import AIContentError, ContentType
-from aicontent.database.constraints import reason_of_error, remedy
+from aicontent.database.constraints import error_code, reason_of_error, remedy
 from aicontent.fields.scalars import MAX_INTEGER
 from aicontent.generation.arguments import LONGEST
 from aicontent.generation.rescue import MAX_ATTEMPTS
@@ -54,6 +54,7 @@ def _discard_output() -> None:
 
 
 database_option = click.option(
+    "-d",
     "--database",
     "url",
     metavar="URL",
@@ -104,6 +105,11 @@ def type_option(help: str, *names: str, multiple: bool = False) -> Callable[[Any
     return click.option(*names, type=types, metavar="TYPE", multiple=multiple, help=help)
 
 
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+)
+
+
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json and --quiet, of which a command takes one."""
 
@@ -131,9 +137,20 @@ def handled(numbers: Iterable[int], handler: Callable[..., object]) -> Iterator[
             signal.signal(number, previous)
 
 
-def open_database(url: str, *, must_exist: bool = True, wait: float = 5.0) -> peewee.Database:
-    """Open the database, or raise a usage error; `wait` is seconds to wait for a lock."""
+def open_database(
+    url: str, *, must_exist: bool = True, wait: float = 5.0, reads: bool = False
+) -> peewee.Database:
+    """Open the database, or raise a usage error.
+
+    `wait` is seconds to wait for a lock; a command that only `reads` takes a file that cannot be
+    written.
+    """
     try:
         return aicontent.connect(url, timeout=wait, must_exist=must_exist)
     except aicontent.DatabaseURLError as error:
         raise click.BadParameter(str(error), param_hint="--database") from error
+    except aicontent.DatabaseUnavailableError as error:
+        cannot_write = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
+        if reads and error.__cause__ and error_code(error.__cause__).startswith(cannot_write):
+            return aicontent.connect(f"{url}{'&' if '?' in url else '?'}mode=ro", must_exist=True)
+        raise

@@ -9,7 +9,7 @@ from aicontent import ContentStatus
 from aicontent.errors import counted
 from aicontent.table import detected_model
 
-from .options import Duration, database_option, open_database, type_option
+from .options import Duration, database_option, json_option, open_database, type_option
 
 
 @click.command()
@@ -30,7 +30,7 @@ from .options import Duration, database_option, open_database, type_option
     help="Only rows that were last changed within this number of hours.",
 )
 @click.option("--dry-run", is_flag=True, help="Count the rows, and change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the number as a JSON object.")
+@json_option
 def requeue(
     url: str,
     status: str,
@@ -40,7 +40,9 @@ def requeue(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Make failed rows pending again, with their failures forgotten.
+    """Make failed rows pending again.
+
+    Their failures are forgotten.
 
     Of several failed rows for one request it takes the newest. It leaves a row whose request is
     pending or generating, or was answered after the row was created.

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -13,23 +12,38 @@ from aicontent import ContentStatus
 from aicontent.errors import printable
 from aicontent.maintenance.stats import Group, Stats, added
 
-from .options import database_option, open_database
+from .options import database_option, json_option, open_database
 
 _BAR = 20
 
 
 @click.command()
 @database_option
-@click.option("--json", "as_json", is_flag=True, help="Print the numbers as one JSON object.")
+@json_option
 def stats(url: str, as_json: bool) -> None:
-    """Show what the table holds, what is due for deletion, and what reuse has saved."""
+    """Count rows, sizes, and what reuse has saved.
+
+    It reads the whole table once.
+    """
     now = datetime.now(UTC)
-    result = aicontent.stats(open_database(url), now)
+    result = aicontent.stats(open_database(url, reads=True), now)
     if as_json:
-        click.echo(json.dumps(asdict(result), default=datetime.isoformat))
+        click.echo(json.dumps(_object(result)))
         return
     for line in _table(result, now):
         click.echo(line)
+
+
+def _object(result: Stats) -> dict[str, object]:
+    """Return the numbers by the names that docs/operations.md lists."""
+    numbers = ("rows", "uses", "tokens_spent", "tokens_saved", "seconds_spent", "seconds_saved")
+    groups = [{n: getattr(g, n) for n in ("type", "status", *numbers)} for g in result.groups]
+    return {
+        "groups": groups,
+        **{name: getattr(result, name) for name in ("expired", "failed", "stale", "size", "free")},
+        "oldest_pending": result.oldest_pending and result.oldest_pending.isoformat(),
+        "largest": [{"id": id, "size": size} for id, size in result.largest],
+    }
 
 
 def _table(result: Stats, now: datetime) -> Iterator[str]:

@@ -46,11 +46,12 @@ _SMALL = 2_000_000
 def export_command(
     file: str, url: str, user: str | None, content_type: str | None, status: str | None
 ) -> None:
-    """Write content to FILE as JSON lines; to the standard output without one.
+    """Write content to FILE as JSON lines.
 
-    It is the content of one moment. FILE is replaced only after all of it is written.
+    Without FILE it goes to the standard output. It is the content of one moment. FILE is replaced
+    only after all of it is written.
     """
-    database = open_database(url)
+    database = open_database(url, reads=True)
     user_id = None if user is None else _user_id(database, user)
     lines = aicontent.export_lines(database, user=user_id, type=content_type, status=status)
     hidden = not sys.stderr.isatty() or (file == "-" and sys.stdout.isatty())
@@ -159,10 +160,11 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
 def import_command(
     name: str, url: str, on_conflict: OnConflict, max_document_bytes: int | None, wait: float
 ) -> None:
-    """Store content from the JSON lines of FILE, or of the standard input without one.
+    """Store content from the JSON lines of FILE.
 
-    Lines that cannot be stored are listed, and the others are stored; the exit status is then 1.
-    To resume an interrupted import, run it again with --on-conflict skip.
+    Without FILE it reads the standard input. Lines that cannot be stored are listed, and the
+    others are stored; the exit status is then 1. To resume an interrupted import, run it again
+    with --on-conflict skip.
     """
     if name == "-" and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("give a FILE, or lines on the standard input")

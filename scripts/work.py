@@ -9,7 +9,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from operator import attrgetter
 from types import FrameType
@@ -49,7 +48,7 @@ def _seconds_option(name: str, help: str) -> Callable[[Any], Any]:
 @click.command()
 @click.argument("name", metavar=_FUNCTION)
 @database_option
-@type_option("Only rows of this type; repeat it for several.", "--types", "types", multiple=True)
+@type_option("Only rows of this type; repeat it for several.", "--type", "types", multiple=True)
 @click.option("--until-empty", is_flag=True, help="Stop when no row is pending.")
 @_seconds_option("--lease", "How long a lost worker holds its row. A live one renews it; 60 s.")
 @max_attempts_option
@@ -77,8 +76,9 @@ def work(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Claim pending rows one after another, and generate their content with a function.
+    """Generate the content of pending rows with a function.
 
+    It claims one row after another.
     FUNCTION takes the claimed content and returns the document, or the document and a mapping of
     its costs. MODULE is imported from the current directory or the installed packages.
 
@@ -127,7 +127,8 @@ def work(
         if notes := getattr(interruption, "__notes__", None):
             raise click.ClickException("; ".join(notes)) from interruption
     finally:
-        report = asdict(reports[0])
+        outcomes = ("completed", "failed", "retried", "released")
+        report = {name: getattr(reports[0], name) for name in outcomes}
         if as_json:
             click.echo(json.dumps(report))
         elif not quiet:

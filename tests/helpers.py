@@ -109,6 +109,14 @@ def someone_waits_for_a_lock(database: Any) -> bool:
     return bool(database.execute_sql(f"{sql} AND datname = current_database()").fetchone()[0])
 
 
+def replayed(primary: Any, standby: Any) -> None:
+    """Wait until a standby has all that its primary has committed."""
+    (written,) = primary.execute_sql("SELECT pg_current_wal_lsn()").fetchone()
+    sql = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+    while not standby.execute_sql(sql, (written,)).fetchone()[0]:
+        pass
+
+
 @contextmanager
 def on_statement(call: Callable[[tuple[str, list[Any]]], object]) -> Iterator[None]:
     """Hear of each statement that Peewee sends to a database, just before: its text and its

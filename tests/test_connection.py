@@ -110,7 +110,7 @@ def test_a_driver_that_is_missing(scheme, missing, remedy):
         "sqlite://content.db",
         "sqlite://",
         "sqlite:///",
-        "sqlite:///x.db?mode=ro",
+        "sqlite:///x.db?mode=rw",
         "postgresql://u:p/ss@host/db",
         "postgresql://u:p@ss@host/db",
         "postgresql://u:p#ss@host/db",
@@ -122,7 +122,7 @@ def test_a_driver_that_is_missing(scheme, missing, remedy):
     ],
 )
 def test_malformed_urls(url):
-    with pytest.raises(aicontent.DatabaseURLError, match=r"slashes|use |one option"):
+    with pytest.raises(aicontent.DatabaseURLError, match=r"slashes|use |two options"):
         aicontent.connect(url)
 
 

@@ -169,9 +169,12 @@ class SqliteBackend(Backend):
 
     def reclaim(self, database: Any) -> tuple[int, str]:
         from .catalog import file_size
+        from .sqlite_catalog import file_of
+
+        path = file_of(database)
 
         def size() -> int:
-            return file_size(str(database.database)) + file_size(f"{database.database}-wal")
+            return file_size(path) + file_size(f"{path}-wal")
 
         pragma = database.pragma
         if not pragma("freelist_count"):

@@ -96,4 +96,11 @@ class SqliteCatalog(Catalog):
     def sizes(self, table: str) -> tuple[int, int]:
         names = ("page_size", "page_count", "freelist_count")
         page, pages, free = (self._database.pragma(name) for name in names)
-        return pages * page + file_size(f"{self._database.database}-wal"), free * page
+        return pages * page + file_size(f"{file_of(self._database)}-wal"), free * page
+
+
+def file_of(database: Any) -> str:
+    """Return the path of a database's file, which its name may give as a URI; "" in memory."""
+    sql = "SELECT file FROM pragma_database_list WHERE name = 'main'"
+    path: str = database.execute_sql(sql).fetchone()[0]
+    return path

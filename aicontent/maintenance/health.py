@@ -2,41 +2,30 @@
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import peewee
 
 from ..database.availability import connected
 from ..database.supported import backend_of, resolved
-from ..enums import ContentStatus
-from ..errors import AIContentError, counted
-from ..fields.compression import zstd
-from ..fields.document import DocumentField
+from ..errors import counted
 from ..fields.scalars import moment_of
-from ..generation.failures import UNREADABLE
-from ..generation.rescue import rescue_stale
 from ..schema.history import applied, available, expected_definitions
-from ..table import TABLE, ContentTable, bound_model, user_id_type
-from .cleanup import count_due
+from ..table import TABLE, user_id_type
+from .row_problems import row_problems
 
 CLOCK_SKEW = timedelta(seconds=5)
 """How far two clocks may differ: the client's judges whether content has expired, the server's
 sets when it was created."""
 
-_NAMED = 10
-"""The most rows that one problem names."""
-
-OVERDUE = timedelta(days=1)
-"""How long a row may stay after it is due: the timer cleans up every hour."""
-
 
 def check(
     database: peewee.Database, *, dropped: Collection[str] = (), now: datetime | None = None
 ) -> list[str]:
-    """Check whether a database is sound for this package, and whether the cleanup runs.
+    """Check whether a database is sound for this package, and whether its jobs run.
 
     Rows that the cleanup should have deleted a day ago show that it does not run, or that its
-    budget is too small. A service that has nothing to delete needs no cleanup.
+    budget is too small; rows that have been pending for a day show that no worker runs. The
+    newest thousand rows are read.
 
     Args:
         database: any Peewee SQLite or PostgreSQL database.
@@ -62,8 +51,7 @@ def check(
         problems = [*filter(None, settings), *_schema(database, dropped)]
         # A model can only be bound to a sound database.
         if not problems:
-            problems += _overdue(database, moment)
-            problems += _unreadable(database)
+            problems += row_problems(database, moment)
         return [*problems, *clock]
 
 
@@ -78,54 +66,6 @@ def _clock(database: peewee.Database, now: datetime) -> list[str]:
         "content expires that much too early or too late; synchronise both (chrony, "
         "systemd-timesyncd)"
     ]
-
-
-def _overdue(database: peewee.Database, now: datetime) -> list[str]:
-    model, then = bound_model(ContentTable, database), now - OVERDUE
-    due, stale = count_due(model, then), rescue_stale(model, now=then, dry_run=True)
-    overdue = {
-        "should have been deleted": due.deleted,
-        "with an expired lease should have been freed": stale.requeued + stale.failed,
-    }
-    return [
-        f"{counted(rows, 'row')} {what} over a day ago: check that the cleanup timer runs "
-        "(`systemctl list-timers aicontent-cleanup.timer`), and that its budget is enough"
-        for what, rows in overdue.items()
-        if rows
-    ]
-
-
-def _unreadable(database: peewee.Database) -> list[str]:
-    """Report requests that workers could not read, and a missing module to read documents."""
-    model: Any = bound_model(ContentTable, database)
-    unread = model.select(model.id).where(
-        model.status.in_([ContentStatus.PENDING, ContentStatus.FAILED]),
-        model.metadata.cast("text").contains(UNREADABLE),
-    )
-    ids = [id for (id,) in unread.order_by(model.id).limit(_NAMED + 1).tuples()]
-    problems = []
-    if ids:
-        more = "" if len(ids) <= _NAMED else " and others"
-        problems.append(
-            f"workers could not read the requests of {', '.join(ids[:_NAMED])}{more}: repair or "
-            "delete these rows, which are damaged or another program's"
-        )
-    return [*problems, *_missing_module(database)]
-
-
-def _missing_module(database: peewee.Database) -> list[str]:
-    columns = [
-        field.column_name
-        for field in ContentTable._meta.sorted_fields
-        if isinstance(field, DocumentField) and field.is_compressible
-    ]
-    if not backend_of(database).catalog(database).has_compressed(TABLE, columns):
-        return []
-    try:
-        zstd()
-    except AIContentError as error:
-        return [str(error)]
-    return []
 
 
 def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
@@ -163,8 +103,9 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     if not problems:  # with a pending migration the definitions cannot be equal
         expected = expected_definitions(backend.name, user_id_type(database))
         for name in dropped:
-            expected.pop(f"index {name}", None)
-        problems = _differences(expected, catalog.definitions(TABLE))
+            if expected.pop(f"index {name}", None) is None:
+                problems.append(f"no migration makes an index {name}: check the dropped names")
+        problems += _differences(expected, catalog.definitions(TABLE))
     orphans = catalog.orphans(TABLE)
     if orphans:
         problems.append(

@@ -61,12 +61,36 @@ def migrate(
     """
     with _migrating(database, directory, lock_timeout) as router:
         pending: list[str] = router.diff
-        database = resolved(database)
-        _check_schema(database, schema, is_new=not router.done)
-        if not router.done:
-            _check_no_conflict(database)
-            _check_users(database, create_users)
+        for sql in _preparation(router, create_users, schema):
+            router.database.execute_sql(sql)
         return [router.run_one(name) for name in pending]
+
+
+def migration_sql(
+    database: peewee.Database,
+    create_users: bool = False,
+    *,
+    schema: str | None = None,
+    directory: Path | None = None,
+) -> list[str]:
+    """Return the SQL that `migrate` would run, and change nothing.
+
+    On PostgreSQL it is all of the migration, its history included, for someone who runs it with
+    other tools in one transaction. SQLite cannot do all of it by SQL, which a comment then says.
+
+    Args:
+        database, create_users, schema, directory: as for `migrate`.
+
+    Returns:
+        Statements without a semicolon, and comments; empty when the schema is up to date.
+
+    Raises:
+        UnsupportedDatabaseError, UsersTableError, TableConflictError, MigrationError: as `migrate`.
+    """
+    with _router(database, directory) as router, connected(resolved(database)):
+        pending: list[str] = router.diff
+        first = _preparation(router, create_users, schema)
+        return [*first, *router.statements()] if pending else []
 
 
 def rollback(
@@ -109,26 +133,26 @@ def rollback(
 def _migrating(
     database: peewee.Database, directory: Path | None, lock_timeout: float
 ) -> Iterator[Router]:
-    try:
-        from .router import Router  # loads peewee_migrate only where it is needed
-    except FileNotFoundError:  # peewee_migrate asks for the current directory
-        raise MigrationError("the current directory was removed: migrate from another") from None
-
-    with _failures_explained():
-        database = supported(database)
+    with _router(database, directory) as router:
+        database = router.database
         if backend_of(database).in_transaction(database):
             raise MigrationError(
                 "migrating needs its own transaction: call migrate() or rollback() outside atomic()"
             )
         lock = backend_of(database).migration_lock(database, lock_timeout)
         with connected(database), lock:
-            yield Router(database, directory)
+            yield router
 
 
 @contextmanager
-def _failures_explained() -> Iterator[None]:
+def _router(database: peewee.Database, directory: Path | None) -> Iterator[Router]:
     try:
-        yield
+        from .router import Router  # loads peewee_migrate only where it is needed
+    except FileNotFoundError:  # peewee_migrate asks for the current directory
+        raise MigrationError("the current directory was removed: migrate from another") from None
+
+    try:
+        yield Router(supported(database), directory)
     except AIContentError:
         raise
     except peewee.PeeweeException as error:
@@ -161,6 +185,16 @@ def _explained(error: peewee.PeeweeException) -> AIContentError:
     return MigrationError(f"the migration failed and nothing was changed: {reason}")
 
 
+def _preparation(router: Router, create_users: bool, schema: str | None) -> list[str]:
+    """Check that the database can be migrated; return the SQL that comes before the migrations."""
+    database = router.database
+    _check_schema(database, schema, is_new=not router.done)
+    if router.done:
+        return []
+    _check_no_conflict(database)
+    return _users_sql(database, create_users)
+
+
 def _check_schema(database: peewee.Database, schema: str | None, *, is_new: bool) -> None:
     catalog = backend_of(database).catalog(database)
     current = catalog.schema()
@@ -188,7 +222,8 @@ def _check_no_conflict(database: peewee.Database) -> None:
         )
 
 
-def _check_users(database: peewee.Database, create: bool) -> None:
+def _users_sql(database: peewee.Database, create: bool) -> list[str]:
+    """Check the users table; return the SQL that creates a minimal one, if there is none."""
     backend = backend_of(database)
     users = backend.catalog(database).relation("users", anywhere=True)
     if users is None:
@@ -197,9 +232,7 @@ def _check_users(database: peewee.Database, create: bool) -> None:
                 "there is no users table to reference: create it first, or let migrate() create a "
                 "minimal one with create_users=True (--create-users on the command line)"
             )
-        key = backend.identity_type
-        database.execute_sql(f'CREATE TABLE "users" ("id" {key} PRIMARY KEY)')
-        return
+        return [f'CREATE TABLE "users" ("id" {backend.identity_type} PRIMARY KEY)']
     type = users.columns.get("id")
     if users.kind != "table":
         raise UsersTableError("users is a view, which a foreign key cannot reference: use a table")
@@ -214,3 +247,4 @@ def _check_users(database: peewee.Database, create: bool) -> None:
         raise UsersTableError(
             "users.id is not unique, so it cannot be referenced: make it the primary key"
         )
+    return []

@@ -8,24 +8,35 @@ holds a lock.
 """
 
 import logging
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import peewee
 from peewee_migrate.migrator import Migrator
 from peewee_migrate.models import MigrateHistory
 from peewee_migrate.router import Router as FileRouter
+from playhouse.migrate import Operation  # type: ignore[import-untyped]
 
 from ..database.supported import backend_of
-from .history import HISTORY_TABLE, MIGRATIONS, available
+from .history import HISTORY_TABLE, MIGRATIONS, applied, available
 
 logger = logging.getLogger("aicontent")
 logger.addHandler(logging.NullHandler())
 
 
+_RECORD = (
+    f'INSERT INTO "{HISTORY_TABLE}" ("name", "migrated_at") '  # noqa: S608 - a constant
+    "VALUES ('{}', CURRENT_TIMESTAMP)"
+)
+
+
 class Router(FileRouter):
     """Runs the migrations of one directory in the caller's transaction."""
+
+    database: Any
 
     def __init__(self, database: peewee.Database, directory: Path | None = None) -> None:
         super().__init__(
@@ -40,19 +51,40 @@ class Router(FileRouter):
         """The names of the directory's migrations, in their order."""
         return available(self.migrate_dir)
 
+    @property
+    def done(self) -> list[str]:
+        """The names of the migrations that the database has had, in their order."""
+        return applied(self.database)
+
     @cached_property
     def model(self) -> Any:
         """The history of this database, in a class of its own."""
         meta = type("Meta", (), {"database": self.database, "table_name": HISTORY_TABLE})
         history: Any = type("History", (MigrateHistory,), {"Meta": meta})
-        # IF NOT EXISTS would need the right to create a table that exists already.
-        database: Any = self.database
-        if backend_of(database).catalog(database).relation(HISTORY_TABLE) is None:
-            history.create_table(safe=False)
         return history
+
+    def statements(self) -> Iterator[str]:
+        """Return the SQL of the pending migrations and of their history, and run nothing."""
+        database = self.database
+        if backend_of(database).catalog(database).relation(HISTORY_TABLE) is None:
+            yield self.model._schema._create_table(safe=False).query()[0]
+        for name in self.diff:
+            migrate, _ = self.read(name)  # type: ignore[no-untyped-call]
+            migrator: Any = Migrator(database)
+            migrate(migrator, database, fake=False)
+            yield f"-- {name}"
+            steps = [s for s in migrator.__ops__ if isinstance(s, Operation)]
+            yield from (dedent(step.args[0]).strip() for step in steps)
+            if len(steps) < len(migrator.__ops__):
+                yield "-- SQLite takes this one from Python alone: run `aicontent migrate`"
+            else:
+                yield _RECORD.format(name)
 
     def run_one(self, name: str, *_: Any, downgrade: bool = False, **__: Any) -> str:
         """Run one migration, or roll it back, and record it in the history."""
+        # IF NOT EXISTS would need the right to create a table that exists already.
+        if backend_of(self.database).catalog(self.database).relation(HISTORY_TABLE) is None:
+            self.model.create_table(safe=False)
         migrate, rollback = self.read(name)  # type: ignore[no-untyped-call]
         migrator = Migrator(self.database)
         if downgrade:

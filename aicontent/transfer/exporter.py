@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -72,47 +73,59 @@ def selected(database: peewee.Database, user: Any, type: str | None, status: str
     return query
 
 
+def read_newest(database: peewee.Database, number: int) -> None:
+    """Read the newest rows as an export does, also within a transaction.
+
+    Raises:
+        AIContentError: a row cannot be read.
+    """
+    model: Any = detected_model(ContentTable, database)
+    newest = model.select(model.id).order_by(model.created_at.desc()).limit(number)
+    query = model.select(model.id).where(model.id.in_(newest))
+    key = backend_of(database).bytewise(model.id)
+    read = _Reader(model)
+    with _fault_of(lambda: "an id"):
+        ids = [id for (id,) in database.execute_sql(*query.order_by(key).sql())]
+    for start in range(0, len(ids), _BATCH):
+        for _ in read(ids[start : start + _BATCH]):
+            pass
+
+
 def _lines(ids: Any) -> Iterator[bytes]:
     model = ids.model
     database = database_of(model)
     backend = backend_of(database)
-    key = backend.bytewise(model.id)
-    read = _Reader(model, key)
+    read = _Reader(model)
     with connected(database), backend.snapshot(database):
-        sql, parameters = ids.order_by(key).sql()
+        sql, parameters = ids.order_by(backend.bytewise(model.id)).sql()
         for batch in backend.stream(database, sql, parameters, _BATCH):
-            for id in batch:
-                if not isinstance(id, str):
-                    raise _unreadable("an id", TypeError(f"it is {kind_of(id)}"))
             yield from read(batch)
 
 
 class _Reader:
     """Reads rows by their ids, with one SQL text."""
 
-    def __init__(self, model: Any, key: Any) -> None:
+    def __init__(self, model: Any) -> None:
         self._database = database_of(model)
         self._backend = backend_of(self._database)
         fields = model._meta.sorted_fields
         self._columns = [(field.column_name, _converter(field)) for field in fields]
         chosen = self._backend.any_of(model.id, ())
         columns = [_selected_column(self._backend, field) for field in fields]
-        self._sql = model.select(*columns).where(chosen).order_by(key).sql()[0]
+        rows = model.select(*columns).where(chosen)
+        self._sql = rows.order_by(self._backend.bytewise(model.id)).sql()[0]
 
-    def __call__(self, ids: list[str]) -> Iterator[bytes]:
+    def __call__(self, ids: list[Any]) -> Iterator[bytes]:
+        """Read the rows of these ids, which are in the order of their bytes."""
+        for id in ids:
+            if not isinstance(id, str):
+                raise _unreadable("an id", TypeError(f"it is {kind_of(id)}"))
         read = 0
-        try:
-            with driver_errors:
-                for row in self._database.execute_sql(self._sql, (self._backend.array(ids),)):
-                    line = self._line(row)
-                    read += 1
-                    yield line
-        except (TypeError, ValueError, RecursionError, peewee.DataError) as error:
-            raise _unreadable(f"content {ids[read]}", error) from error
-        except peewee.OperationalError as error:
-            if "decode" not in str(error):
-                raise
-            raise _unreadable(f"content {ids[read]}", error) from error
+        with _fault_of(lambda: f"content {ids[read]}"):
+            for row in self._database.execute_sql(self._sql, (self._backend.array(ids),)):
+                line = self._line(row)
+                read += 1
+                yield line
 
     def _line(self, row: tuple[Any, ...]) -> bytes:
         values = {
@@ -120,6 +133,20 @@ class _Reader:
             for (column, convert), value in zip(self._columns, row, strict=True)
         }
         return canonical(values).encode() + b"\n"
+
+
+@contextmanager
+def _fault_of(what: Callable[[], str]) -> Iterator[None]:
+    """Raise the errors of a row that cannot be read; `what` names it."""
+    try:
+        with driver_errors:
+            yield
+    except (TypeError, ValueError, RecursionError, peewee.DataError) as error:
+        raise _unreadable(what(), error) from error
+    except peewee.OperationalError as error:
+        if "decode" not in str(error):
+            raise
+        raise _unreadable(what(), error) from error
 
 
 def _unreadable(what: str, error: Exception) -> AIContentError:

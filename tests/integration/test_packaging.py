@@ -41,7 +41,7 @@ def expected_files() -> set[str]:
     sources = {"aicontent": "aicontent", "migrations": "aicontent/migrations"}
     for source, target in (sources | {"scripts": "aicontent/scripts"}).items():
         for path in (ROOT / source).rglob("*"):
-            if path.suffix in (".py", ".json", ".jsonl", ".typed"):
+            if path.suffix in (".py", ".json", ".jsonl", ".typed", ".service", ".timer"):
                 names.add(f"{target}/{path.relative_to(ROOT / source).as_posix()}")
     return names
 

@@ -213,3 +213,51 @@ def test_which_indexes_served(database, store, Content):
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 def test_sqlite_counts_no_scans(database):
     assert aicontent.index_usage(database) is None
+
+
+def test_rows_that_nothing_frees(Content, store, database):
+    content = store(status="generating", generated_data=None)
+    (problem,) = aicontent.check(database)
+    assert problem.startswith("1 row generating without a lease, which nothing frees")
+    Content.requeue(status="generating", ids=[content.id])
+    assert aicontent.check(database) == []
+
+
+def test_rows_that_no_worker_takes(Content, user, database):
+    now, day = datetime.now(UTC), timedelta(days=1)
+    Content.request(user, "lesson", {})
+    Content.update(created_at=now - day / 2).execute()
+    assert aicontent.check(database) == []
+    Content.update(created_at=now - 2 * day, retry_at=now + day).execute()
+    assert aicontent.check(database) == []
+    Content.update(retry_at=None).execute()
+    (problem,) = aicontent.check(database)
+    assert problem.startswith("1 row pending for over a day: check that a worker runs")
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("level = CAST(x'ff' AS TEXT)", "content bad cannot be read (Could not decode to UTF-8"),
+        ("id = x'ff'", "an id cannot be read (it is bytes)"),
+        ("id = CAST(x'ff' AS TEXT)", "an id cannot be read (Could not decode"),
+        ("\"generatedData\" = x'28b52ffd00'", "content bad cannot be read"),
+    ],
+)
+def test_rows_that_cannot_be_read(store, database, change, says):
+    for number in range(3):
+        store(id=f"good {number}")
+    store(id="bad")
+    database.execute_sql(f"UPDATE ai_generated_content SET {change} WHERE id = 'bad'")
+    with database.atomic():
+        (problem,) = aicontent.check(database)
+    assert says in problem
+    assert problem.endswith("another program wrote it; repair or delete that row")
+
+
+def test_an_unknown_name_among_those_that_were_dropped(database):
+    database.execute_sql("DROP INDEX idx_ai_content_usage")
+    assert aicontent.check(database, dropped=["idx_ai_content_usage"]) == []
+    (problem,) = aicontent.check(database, dropped=["idx_ai_content_usage", "idx_typo"])
+    assert problem == "no migration makes an index idx_typo: check the dropped names"

@@ -14,6 +14,7 @@ import pytest
 from peewee_migrate import Router as HostRouter
 
 import aicontent
+from aicontent.database.supported import backend_of
 from aicontent.schema.history import MIGRATIONS, applied, available
 from aicontent.table import TABLE
 from helpers import ROOT, plain, run_here, run_python, run_together
@@ -536,3 +537,35 @@ def test_migrating_loads_peewee_migrate_and_importing_does_not():
         "print(len(aicontent.migrate(database, create_users=True)))\n"
     )
     assert run_python(code).stdout == f"{ALL}\n"
+
+
+@pytest.mark.parametrize("done", [0, 3])
+def test_a_dry_run_prints_sql_that_migrates(empty_url, kind, done):
+    """On PostgreSQL, another tool can run all that is printed."""
+    database = aicontent.connect(empty_url)
+    before = backend_of(database).catalog(database).definitions(TABLE)
+    if done:
+        aicontent.migrate(database, create_users=True)
+        aicontent.rollback(database, len(available()) - done)
+        before = backend_of(database).catalog(database).definitions(TABLE)
+    dry_run = ("migrate", "--create-users", "--dry-run", "--database", empty_url)
+    status, script, _ = run_here(*dry_run)
+    assert status == 0
+    assert re.findall(r"^-- (\d.*)", script, re.M) == available()[done:]
+    assert len(applied(database)) == done
+    assert backend_of(database).catalog(database).definitions(TABLE) == before
+    if kind == "postgresql":
+        with database.atomic():
+            database.execute_sql(script.replace("%", "%%"))
+        assert aicontent.check(database) == []
+        assert run_here(*dry_run)[1] == "-- up to date\n"
+        aicontent.rollback(database, 99)
+    else:
+        assert "SQLite takes this one from Python alone" in script
+
+
+def test_a_dry_run_refuses_what_a_migration_refuses(empty_url):
+    aicontent.connect(empty_url)
+    status, out, err = run_here("migrate", "--dry-run", "--database", empty_url)
+    assert (status, out) == (1, "")
+    assert "there is no users table" in err

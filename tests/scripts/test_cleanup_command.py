@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -14,7 +13,7 @@ import pytest
 
 import aicontent
 from aicontent.schema.history import available
-from helpers import PROGRAM, ROOT, run_here, run_program
+from helpers import PROGRAM, run_here, run_program
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -123,28 +122,6 @@ def test_a_locked_database_is_waited_for_only_so_long(store, Content, url, datab
     assert status == 1
     assert "locked" in err
     assert run(url)[0] == 0
-
-
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
-def test_systemd_takes_the_units(tmp_path):
-    units = ROOT / "scripts" / "systemd"
-    paths = []
-    for unit in units.iterdir():
-        paths.append(tmp_path / unit.name)
-        paths[-1].write_text(unit.read_text().replace("/opt/aicontent/bin/aicontent", str(PROGRAM)))
-    service = tmp_path / "aicontent-cleanup.service"
-    verified = subprocess.run(["systemd-analyze", "verify", *paths], capture_output=True, text=True)
-    assert (verified.returncode, verified.stderr) == (0, "")
-    rate = ["systemd-analyze", "security", "--offline=yes", "--threshold=20", service]
-    rated = subprocess.run(rate, capture_output=True, text=True)
-    assert rated.returncode == 0, rated.stdout
-
-
-def test_no_password_is_on_the_units_command_line():
-    units = ROOT / "scripts" / "systemd"
-    text = (units / "aicontent-cleanup.service").read_text()
-    assert "EnvironmentFile=" in text
-    assert "--database" not in text
 
 
 def test_rows_that_cannot_go(fill, Content, url, database):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ import pytest
 
 import aicontent
 from aicontent.schema.history import available
-from helpers import run_here
+from helpers import ROOT, run_here
 
 PROGRAM = Path(sys.executable).parent / "aicontent"
 
@@ -142,9 +143,49 @@ def test_a_locked_database_is_one_line(run, tmp_path):
     holder.close()
 
 
+def keys_of(value):
+    """All keys of a JSON value, at any depth."""
+    if isinstance(value, dict):
+        return set(value).union(*map(keys_of, value.values()))
+    return set().union(*map(keys_of, value)) if isinstance(value, list) else set()
+
+
+def test_json_has_the_documented_keys(url, kind, store, Content, user):
+    text = (ROOT / "docs/operations.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (`.*`.*) \|$", text, re.M))
+    documented = {name: set(re.findall("`([a-z_]+)`", keys)) for name, keys in rows.items()}
+    store(generated_data={"a": 1})
+    store(expires_at=datetime.now(UTC) - timedelta(hours=1))
+    Content.request(user, "lesson", {})
+    found = {}
+    for name, *options in (
+        ("check",),
+        ("stats",),
+        ("cleanup",),
+        ("requeue", "--dry-run"),
+        ("migrate",),
+        ("migrate", "--dry-run"),
+        ("work", "builtins:dict", "--until-empty", "--type", "cultural_content"),
+    ):
+        status, out, err = run_here(name, *options, "--json", "-d", url)
+        assert status == 0, err
+        found[name] = found.get(name, set()) | keys_of(json.loads(out))
+    found["cleanup"] |= {"id", "reason", "freed"}  # of rows that cannot go, and of --reclaim
+    if kind == "sqlite":
+        found["check"] |= documented["check"]
+    assert found == documented
+
+
+def test_the_command_is_also_the_packages_main(run):
+    ran = subprocess.run([sys.executable, "-m", "aicontent", "--version"], capture_output=True)
+    assert ran.stdout.decode() == run("--version")[1]
+
+
 def test_every_command_and_option_has_help(run):
     from aicontent.scripts.cli import main
 
+    listed = run_here("--help")[1].partition("Commands:")[2]
+    assert "..." not in listed
     assert run("--help")[0] == run("-h")[0] == 0
     assert run("--version")[1].startswith("aicontent, version ")
     for name, command in main.commands.items():

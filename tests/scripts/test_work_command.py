@@ -156,7 +156,7 @@ def test_it_works_rows_off(work, Content, user):
 def test_the_options_of_what_it_works_off(work, Content, user):
     for type in ("lesson", "cultural_content", "vocabulary_drill"):
         ask(Content, user, 1, type)
-    types = ("--types", "lesson", "--types", "cultural_content")
+    types = ("--type", "lesson", "--type", "cultural_content")
     status, out, err = work(
         "jobs:Nested.generate", "--until-empty", *types, "--expires-in", "600", "--json"
     )
@@ -351,7 +351,7 @@ def test_a_function_that_cannot_be_called(jobs):
 @pytest.mark.parametrize(
     "option",
     [
-        ("--types", "quiz"),
+        ("--type", "quiz"),
         ("--lease", "0"),
         ("--expires-in", "-1"),
         ("--grace", "-1"),

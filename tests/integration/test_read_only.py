@@ -1,0 +1,130 @@
+"""What only reads works on a database that cannot be written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import peewee
+import pytest
+
+import aicontent
+from helpers import replayed, run_here
+
+ON_SQLITE = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A file system that becomes read-only by `freeze`."""
+    folder = tmp_path / "frozen"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def freeze(folder):
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+
+
+def looks(url, rows):
+    """Whether stats, check and export read so many rows."""
+    status, out, err = run_here("check", "--database", url)
+    assert (status, out.splitlines()[0]) == (0, "sound"), err
+    status, out, err = run_here("export", "--database", url)
+    assert (status, len(out.splitlines())) == (0, rows), err
+    status, out, err = run_here("stats", "--json", "--database", url)
+    assert (status, f'"rows": {rows}' in out) == (0, True), err
+
+
+def copy_of(url, target):
+    """Copy a database that nobody has open, its log included."""
+    database = aicontent.connect(url)
+    for path in Path(database.database).parent.glob(f"{Path(database.database).name}*"):
+        shutil.copy(path, target)
+    return target / Path(database.database).name
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_file_system_that_cannot_be_written(fill, url, database, folder, mode):
+    fill(3)
+    database.pragma("journal_mode", mode)
+    database.close()
+    path = copy_of(url, folder)
+    freeze(folder)
+    looks(f"sqlite:///{path}", 3)
+    looks(f"sqlite:///{path}?mode=ro", 3)
+    for command in ("cleanup", "requeue", "migrate"):
+        status, _, err = run_here(command, "--database", f"sqlite:///{path}")
+        assert status == 1
+        assert err.startswith(f"Error: cannot open the SQLite database {path}: ")
+    status, _, err = run_here("rollback", "--yes", "--database", f"sqlite:///{path}?mode=ro")
+    assert (status, "read-only: migrate where it can be written" in err) == (1, True)
+    Content = aicontent.for_database(aicontent.connect(f"sqlite:///{path}?mode=ro"))  # noqa: N806
+    found = Content.first_reusable(Content.get().user_id, "lesson")
+    assert found is not None
+    with pytest.raises(peewee.OperationalError, match="readonly"):
+        found.mark_accessed()
+
+
+@ON_SQLITE
+def test_a_log_that_cannot_be_read_is_not_passed_over(fill, url, database, folder):
+    fill(3)  # the connection stays open, and with it the log
+    path = copy_of(url, folder)
+    (folder / f"{path.name}-shm").unlink()
+    freeze(folder)
+    for command in ("stats", "check", "export"):
+        status, _, err = run_here(command, "--database", f"sqlite:///{path}")
+        assert status == 1
+        assert f"the newest content is in {path}-wal" in err
+
+
+@ON_SQLITE
+def test_a_snapshot_of_another_user(fill, url, tmp_path):
+    """Its owner may write it, and this process may not."""
+    fill(3)
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    path = copy_of(url, snapshot)
+    looks(f"sqlite:///{path}?mode=ro", 3)
+    looks(f"sqlite:///{path}?compress_over=9&mode=ro", 3)
+    with pytest.raises(aicontent.DatabaseUnavailableError, match="there is no SQLite database"):
+        aicontent.connect(f"sqlite:///{tmp_path}/none.db?mode=ro")
+    assert not (tmp_path / "none.db").exists()
+    for options in ("mode=rw", "mode=ro&mode=ro", "mode=", "compress_over=1&more=1"):
+        with pytest.raises(aicontent.DatabaseURLError, match="takes two options"):
+            aicontent.connect(f"sqlite:///{path}?{options}")
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_a_hot_standby(fill, url, database, standby):
+    fill(3)
+    fill(1, expires_at=datetime.now(UTC) - timedelta(hours=1))
+    host = parse_qs(urlsplit(standby).query)["host"][0]
+    parts = urlsplit(url)
+    replica_url = parts._replace(query=f"host={host}").geturl()
+    maintenance = aicontent.connect(urlsplit(standby)._replace(scheme=parts.scheme).geturl())
+    replayed(database, maintenance)
+    maintenance.close()
+    looks(replica_url, 4)
+    replica = aicontent.connect(replica_url)
+    Content = aicontent.for_database(replica)  # noqa: N806
+    user = Content.get().user_id
+    found = Content.first_reusable(user, "lesson")
+    assert found is not None
+    assert list(Content.find_by_user_and_type(user, "lesson")) != []
+    for call in (found.mark_accessed, Content.cleanup, lambda: Content.reuse(user, "lesson")):
+        with pytest.raises(peewee.PeeweeException, match="read-only transaction|recovery"):
+            call()
+    for command in (["cleanup"], ["rollback", "--yes"]):
+        status, _, err = run_here(*command, "--database", replica_url)
+        assert (status, "primary server" in err or "where it can be" in err) == (1, True), err
+    replica.close()
