@@ -26,6 +26,9 @@ _AHEAD = 8
 
 _LENGTH = 8
 
+_NO_MEMORY = 3
+"""The exit status of a reader that had not enough memory."""
+
 
 class Ahead:
     """Pieces that another thread has read ahead of the main one, at most a few.
@@ -36,7 +39,7 @@ class Ahead:
 
     def __init__(self, read: Callable[[], bytes]) -> None:
         self._read = read
-        self._pieces: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._pieces: queue.SimpleQueue[bytes | MemoryError] = queue.SimpleQueue()
         self._room: queue.SimpleQueue[bool] = queue.SimpleQueue()
         for _ in range(_AHEAD):
             self._room.put(True)
@@ -49,6 +52,8 @@ class Ahead:
             # A signal just before the wait does not end it, hence the timeout.
             with suppress(queue.Empty):
                 data = self._pieces.get(timeout=1)
+                if isinstance(data, MemoryError):
+                    raise data
                 self._room.put(True)
                 return data
 
@@ -58,18 +63,20 @@ class Ahead:
         self._thread.join()
 
     def _fill(self) -> None:
-        while self._room.get():
-            data = self._read()
+        data: bytes | MemoryError = b"-"
+        while data and self._room.get():
+            try:
+                data = self._read()
+            except MemoryError as error:
+                data = error
             self._pieces.put(data)
-            if not data:
-                return
 
 
 def batches_of(file: IO[bytes], backend: str, user_id_type: str) -> Iterator[Batch]:
     """Parse the lines of a file that has a file descriptor, in another process.
 
     Raises:
-        click.ClickException: the reader ended before the file did.
+        click.ClickException: the reader ended before the file did. MemoryError: a line needs more.
     """
     # -P keeps modules of the current directory from being imported.
     command = [sys.executable, "-P", "-m", __name__, backend, user_id_type]
@@ -80,7 +87,10 @@ def batches_of(file: IO[bytes], backend: str, user_id_type: str) -> Iterator[Bat
             while data := ahead.get():
                 rows, refused, size = marshal.loads(data)  # noqa: S302 - our own
                 yield Batch(rows, [Refused(*each) for each in refused], size)
-            if process.wait():
+            status = process.wait()
+            if status == _NO_MEMORY:
+                raise MemoryError
+            if status:
                 raise click.ClickException("the reader of the lines ended early")
         finally:
             process.terminate()
@@ -107,4 +117,7 @@ def main(backend: str, user_id_type: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except MemoryError:
+        sys.exit(_NO_MEMORY)

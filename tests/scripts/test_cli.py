@@ -15,7 +15,7 @@ import pytest
 
 import aicontent
 from aicontent.schema.history import available
-from helpers import ROOT, run_here
+from helpers import PYTHON, ROOT, run_here
 
 PROGRAM = Path(sys.executable).parent / "aicontent"
 
@@ -177,7 +177,7 @@ def test_json_has_the_documented_keys(url, kind, store, Content, user):
 
 
 def test_the_command_is_also_the_packages_main(run):
-    ran = subprocess.run([sys.executable, "-m", "aicontent", "--version"], capture_output=True)
+    ran = subprocess.run([*PYTHON, "-m", "aicontent", "--version"], capture_output=True)
     assert ran.stdout.decode() == run("--version")[1]
 
 

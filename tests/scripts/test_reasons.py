@@ -235,6 +235,16 @@ def test_too_many_open_files(store, url):
         assert b"too many open files" in ran.stderr.lower()
 
 
+@ON_SQLITE
+def test_too_little_memory(url, tmp_path):
+    file = tmp_path / "in.jsonl"
+    file.write_bytes(lines({"requestPayload": {"t": "x" * 15_000_000}})[0])
+    shell = f"ulimit -v 180000; exec {PROGRAM} import {file} --database {url}"
+    ran = subprocess.run([shutil.which("bash") or "sh", "-c", shell], capture_output=True)
+    assert ran.returncode == 1
+    assert one_line(ran.stderr.decode()) == "Error: there is not enough memory for one batch"
+
+
 def test_json_stays_json(store, url):
     store()
     assert json.loads(run_program("stats", "--json", "--database", url)[1])["groups"]
