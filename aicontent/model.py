@@ -421,7 +421,8 @@ class AIGeneratedContent(ContentTable):
 
         They are pending again, or failed if they used up their attempts. A row without a lease
         belongs to another program, which made it generating. It goes in short batches with a
-        transaction each, or by one statement within the caller's transaction.
+        transaction each, without pauses within the caller's transaction. A row that the database
+        refuses to change is passed over and named; one that is locked is left.
 
         Args:
             max_attempts: how many failures a row may have that no claim allowed a number.

@@ -133,11 +133,15 @@ def cleanup(
         done.print(as_json, quiet)
     if done.freed is not None and not (quiet or as_json):
         click.echo(f"freed {done.freed.freed:,} bytes ({done.freed.way})")
-    if done.report.blocked:
-        rows = counted(done.report.blocked, "due row")
-        named = "; ".join(f"{id}: {printable(why)}" for id, why in done.report.named)
-        raise click.ClickException(f"the database refuses to delete {rows}: {named}")
-    if done.report.left and not dry_run:
+    problems = []
+    for report, what in ((done.report, "to delete {} due"), (done.rescued, "to free {} stale")):
+        if report.blocked:
+            named = "; ".join(f"{id}: {printable(why)}" for id, why in report.named)
+            rows = counted(report.blocked, "row")
+            problems.append(f"{what.format(report.blocked)} {rows.partition(' ')[2]}: {named}")
+    if problems:
+        raise click.ClickException(f"the database refuses {'; and '.join(problems)}")
+    if (done.report.left or done.rescued.left) and not dry_run:
         ctx.exit(LEFT)
 
 
@@ -154,15 +158,17 @@ class _Done:
 
     def has_changed(self) -> bool:
         """Tell whether a row was deleted or freed."""
-        return bool(self.report.deleted) or self.rescued != RescueReport()
+        return bool(self.report.deleted or self.rescued.requeued or self.rescued.failed)
 
     def as_json(self) -> dict[str, object]:
         """Return the report by the names that docs/operations.md lists."""
         report = self.report
         printed: dict[str, object] = {
             **{name: getattr(report, name) for name in (*_PRINTED, "dry_run")},
-            "named": [{"id": id, "reason": why} for id, why in report.named],
-            "rescued": {"requeued": self.rescued.requeued, "failed": self.rescued.failed},
+            "named": [
+                {"id": id, "reason": why} for id, why in (*report.named, *self.rescued.named)
+            ],
+            "rescued": {n: getattr(self.rescued, n) for n in ("requeued", "failed", "blocked")},
         }
         return printed | ({"freed": self.freed.freed} if self.freed else {})
 
@@ -172,7 +178,7 @@ class _Done:
         if as_json:
             click.echo(json.dumps(self.as_json()))
         elif not quiet:
-            if self.rescued != RescueReport():
+            if self.rescued.requeued or self.rescued.failed:
                 verb = "would free" if self.report.dry_run else "freed"
                 pending, failed = self.rescued.requeued, self.rescued.failed
                 click.echo(f"{verb} stale claims: {pending:,} to pending, {failed:,} to failed")

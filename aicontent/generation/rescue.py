@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import peewee
 
 from ..database.availability import connected, survived
+from ..database.constraints import refusal
+from ..database.statement import literal, slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import check_budget, check_number
@@ -20,7 +22,15 @@ from ..table import ContentTable
 from .events import say
 from .failures import LEASE_RAN_OUT, with_failure
 
+_LOOKED_UP = 5000
+"""Rows that are looked up at once."""
+
 _BATCH = 500
+
+_NAMED = 10
+"""The most rows that a report names."""
+
+_PENDING = literal(ContentStatus.PENDING)
 
 MAX_ATTEMPTS = 3
 """Failures after which a row is failed, if no claim of it allowed more."""
@@ -28,10 +38,17 @@ MAX_ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class RescueReport:
-    """How many rows whose lease had run out are pending again, and how many failed for good."""
+    """How many rows whose lease had run out are pending again, and how many failed for good.
+
+    `blocked` counts the rows that the database refused to change; `named` is up to ten of these
+    with the reason. `left` says that the budget or `stop` ended the run with rows left.
+    """
 
     requeued: int = 0
     failed: int = 0
+    left: bool = False
+    blocked: int = 0
+    named: tuple[tuple[str, str], ...] = ()
 
 
 def checked_attempts(number: int) -> int:
@@ -59,22 +76,63 @@ def rescue_stale(
         return RescueReport(failed[False], failed[True])
     database = database_of(model)
     backend, report, started = backend_of(database), RescueReport(), time.monotonic()
-    if backend.in_transaction(database):
-        return rescue(model, stale, most)
+    is_alone = not backend.in_transaction(database)
+    aside: set[str] = set()  # rows that are locked, or that the database keeps as they are
+    batches: list[list[str]] = []
     with connected(database), backend.pace(database) as pace:
         while True:
-            began = time.monotonic()
-            is_late = max_seconds is not None and began - started >= max_seconds
+            if not batches:
+                ids = survived(database, partial(_stale_ids, model, stale, aside))
+                batches = [ids] if ids else []
             allowed = _BATCH if max_rows is None else max_rows - report.requeued - report.failed
-            size = min(pace.size, _BATCH, allowed)
-            if is_late or size <= 0 or (stop is not None and stop()):
-                return report
-            freed = survived(database, partial(rescue, model, stale, most, size))
-            rows = freed.requeued + freed.failed
-            if not rows:  # the others are locked, or a trigger keeps them as they are
-                return report
-            report = RescueReport(report.requeued + freed.requeued, report.failed + freed.failed)
-            pace.rest(time.monotonic() - began, _BATCH)
+            is_late = max_seconds is not None and time.monotonic() - started >= max_seconds
+            if not batches or is_late or allowed <= 0 or (stop is not None and stop()):
+                return replace(report, left=bool(batches))
+            batch, size = batches[-1], min(pace.size if is_alone else _BATCH, allowed)
+            ids = batch[-size:]
+            del batch[-size:]
+            if not batch:
+                batches.pop()
+            try:
+                freed, took = survived(database, partial(_free, model, ids, now, most))
+            except peewee.PeeweeException as error:
+                why = refusal(error)
+                if why is None:
+                    raise
+                if len(ids) > 1:  # one row stops the whole statement
+                    batches += [ids[: len(ids) // 2], ids[len(ids) // 2 :]]
+                else:
+                    aside |= {*ids}
+                    named = (*report.named, (ids[0], why))[:_NAMED]
+                    report = replace(report, blocked=report.blocked + 1, named=named)
+                continue
+            aside |= {*ids} - {content.id for content in freed}
+            ends = Counter(content.status for content in freed)
+            report = replace(
+                report,
+                requeued=report.requeued + ends[ContentStatus.PENDING],
+                failed=report.failed + ends[ContentStatus.FAILED],
+            )
+            if is_alone:
+                pace.rest(took, _BATCH)
+
+
+def _stale_ids(model: Any, stale: Any, aside: set[str]) -> list[str]:
+    query = model.select(model.id).where(stale).limit(_LOOKED_UP)
+    if aside:
+        query = query.where(~backend_of(database_of(model)).any_of(model.id, aside))
+    return [id for (id,) in query.tuples()]
+
+
+def _free(
+    model: type[ContentTable], ids: list[str], now: datetime | None, max_attempts: int
+) -> tuple[list[Any], float]:
+    """Free rows in a transaction; return them, and for how many seconds others may have waited."""
+    database = database_of(model)
+    with backend_of(database).writing(database):
+        began = time.monotonic()  # the wait for SQLite's lock is over
+        freed = rescue(model, ids, max_attempts, now)
+        return freed, time.monotonic() - began
 
 
 def is_stale(model: type[ContentTable], now: datetime | None = None) -> Any:
@@ -85,42 +143,54 @@ def is_stale(model: type[ContentTable], now: datetime | None = None) -> Any:
 
 
 def rescue(
-    model: type[ContentTable], stale: Any, max_attempts: int, most: int | None = None
-) -> RescueReport:
-    """Make stale rows pending again, or failed if they used up their attempts.
+    model: type[ContentTable], ids: list[str], max_attempts: int, now: datetime | None = None
+) -> list[Any]:
+    """Make rows pending again whose lease has run out, or failed if they used up their attempts.
 
     Args:
         model: the bound model.
-        stale: a condition that implies `is_stale`.
+        ids: those of the rows; a row that a worker has locked or completed meanwhile is left.
         max_attempts: how many attempts a row has that no claim allowed a number.
-        most: the most rows.
+        now: the moment to judge by; the database's clock by default.
+
+    Returns:
+        The rows that were freed.
     """
-    # Skip locked rows: a worker may be completing them.
-    stale &= model.id.in_(unlocked(model, stale, most))
-    used_up = _has_used_up(model, max_attempts)
-    changes = {
-        "status": peewee.Case(
-            None, [(used_up, ContentStatus.FAILED.value)], ContentStatus.PENDING.value
-        ),
-        "metadata": with_failure(model, LEASE_RAN_OUT),
-        "failures": model.failures + 1,
-        "lease_expires_at": None,
-        **backend_of(database_of(model)).columns_of_update(),
-    }
-    columns = (model.id, model.user, model.type, model.status, model.attempts)
-    rows: Any = model.update(changes).where(stale).returning(*columns).dicts()
-    rescued = load(model, list(rows.execute()))
+    backend = backend_of(database_of(model))
+
+    def build() -> tuple[Any, Sequence[Any]]:
+        # COALESCE keeps the index on the status from being chosen instead of the ids.
+        status: Any = peewee.fn.COALESCE(model.status, "")
+        moment = backend.statement_clock() if now is None else slot(":now")
+        stale = (status == ContentStatus.GENERATING) & (model.lease_expires_at < moment)
+        chosen = unlocked(model, backend.any_of(model.id, slot(":ids")) & stale)
+        is_last = _has_used_up(model, slot(":max_attempts"))
+        ends = peewee.Case(None, [(is_last, literal(ContentStatus.FAILED))], _PENDING)
+        changes = {
+            "status": ends,
+            "metadata": with_failure(model, LEASE_RAN_OUT),
+            "failures": model.failures + 1,
+            "lease_expires_at": None,
+            **backend.columns_of_update(),
+        }
+        columns = (model.id, model.user, model.type, model.status, model.attempts)
+        query: Any = model.update(changes).where(model.id.in_(chosen), stale)
+        return query.returning(*columns), columns
+
+    values: dict[str, Any] = {":ids": backend.array(ids), ":max_attempts": max_attempts}
+    if now is not None:
+        values[":now"] = backend.time_parameter(to_utc(now, "now"))
+    rescued = load(model, statement_of(model, "rescue", values, build).rows(values))
     for content in rescued:
         say("rescued", content, note=f"{LEASE_RAN_OUT}, and it is {content.status}")
-    counts: Counter[Any] = Counter(content.status for content in rescued)
-    return RescueReport(counts[ContentStatus.PENDING], counts[ContentStatus.FAILED])
+    return rescued
 
 
-def unlocked(model: type[ContentTable], condition: Any, most: int | None = None) -> Any:
-    """Select the ids of rows, at most so many, that no other transaction has locked."""
-    query = model.select(model.id).where(condition).limit(most)
+def unlocked(model: type[ContentTable], condition: Any) -> Any:
+    """Select the ids of rows that no other transaction has locked."""
+    query = model.select(model.id).where(condition)
     return backend_of(database_of(model)).skipping_locked(query)
 
 
-def _has_used_up(model: Any, max_attempts: int) -> Any:
+def _has_used_up(model: Any, max_attempts: Any) -> Any:
     return model.failures + 1 >= peewee.fn.COALESCE(model.max_attempts, max_attempts)

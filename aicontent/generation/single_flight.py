@@ -174,11 +174,8 @@ class _Flight:
         if row is None:
             return None, False
         if row.status == ContentStatus.GENERATING and row.is_stale:
-            rescued = rescue(model, stale & (model.id == id), self.max_attempts or MAX_ATTEMPTS)
-            if rescued.failed:
-                row.status, row.metadata = ContentStatus.FAILED, failure_of(LEASE_RAN_OUT)
-            if rescued.requeued:
-                row.status = ContentStatus.PENDING
+            for freed in rescue(model, [id], self.max_attempts or MAX_ATTEMPTS):
+                row.status, row.metadata = freed.status, failure_of(LEASE_RAN_OUT)
         match row.status:
             case ContentStatus.COMPLETED:
                 # It was generated for the callers who waited, however soon it expires.

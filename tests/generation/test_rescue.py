@@ -53,6 +53,56 @@ def test_rescue(ask, Content):
     assert (again, again.attempts) == (once, 2)
 
 
+KEEPS = {
+    "raises": ("SELECT RAISE(ABORT, 'frozen')", "RAISE EXCEPTION 'frozen'"),
+    "ignores": ("SELECT RAISE(IGNORE)", "RETURN NULL"),
+}
+
+
+@pytest.mark.parametrize("way", KEEPS)
+def test_rows_that_the_database_keeps_stop_no_others(fill, Content, database, kind, way):
+    ids = fill(100, status="generating", attempts=1, lease_expires_at=NOW - HOUR)
+    kept = sorted(ids)[:30]
+    Content.update(level="keep").where(Content.id.in_(kept)).execute()
+    sqlite, postgresql = KEEPS[way]
+    if kind == "sqlite":
+        database.execute_sql(
+            "CREATE TRIGGER keeps BEFORE UPDATE ON ai_generated_content "
+            f"WHEN OLD.level = 'keep' BEGIN {sqlite}; END"
+        )
+    else:
+        database.execute_sql(
+            "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS "
+            f"'BEGIN IF OLD.level = ''keep'' THEN {postgresql.replace(chr(39), chr(39) * 2)}; "
+            "END IF; RETURN NEW; END'"
+        )
+        database.execute_sql(
+            "CREATE TRIGGER a_keeps BEFORE UPDATE ON ai_generated_content "
+            "FOR EACH ROW EXECUTE FUNCTION keeps()"
+        )
+    report = Content.rescue_stale()
+    assert (report.requeued, report.left) == (70, False)
+    if way == "raises":
+        assert report.blocked == 30
+        assert len(report.named) == 10
+        assert {id for id, _ in report.named} <= set(kept)
+        assert all("frozen" in why for _, why in report.named)
+    still = Content.select(Content.id).where(Content.status == "generating")
+    assert sorted(content.id for content in still) == kept
+
+
+def test_a_rescue_keeps_to_its_budget(fill, Content, database):
+    """Also with the plan that PostgreSQL makes without statistics."""
+    fill(30, status="generating", attempts=1, lease_expires_at=NOW - HOUR)
+    assert Content.rescue_stale(max_rows=1) == aicontent.RescueReport(requeued=1, left=True)
+    with database.atomic():
+        assert Content.rescue_stale(max_rows=2) == aicontent.RescueReport(requeued=2, left=True)
+        stops = iter([False, True])
+        freed = Content.rescue_stale(stop=lambda: next(stops))
+        assert freed == aicontent.RescueReport(requeued=27)
+    assert Content.rescue_stale(max_seconds=0) == aicontent.RescueReport()
+
+
 def test_rescue_judges_by_the_moment_it_is_given(ask, Content):
     ask()
     lease = Content.claim().lease_expires_at

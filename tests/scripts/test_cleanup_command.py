@@ -59,7 +59,11 @@ def test_the_command_frees_those_whose_lease_ran_out(Content, user, url):
     Content.update(failures=2).where(Content.id == first).execute()
     told = "stale claims: 2 to pending, 1 to failed\ndelete"
     assert clean("--dry-run")[1].startswith(f"would free {told[:-6]}would delete 0 expired")
-    assert json.loads(clean("--json", "--dry-run")[1])["rescued"] == {"requeued": 2, "failed": 1}
+    assert json.loads(clean("--json", "--dry-run")[1])["rescued"] == {
+        "requeued": 2,
+        "failed": 1,
+        "blocked": 0,
+    }
     assert Content.select().where(Content.status == "generating").count() == 3
     assert run(url)[1].startswith(f"freed {told}d 0 expired")
     assert json.loads(clean("--json")[1])["rescued"] == {"requeued": 0, "failed": 0}
