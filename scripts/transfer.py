@@ -204,13 +204,14 @@ def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict)
         try:
             # Closed at once when storing fails, so that the command does not wait for the parser.
             with closing(parsed):
-                store_batches(
+                report = store_batches(
                     database, parsed, on_conflict=on_conflict, refused=show, progress=progress
                 )
         except BaseException as error:
             # An interrupted import may have stored a batch that it has not counted yet.
             if report != ImportReport() or isinstance(error, (KeyboardInterrupt, SystemExit)):
-                click.echo(f"{_summary(report)}; to go on: --on-conflict skip", err=True)
+                way = "skip" if on_conflict == "error" else on_conflict
+                click.echo(f"{_summary(report)}; to go on: --on-conflict {way}", err=True)
             raise
     click.echo(_summary(report))
     if report.refused > _SHOWN:

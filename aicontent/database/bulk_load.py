@@ -10,6 +10,7 @@ from typing import Any
 
 import peewee
 
+from .constraints import without_rows
 from .internals import driver_errors
 
 Row = list[Any]
@@ -43,8 +44,8 @@ class Loader(ABC):
         self._insert = insert
 
     @abstractmethod
-    def load(self, rows: Sequence[Row]) -> bool:
-        """Insert the rows, or return False where this means cannot be used."""
+    def load(self, rows: Sequence[Row]) -> int | None:
+        """Insert rows; return how many were stored, or None where this means cannot be used."""
 
 
 class ExecuteManyLoader(Loader):
@@ -52,11 +53,12 @@ class ExecuteManyLoader(Loader):
 
     position: int | None = 0
 
-    def load(self, rows: Sequence[Row]) -> bool:
+    def load(self, rows: Sequence[Row]) -> int | None:
         sql = self._insert.head + self._insert.row
         with driver_errors:
-            self._database.cursor().executemany(sql, self._counting(rows))
-        return True
+            cursor: Any = self._database.cursor()
+            cursor.executemany(sql, self._counting(rows))
+        return int(cursor.rowcount)
 
     def _counting(self, rows: Sequence[Row]) -> Iterator[Row]:
         for self.position, row in enumerate(rows):
@@ -76,28 +78,28 @@ class CopyLoader(Loader):
         super().__init__(database, insert)
         self._is_possible = _is_utf8(database) and not _has_row_security(database, insert.table)
 
-    def load(self, rows: Sequence[Row]) -> bool:
+    def load(self, rows: Sequence[Row]) -> int | None:
         if not self._is_possible:
-            return False
+            return None
         if not _COPIED.issuperset(type(value) for row in rows for value in row):
-            return False
+            return None
         columns = self._insert.columns
         has_time = {i for i in self._insert.clock_columns for row in rows if row[i] is not None}
         if any(row[i] is None for i in has_time for row in rows):
-            return False  # COPY applies a column's default to all rows or to none
+            return None  # COPY applies a column's default to all rows or to none
         omitted = set(self._insert.clock_columns) - has_time
         sent = [i for i in range(len(columns)) if i not in omitted]
         text = "".join("\t".join([_escaped(row[i]) for i in sent]) + "\n" for row in rows)
         names = ", ".join(f'"{columns[i]}"' for i in sent)
         sql = f"COPY {self._insert.table} ({names}) FROM STDIN"
-        with driver_errors:
+        with without_rows(), driver_errors:
             cursor: Any = self._database.cursor()
             if hasattr(cursor, "copy_expert"):
                 cursor.copy_expert(sql, io.StringIO(text))
             else:  # psycopg 3
                 with cursor.copy(sql) as copy:
                     copy.write(text)
-        return True
+        return int(cursor.rowcount)
 
 
 def _is_utf8(database: peewee.Database) -> bool:

@@ -1,5 +1,8 @@
 """Read a database's error codes, and translate constraint errors into this package's errors."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import peewee
 
 from ..errors import DuplicateIdError, DuplicateRequestError, UnknownUserError, shortened
@@ -84,12 +87,23 @@ _REMEDIES = {
 
 
 def refusal(error: BaseException) -> str | None:
-    """Return why the database refuses to delete a row; None if the row is not the reason."""
-    return reason_of_error(error) if error_code(error).startswith(_REFUSALS) else None
+    """Return why the database refuses one row; None if not that row is the reason.
+
+    A host's trigger may raise any code but those that say that nothing works at all.
+    """
+    code = error_code(error)
+    if not code:
+        is_of_a_row = isinstance(error, peewee.IntegrityError)
+    elif code.startswith("SQLITE"):
+        is_of_a_row = code.startswith(_SQLITE_REFUSALS)
+    else:
+        is_of_a_row = not code.startswith(_FAILURES)
+    return reason_of_error(error) if is_of_a_row else None
 
 
-_REFUSALS = "23", "27", "09", "P0", "SQLITE_CONSTRAINT"
-"""Constraints, and what triggers raise."""
+_SQLITE_REFUSALS = ("SQLITE_CONSTRAINT", "SQLITE_TOOBIG", "SQLITE_MISMATCH")
+_FAILURES = ("08", "25", "28", "40", "42", "53", "55P03", "57", "58", "F0", "XX")
+"""SQLSTATEs of a connection, of rights, of resources, of a lock, and of the server."""
 
 
 def explained(error: peewee.IntegrityError, only_users: bool) -> Exception:
@@ -111,6 +125,21 @@ def explained(error: peewee.IntegrityError, only_users: bool) -> Exception:
         return DuplicateRequestError(
             "fingerprint: this user's request is in flight already; request() returns its row"
         )
-    if diagnostics is not None and getattr(diagnostics, "message_primary", None):
-        error.args = (diagnostics.message_primary,)  # its detail repeats the row
+    _forget_row(error)
     return error
+
+
+@contextmanager
+def without_rows() -> Iterator[None]:
+    """Take the rows out of the messages of a database's errors."""
+    try:
+        yield
+    except peewee.DatabaseError as error:
+        _forget_row(error)
+        raise
+
+
+def _forget_row(error: peewee.PeeweeException) -> None:
+    primary = getattr(getattr(getattr(error, "orig", None), "diag", None), "message_primary", None)
+    if primary:
+        error.args = (primary,)  # its detail and its context repeat the row

@@ -69,12 +69,21 @@ class Insertion:
         return any(isinstance(row[i], peewee.Node) for i in self._host_fields)
 
     def execute(self, rows: Sequence[Row]) -> list[str]:
-        """Insert the rows, at most BATCH, and return the ids of those that were written."""
-        if self._loader is not None and self._loader.load(rows):
-            return [row[0] for row in rows]
-        parameters = [value for row in rows for value in row]
-        cursor = self._database.execute_sql(self._insert.sql(len(rows)), parameters)
-        return [row[0] for row in (cursor.fetchall() if self._replaces else rows)]
+        """Insert the rows, at most BATCH, and return the ids of those that were written.
+
+        Raises:
+            peewee.IntegrityError: as the database, or a trigger or a policy has kept rows out.
+        """
+        stored = self._loader.load(rows) if self._loader is not None else None
+        if stored is None:
+            parameters = [value for row in rows for value in row]
+            cursor: Any = self._database.execute_sql(self._insert.sql(len(rows)), parameters)
+            if self._replaces:
+                return [row[0] for row in cursor.fetchall()]
+            stored = cursor.rowcount
+        if stored < len(rows):
+            raise peewee.IntegrityError("a trigger of this table keeps the row out")
+        return [row[0] for row in rows]
 
 
 def _bulk_insert(

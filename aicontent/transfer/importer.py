@@ -10,7 +10,7 @@ import peewee
 
 from ..database.availability import connected
 from ..database.bulk_load import Row
-from ..database.constraints import error_code, reason_of_error
+from ..database.constraints import reason_of_error, refusal
 from ..database.supported import backend_of, resolved
 from ..errors import (
     ArgumentError,
@@ -24,7 +24,7 @@ from ..errors import (
 from ..fields.document import DocumentField
 from ..fields.scalars import MAX_INTEGER
 from ..fields.users import MAX_BIGINT, without_hyphens
-from ..records.insertion import Insertion
+from ..records.insertion import BATCH, Insertion
 from ..table import TABLE, ContentTable, bound_model, user_id_type, users_model
 from .json_lines import Batch, Refused, batches, by_column
 
@@ -138,6 +138,7 @@ class _Import:
         """Store a batch in a transaction of its own."""
         rows = batch.rows
         refused: dict[str, str] = {}
+        superseded = [self._deferred.pop(id) for id in rows.keys() & self._deferred.keys()]
         with self._backend.writing(self._database):
             unknown = self._unknown_users(rows) if rows else ()
             stored = self._stored_ids(rows) if rows else set()
@@ -158,7 +159,12 @@ class _Import:
         self.report = ImportReport(
             stored=self.report.stored + len(written) - replaced,
             replaced=self.report.replaced + replaced,
-            skipped=self.report.skipped + len(rows) - len(written) - len(refused) - len(deferred),
+            skipped=self.report.skipped
+            + len(rows)
+            + len(superseded)
+            - len(written)
+            - len(refused)
+            - len(deferred),
             refused=self.report.refused + len(report),
         )
         if self._refused is not None:
@@ -169,7 +175,9 @@ class _Import:
         """Store the rows whose requests were in flight until a later line ended these."""
         while self._deferred:
             rows, self._deferred = self._deferred, {}
-            self.store(Batch(rows))
+            ids = list(rows)
+            for start in range(0, len(ids), BATCH):
+                self.store(Batch({id: rows[id] for id in ids[start : start + BATCH]}))
             self._may_defer = len(self._deferred) < len(rows)  # else their faults are real
 
     def _compress(self, rows: dict[str, _Numbered]) -> dict[str, str]:
@@ -193,7 +201,7 @@ class _Import:
             with self._backend.atomic(self._database):
                 return set(self._insertion.execute([row for _, row in rows.values()])), {}
         except (peewee.PeeweeException, UnicodeEncodeError) as error:
-            _raise_unless_of_a_row(error)
+            self._raise_unless_of_a_row(error)
         written: set[str] = set()
         faults = {}
         for id, (_, row) in rows.items():
@@ -204,13 +212,22 @@ class _Import:
                 ):
                     written.update(self._insertion.execute([row]))
             except (peewee.PeeweeException, UnicodeEncodeError) as error:
-                _raise_unless_of_a_row(error)
+                self._raise_unless_of_a_row(error)
                 may_defer = self._may_defer and len(self._deferred) < _MOST_DEFERRED
                 if isinstance(error, DuplicateRequestError) and may_defer:
                     self._deferred[id] = rows[id]
                 elif not (isinstance(error, DuplicateIdError) and self._on_conflict == "skip"):
                     faults[id] = reason_of_error(error)
         return written, faults
+
+    def _raise_unless_of_a_row(self, error: peewee.PeeweeException | UnicodeEncodeError) -> None:
+        """Raise an error that is not the fault of one row: its data, a constraint, or a limit."""
+        # UnicodeEncodeError: the database's encoding does not have all characters.
+        ours = DuplicateIdError, DuplicateRequestError, UnknownUserError, UnicodeEncodeError
+        is_of_a_row = isinstance(error, ours) or refusal(error) is not None
+        # A trigger's RAISE(ROLLBACK) has undone the rows before.
+        if not is_of_a_row or not self._backend.in_transaction(self._database):
+            raise error
 
     def _stored_ids(self, rows: Mapping[str, _Numbered]) -> set[str]:
         key: Any = self._model.id
@@ -253,16 +270,3 @@ _Numbered = tuple[int, Row]
 _USER = 1  # the position of userId in a row
 _UNKNOWN_USER = "userId: the users table has no such id; store the user first"
 _DUPLICATE = "id: a row with this id is stored already; skip or replace it by on-conflict"
-
-
-def _raise_unless_of_a_row(error: peewee.PeeweeException | UnicodeEncodeError) -> None:
-    """Raise an error that is not the fault of one row: its data, a constraint, or a limit."""
-    # UnicodeEncodeError: the database's encoding does not have all characters.
-    of_a_row = DuplicateIdError, DuplicateRequestError, UnknownUserError, UnicodeEncodeError
-    if isinstance(error, of_a_row):
-        return
-    if not error_code(error).startswith(_ROW_FAULTS):
-        raise error
-
-
-_ROW_FAULTS = ("22", "23", "54", "SQLITE_CONSTRAINT", "SQLITE_TOOBIG")

@@ -342,3 +342,92 @@ def test_a_user_after_whom_none_could_be_made(database, Content):
     assert (report.stored, [line.line for line in refused]) == (1, [1])
     assert refused[0].reason.startswith("userId: the users table has no such id")
     assert Content.user.rel_model.create().id == 2**31 - 1
+
+
+def test_a_later_line_counts_more_than_a_deferred_one(database, Content, user):
+    row = {"userId": user, "fingerprint": "a" * 64}
+    aicontent.import_lines(database, lines({**row, "id": "x", "status": "pending"}))
+    data = lines(
+        {**row, "id": "a", "status": "pending", "level": "old"},
+        {**row, "id": "a", "status": "completed", "level": "new"},
+        {**row, "id": "x", "status": "completed"},
+    )
+    for between in (0, 600):
+        Content.delete().where(Content.id == "a").execute()
+        Content.update(status="pending").execute()
+        others = lines(*({"id": f"c{n}"} for n in range(between)))
+        report = aicontent.import_lines(
+            database, [data[0], *others, *data[1:]], on_conflict="replace"
+        )
+        found = Content.get_by_id("a")
+        assert (found.status, found.level) == ("completed", "new")
+        assert report == aicontent.ImportReport(stored=1 + between, replaced=1, skipped=1)
+
+
+def test_more_deferred_rows_than_one_statement_takes(database, Content, user):
+    prints = [f"{n:064}" for n in range(1200)]
+    stored = [{"id": f"x{n}", "fingerprint": p, "status": "pending"} for n, p in enumerate(prints)]
+    aicontent.import_lines(database, lines(*stored))
+    begun = [row | {"id": f"y{row['id']}"} for row in stored]
+    ended = [row | {"status": "completed"} for row in stored]
+    report = aicontent.import_lines(database, lines(*begun, *ended), on_conflict="replace")
+    assert report == aicontent.ImportReport(stored=1200, replaced=1200)
+
+
+KEEPS_OUT = {
+    "raises": ("SELECT RAISE(ABORT, 'frozen')", "RAISE EXCEPTION 'frozen'"),
+    "another code": (
+        "SELECT RAISE(FAIL, 'frozen')",
+        "RAISE EXCEPTION 'frozen' USING ERRCODE='AB001'",
+    ),
+    "ignores": ("SELECT RAISE(IGNORE)", "RETURN NULL"),
+}
+
+
+@pytest.mark.parametrize("on_conflict", ["error", "replace"])
+@pytest.mark.parametrize("way", KEEPS_OUT)
+def test_rows_that_a_trigger_keeps_out(database, kind, Content, way, on_conflict, user):
+    keep_out(database, kind, KEEPS_OUT[way])
+    data = lines(*({"id": f"{n:02}", "level": "no" if n == 7 else "A1"} for n in range(20)))
+    refused = []
+    report = aicontent.import_lines(database, data, on_conflict=on_conflict, refused=refused.append)
+    assert Content.select().count() == 19
+    assert report.stored == 19
+    if way != "ignores" or on_conflict == "error":
+        (line,) = refused
+        assert line.line == 8
+        assert "frozen" in line.reason or "a trigger of this table keeps the row out" in line.reason
+    row = {"user": user, "type": "lesson", "request_payload": {"text": "secret"}, "level": "no"}
+    with pytest.raises(peewee.DatabaseError) as caught:
+        Content.create_many([row])
+    assert "secret" not in str(caught.value)
+    assert Content.select().count() == 19
+
+
+def keep_out(database, kind, ways):
+    sqlite, postgresql = ways
+    if kind == "sqlite":
+        database.execute_sql(
+            "CREATE TRIGGER keeps BEFORE INSERT ON ai_generated_content "
+            f"WHEN NEW.level = 'no' BEGIN {sqlite}; END"
+        )
+        return
+    quoted = postgresql.replace("'", "''")
+    database.execute_sql(
+        "CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS "
+        f"'BEGIN IF NEW.level = ''no'' THEN {quoted}; END IF; RETURN NEW; END'"
+    )
+    database.execute_sql(
+        "CREATE TRIGGER keeps BEFORE INSERT ON ai_generated_content "
+        "FOR EACH ROW EXECUTE FUNCTION keeps()"
+    )
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_trigger_that_rolls_back(database, Content, kind):
+    keep_out(database, kind, ("SELECT RAISE(ROLLBACK, 'frozen')", ""))
+    data = lines({"id": "a"}, {"id": "b", "level": "no"})
+    with pytest.raises(peewee.DatabaseError, match="frozen"):
+        aicontent.import_lines(database, data)
+    assert not database.in_transaction()
+    assert Content.select().count() == 0
