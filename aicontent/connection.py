@@ -7,14 +7,14 @@ import sqlite3
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import peewee
 
-from .database.constraints import error_code
 from .database.constraints import remedy as known_remedy
 from .database.internals import uses_psycopg3
 from .database.postgresql import IsoPostgresqlDatabase
+from .database.read_only import ReadOnlySqliteDatabase, may
 from .errors import DatabaseUnavailableError, DatabaseURLError, one_line
 from .fields.compression import configure
 
@@ -40,7 +40,7 @@ def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peew
     Args:
         url: `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:///:memory:`, with
             `?compress_over=CHARACTERS` to compress large documents, or `?mode=ro` to read a file
-            that must not or cannot be written, such as a snapshot; or
+            and leave it as it is, also where this user may not write; or
             `postgresql://user:password@host:port/name`; or `postgresql+psycopg://…` for psycopg
             3, which prepares statements on the server. That is faster, but does not work behind
             PgBouncer in transaction mode.
@@ -129,9 +129,8 @@ def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Data
             f"there is no SQLite database {name}: check the path; "
             "`aicontent migrate --create-users` creates a new one"
         )
-    database = peewee.SqliteDatabase(
-        f"file:{quote(os.path.abspath(name))}?mode=ro" if reads_only else name,
-        uri=reads_only,
+    database = (ReadOnlySqliteDatabase if reads_only else peewee.SqliteDatabase)(
+        name,
         # NORMAL is safe under WAL: a power cut may lose the last commits, never the file. A log of
         # 16 MB instead of 4 halves the time of reuse() among a million rows: it writes the same
         # pages again and again, and each reaches the file once per log.
@@ -144,36 +143,16 @@ def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Data
     if "compress_over" in options:
         configure(database, compress_over=int(options["compress_over"]))
     try:
-        if reads_only:
-            _read(database, name)
-            return database
         with database.connection_context():
-            _write_ahead(database, timeout)
+            if reads_only:
+                database.pragma("schema_version")
+            else:
+                _write_ahead(database, timeout)
         if in_memory:
             database.connect()
     except (peewee.DatabaseError, sqlite3.Error) as error:
         raise DatabaseUnavailableError(_sqlite_remedy(name, error)) from error
     return database
-
-
-def _read(database: peewee.SqliteDatabase, name: str) -> None:
-    """Read a file, also in a folder where SQLite cannot make the files of a write-ahead log."""
-    try:
-        with database.connection_context():
-            database.pragma("schema_version")
-    except peewee.OperationalError as error:
-        log = Path(f"{name}-wal")
-        if error_code(error) != "SQLITE_CANTOPEN" or not Path(name).is_file():
-            raise
-        if log.exists() and log.stat().st_size:
-            raise DatabaseUnavailableError(
-                f"cannot read {name}: the newest content is in {log}, which SQLite reads only "
-                "where it may write to the folder: copy both files to such a folder"
-            ) from error
-        # Nobody can change the file, or a log would be there.
-        database.database = f"{database.database}&immutable=1"
-        with database.connection_context():
-            database.pragma("schema_version")
 
 
 def _write_ahead(database: peewee.SqliteDatabase, timeout: float) -> None:
@@ -200,13 +179,15 @@ def _sqlite_remedy(name: str, error: Exception) -> str:
         remedy = "it is a folder: name a file"
     elif "readonly" in str(error):
         remedy = (
-            "it cannot be written: give this user write permission on it and its folder, or read "
-            "it alone (?mode=ro)"
+            "it cannot be written: give this user write permission on it and its folder, or only "
+            "read it (?mode=ro)"
         )
     elif "locked" in str(error):
         remedy = "another process holds its lock: try again when that has ended"
     elif _has_too_many_files():
         remedy = "this process has too many open files: close some, or raise the limit (ulimit -n)"
+    elif path.exists() and not may(os.R_OK, path):
+        remedy = "this user may not read it: give the user read permission"
     elif "unable to open" in str(error):
         remedy = "it cannot be opened: check that this user may write to it and to its folder"
     elif "not a database" in str(error):

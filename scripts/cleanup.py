@@ -80,7 +80,7 @@ def cleanup(
     when it failed or the database refuses to delete some rows, 2 for a usage error, and 3 when
     it was stopped with rows left.
     """
-    database = open_database(url, wait=wait)
+    database = open_database(url, wait=wait, reads=dry_run)
     if reclaim and not backend_of(database).can_reclaim:
         raise click.UsageError("--reclaim is for SQLite; PostgreSQL's autovacuum does it by itself")
     model = detected_model(aicontent.AIGeneratedContent, database)

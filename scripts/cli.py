@@ -52,7 +52,7 @@ def migrate(url: str, create_users: bool, schema: str | None, dry_run: bool, as_
 
     On PostgreSQL, what --dry-run prints can be run by other tools, in one transaction.
     """
-    database = open_database(url, must_exist=dry_run or not create_users)
+    database = open_database(url, must_exist=dry_run or not create_users, reads=dry_run)
     if dry_run:
         sql = migration_sql(database, create_users, schema=schema)
         if as_json:

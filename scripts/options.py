@@ -12,7 +12,7 @@ import peewee
 
 import aicontent
 from aicontent import AIContentError, ContentType
-from aicontent.database.constraints import error_code, reason_of_error, remedy
+from aicontent.database.constraints import reason_of_error, remedy
 from aicontent.fields.scalars import MAX_INTEGER
 from aicontent.generation.arguments import LONGEST
 from aicontent.generation.rescue import MAX_ATTEMPTS
@@ -142,15 +142,11 @@ def open_database(
 ) -> peewee.Database:
     """Open the database, or raise a usage error.
 
-    `wait` is seconds to wait for a lock; a command that only `reads` takes a file that cannot be
-    written.
+    `wait` is seconds to wait for a lock. A command that only `reads` leaves a SQLite file as it is.
     """
+    if reads and url.startswith("sqlite:") and "mode=ro" not in url.partition("?")[2]:
+        url += f"{'&' if '?' in url else '?'}mode=ro"
     try:
         return aicontent.connect(url, timeout=wait, must_exist=must_exist)
     except aicontent.DatabaseURLError as error:
         raise click.BadParameter(str(error), param_hint="--database") from error
-    except aicontent.DatabaseUnavailableError as error:
-        cannot_write = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
-        if reads and error.__cause__ and error_code(error.__cause__).startswith(cannot_write):
-            return aicontent.connect(f"{url}{'&' if '?' in url else '?'}mode=ro", must_exist=True)
-        raise

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -76,26 +78,96 @@ def test_a_file_system_that_cannot_be_written(fill, url, database, folder, mode)
 
 
 @ON_SQLITE
-def test_a_log_that_cannot_be_read_is_not_passed_over(fill, url, database, folder):
+@pytest.mark.parametrize("through", ["the file", "a link"])
+def test_a_log_that_cannot_be_read_is_not_passed_over(
+    fill, url, database, folder, tmp_path, through
+):
     fill(3)  # the connection stays open, and with it the log
     path = copy_of(url, folder)
     (folder / f"{path.name}-shm").unlink()
     freeze(folder)
+    name = path
+    if through == "a link":
+        name = tmp_path / "link.db"
+        name.symlink_to(path)
     for command in ("stats", "check", "export"):
-        status, _, err = run_here(command, "--database", f"sqlite:///{path}")
+        status, _, err = run_here(command, "--database", f"sqlite:///{name}")
         assert status == 1
-        assert f"the newest content is in {path}-wal" in err
+        assert f"its newest content is in {path.name}-wal" in err
+
+
+@contextmanager
+def another_user():
+    """Act as a user who may write next to nothing."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to act as another user")
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@pytest.fixture
+def shared(url):
+    """A folder that every user may read, with a copy of the database in it."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @ON_SQLITE
-def test_a_snapshot_of_another_user(fill, url, tmp_path):
-    """Its owner may write it, and this process may not."""
+@pytest.mark.parametrize("rights", [0o755, 0o777])
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_a_file_of_another_user(fill, url, database, shared, mode, rights):
+    """What this user reads leaves no file behind that the owner could not write."""
     fill(3)
+    database.pragma("journal_mode", mode)
+    database.close()
+    path = copy_of(url, shared)
+    shared.chmod(rights)
+    looks(f"sqlite:///{path}", 3)  # loads modules that the other user may not read
+    before = path.read_bytes()
+    with another_user():
+        looks(f"sqlite:///{path}", 3)
+        looks(f"sqlite:///{path}?mode=ro", 3)
+        reader = aicontent.connect(f"sqlite:///{path}?mode=ro")
+    assert [each.name for each in shared.iterdir()] == [path.name]
+    assert path.read_bytes() == before
+    writer = aicontent.connect(f"sqlite:///{path}")
+    Content = aicontent.for_database(writer)  # noqa: N806
+    Content.create(user=Content.get().user_id, type="lesson", request_payload={})
+    with another_user():  # whose next connection sees the log
+        Reader = aicontent.for_database(reader)  # noqa: N806
+        assert Reader.select().count() == 4
+        with pytest.raises(peewee.OperationalError, match="readonly"):
+            Reader.delete().execute()
+        reader.close()
+    writer.close()
+    path.chmod(0o600)
+    with another_user():
+        status, _, err = run_here("stats", "--database", f"sqlite:///{path}")
+    assert (status, "this user may not read it" in err) == (1, True)
+
+
+@ON_SQLITE
+def test_looking_changes_no_file(fill, url, database, tmp_path):
+    fill(3)
+    database.pragma("journal_mode", "delete")
+    database.close()
     snapshot = tmp_path / "snapshot"
     snapshot.mkdir()
     path = copy_of(url, snapshot)
-    looks(f"sqlite:///{path}?mode=ro", 3)
+    before = path.read_bytes()
+    looks(f"sqlite:///{path}", 3)
     looks(f"sqlite:///{path}?compress_over=9&mode=ro", 3)
+    for command in ("cleanup", "requeue", "migrate"):
+        assert run_here(command, "--dry-run", "--database", f"sqlite:///{path}")[0] == 0
+    assert path.read_bytes() == before
+    assert [each.name for each in snapshot.iterdir()] == [path.name]
     with pytest.raises(aicontent.DatabaseUnavailableError, match="there is no SQLite database"):
         aicontent.connect(f"sqlite:///{tmp_path}/none.db?mode=ro")
     assert not (tmp_path / "none.db").exists()
