@@ -71,12 +71,18 @@ _REMEDIES = {
     (("SQLITE_CORRUPT", "SQLITE_NOTADB", "XX001", "XX002"), ("malformed",)): (
         "the database is damaged: restore a backup, or save what sqlite3's .recover can read"
     ),
-    (("57014",), ()): "a time limit of the server ended it: raise statement_timeout for this role",
-    (("25006", "SQLITE_READONLY"), ("readonly",)): (
-        "write to the primary server, or give this user the right to write the file and its folder"
+    (("57014",), ()): (
+        "the server cancelled it: raise statement_timeout for this role, if that is the reason"
+    ),
+    (("25006",), ()): "write to the primary server",
+    (("SQLITE_READONLY",), ("readonly",)): (
+        "give this user the right to write the file and its folder"
     ),
     (("42501",), ()): "this role needs the grants that docs/operations.md lists",
-    (("SQLITE_NOMEM", "53200"), ("out of memory",)): "give it more memory",
+    (
+        ("SQLITE_NOMEM", "53200"),
+        ("out of memory",),
+    ): "give it more memory: the server, or this process",
     (("53300",), ()): "try again, or allow more connections (max_connections)",
     (("57P", "08", "25P03", "25P04"), ("closed the connection", "already closed", "is closed")): (
         "the server ended the connection: see its log, and try again"
@@ -84,6 +90,10 @@ _REMEDIES = {
     ((), ("Could not decode",)): "another program wrote that row: repair or delete it",
 }
 """By the codes and, where a driver gives none, by words of the message."""
+
+
+CONFLICTS = ("40001", "40P01")
+"""SQLSTATEs of transactions that met others: a serialization failure, and a deadlock."""
 
 
 def refusal(error: BaseException) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import peewee
 
-from .constraints import error_code, refusal
+from .constraints import CONFLICTS, error_code, refusal
 from .internals import driver_errors
 
 _LOCK_WAIT = "1s"
@@ -22,7 +22,8 @@ _Sql = tuple[str, list[Any]]
 
 _REFERENCING = """
     SELECT DISTINCT m.name FROM sqlite_master m, pragma_foreign_key_list(m.name) f
-    WHERE m.type = 'table' AND f."table" = 'ai_generated_content' ORDER BY m.name
+    WHERE m.type = 'table' AND lower(f."table") = 'ai_generated_content'
+    AND f.on_delete IN ('NO ACTION', 'RESTRICT') ORDER BY m.name
 """
 
 
@@ -164,6 +165,6 @@ class PostgresqlDeletion(Deletion):
                 self._database.execute_sql(set_timeout, (_LOCK_WAIT,))
                 return bool(self._rows(self._wait, ids))
         except peewee.OperationalError as error:
-            if error_code(error) != "55P03":  # lock_not_available
+            if error_code(error) not in ("55P03", *CONFLICTS):  # lock_not_available
                 raise
             return None

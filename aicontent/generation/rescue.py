@@ -11,7 +11,7 @@ from typing import Any
 import peewee
 
 from ..database.availability import connected, survived
-from ..database.constraints import refusal
+from ..database.constraints import CONFLICTS, error_code, refusal
 from ..database.statement import literal, slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
@@ -97,9 +97,11 @@ def rescue_stale(
                 freed, took = survived(database, partial(_free, model, ids, now, most))
             except peewee.PeeweeException as error:
                 why = refusal(error)
-                if why is None:
+                if error_code(error) in CONFLICTS:
+                    aside |= {*ids}
+                elif why is None:
                     raise
-                if len(ids) > 1:  # one row stops the whole statement
+                elif len(ids) > 1:  # one row stops the whole statement
                     batches += [ids[: len(ids) // 2], ids[len(ids) // 2 :]]
                 else:
                     aside |= {*ids}

@@ -1,13 +1,14 @@
 """Choose which rows a cleanup deletes next, and set those aside that cannot be deleted."""
 
 import random
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import peewee
 
+from ..database.constraints import CONFLICTS, error_code
 from ..database.supported import backend_of, database_of
 from ..table import ContentTable
 
@@ -18,7 +19,7 @@ _MOST_BLOCKED = 100_000
 """Rows that are set aside before the others are left for another run: the look-up names them."""
 
 _WAITS = 3
-"""How often a cleanup tries the rows again that other transactions have locked."""
+"""How often a cleanup waits for the rows that other transactions have locked."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Batches:
         self._locked: set[str] = set()
         self._waits = _WAITS
         self._ids: list[str] = []
+        self._halves: list[list[str]] = []
+        """Batches of which some row stops the whole statement, halved until it is found."""
         self._backend = backend_of(database_of(reason.model))
         self._deletion = self._backend.deletion(reason.model, reason.rule)
 
@@ -66,40 +69,42 @@ class Batches:
         Returns:
             The number of rows deleted, and for how many seconds other writers may have waited.
         """
-        if not self._ids and self._may_be_more:
+        if not (self._halves or self._ids) and self._may_be_more:
             self._ids = self._look_up()
-        if not self._ids:
+        source = self._halves[-1] if self._halves else self._ids
+        if not source:
             self._finish()
             return 0, 0.0
-        batch = self._ids[-limit:]
-        del self._ids[-limit:]
-        return self._delete(batch)
+        batch = source[-limit:]
+        del source[-limit:]
+        if self._halves and not source:
+            self._halves.pop()
+        began = time.monotonic()
+        try:
+            deleted = self._deletion.delete(batch)
+        except peewee.PeeweeException as error:
+            if error_code(error) in CONFLICTS:
+                self._locked.update(batch)
+                return 0, time.monotonic() - began
+            why = self._deletion.refusal(error)
+            if why is None:
+                raise
+            if len(batch) == 1:
+                self.blocked[batch[0]] = why
+            else:
+                middle = len(batch) // 2
+                self._halves += [batch[:middle], batch[middle:]]
+            return 0, time.monotonic() - began
+        kept = "a trigger, a policy or the model's own delete() keeps it"
+        self.blocked |= dict.fromkeys(sorted(deleted.kept), kept)
+        self._locked |= deleted.locked
+        return len(deleted.gone), deleted.seconds
 
     def is_left(self) -> bool:
         """Tell whether there is a row that is due, and not one that cannot be deleted."""
         if self.is_done:
             return self._is_left
         return bool(list(self._select(self.blocked, self.reason.model.id).limit(1).tuples()))
-
-    def _delete(self, ids: Sequence[str]) -> tuple[int, float]:
-        try:
-            deleted = self._deletion.delete(ids)
-        except peewee.PeeweeException as error:
-            why = self._deletion.refusal(error)
-            if why is None:
-                raise
-            if len(ids) == 1:
-                self.blocked[ids[0]] = why
-                return 0, 0.0
-        else:
-            kept = "a trigger, a policy or the model's own delete() keeps it"
-            self.blocked |= dict.fromkeys(sorted(deleted.kept), kept)
-            self._locked |= deleted.locked
-            return len(deleted.gone), deleted.seconds
-        # One row stops the whole statement, so the halves are tried apart.
-        middle = len(ids) // 2
-        (first, took), (second, longest) = self._delete(ids[:middle]), self._delete(ids[middle:])
-        return first + second, max(took, longest)
 
     def _finish(self) -> None:
         """Try the rows again that other transactions had locked; otherwise this reason is done."""

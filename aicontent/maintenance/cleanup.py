@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import peewee
@@ -83,13 +83,14 @@ def cleanup(
             deleted, took = batches.delete(min(pace.size, batch_size, share))
             if not batches.is_done:
                 waiting.append(batches)
-            blocked = {id: why for each in all_batches for id, why in each.blocked.items()}
-            named = tuple(islice(blocked.items(), NAMED))
-            report = replace(report, blocked=len(blocked), named=named)
+            named = islice(chain(*(each.blocked.items() for each in all_batches)), NAMED)
+            blocked = sum(len(each.blocked) for each in all_batches)
+            report = replace(report, blocked=blocked, named=tuple(named))
             if deleted:
                 report = _added(report, batches.reason.name, deleted, took)
                 if progress is not None:
                     progress(report)
+            if took:
                 pace.rest(took, batch_size)
     return replace(report, left=any(batches.is_left() for batches in all_batches))
 
