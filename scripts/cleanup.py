@@ -80,6 +80,8 @@ def cleanup(
     when it failed or the database refuses to delete some rows, 2 for a usage error, and 3 when
     it was stopped with rows left.
     """
+    if reclaim and dry_run:
+        raise click.UsageError("--dry-run and --reclaim exclude each other")
     database = open_database(url, wait=wait, reads=dry_run)
     if reclaim and not backend_of(database).can_reclaim:
         raise click.UsageError("--reclaim is for SQLite; PostgreSQL's autovacuum does it by itself")
@@ -101,7 +103,7 @@ def cleanup(
                 max_rows = max(0, max_rows - done.rescued.requeued - done.rescued.failed)
             seconds = None if max_seconds is None else max(0.0, until - time.monotonic())
             bar = sys.stderr.isatty() and not (quiet or as_json or dry_run)
-            length = model.cleanup(dry_run=True).deleted if bar else 0
+            length = model.cleanup(failed_after=failed_after, dry_run=True).deleted if bar else 0
             with click.progressbar(
                 length=length, label="Deleting", file=sys.stderr, hidden=not bar
             ) as shown:

@@ -81,8 +81,8 @@ def migrate(url: str, create_users: bool, schema: str | None, dry_run: bool, as_
 def rollback(url: str, steps: int, yes: bool) -> None:
     """Roll the latest migrations back.
 
-    Rolling 001 back deletes the table with all content, and 003 the columns of claims. The others
-    delete no data; 005 is refused on SQLite while documents are compressed.
+    Rolling 001 back deletes the table with all content, 003 the columns of claims, and 006 those
+    of retries. The others delete no data; 005 is refused on SQLite while documents are compressed.
     """
     database = open_database(url)
     if not yes:
@@ -133,6 +133,7 @@ def _question(database: peewee.Database, steps: int) -> str:
 _GOES = {
     "001_create_ai_generated_content": "the table with {} of content",
     "003_add_claims": "the claims of {}: fingerprints, attempts and leases",
+    "006_retry_claims": "the failures, limits and retry times of {}",
 }
 
 

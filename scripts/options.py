@@ -37,7 +37,11 @@ class Group(click.Group):
                 text = f"{text}: {known}"
             raise click.ClickException(text) from error
         except MemoryError as error:
-            raise click.ClickException("there is not enough memory for one batch") from error
+            raise click.ClickException("there is not enough memory") from error
+        except RuntimeError as error:
+            if "new thread" not in str(error):
+                raise
+            raise click.ClickException("there is not enough memory for a thread") from error
         except BrokenPipeError:  # the reader of the output has ended: click ends in silence
             raise
         except OSError as error:

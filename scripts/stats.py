@@ -88,7 +88,7 @@ def _shares(title: str, groups: list[Group], name: str, number: str) -> Iterator
 
 def _full() -> str:
     try:
-        "█".encode(sys.stdout.encoding or "ascii")
+        "█".encode(getattr(sys.stdout, "encoding", None) or "ascii")
     except UnicodeEncodeError:
         return "#"
     return "█"

@@ -8,10 +8,12 @@ from urllib.parse import quote
 
 import click
 
-_HIDDEN = ("/home", "/root", "/run/user")
-"""What ProtectHome=yes hides from a service (systemd.exec(5))."""
+_HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - none is used
+"""What ProtectHome=yes and PrivateTmp=yes hide from a service (systemd.exec(5))."""
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?")
+
+_PLAIN = re.compile(r"[\w./-]+")
 
 _SQLITE = """
 [Service]
@@ -44,12 +46,14 @@ def systemd_unit(job: str, timer: bool, sqlite: str | None, user: str | None) ->
     program = Path(sys.executable).parent / "aicontent"
     if sqlite is not None and user is not None:
         text += _settings(job, sqlite, user)
-    click.echo(text.replace("/opt/aicontent/bin/aicontent", str(program)), nl=False)
-    for path in () if timer else {program, Path(sys.executable).resolve()}:
+    start = str(program) if _PLAIN.fullmatch(str(program)) else _quoted(str(program))
+    click.echo(text.replace("/opt/aicontent/bin/aicontent", start), nl=False)
+    used = [program, Path(sys.executable).resolve(), *([Path(sqlite)] if sqlite else [])]
+    for path in () if timer else dict.fromkeys(used):
         if any(path.is_relative_to(folder) for folder in _HIDDEN):
             click.echo(
-                f"warning: ProtectHome=yes hides {path} from the service: make the virtual "
-                "environment outside of home folders, by the system's Python",
+                f"warning: ProtectHome=yes and PrivateTmp=yes hide {path} from the service: keep "
+                "it elsewhere, and make the virtual environment by the system's Python",
                 err=True,
             )
 

@@ -23,7 +23,7 @@ from aicontent.transfer.exporter import selected
 from aicontent.transfer.importer import OnConflict, store_batches
 from aicontent.transfer.json_lines import Refused, batches, lines_of
 
-from .options import database_option, open_database, type_option, wait_option
+from .options import database_option, handled, open_database, type_option, wait_option
 from .reading import batches_of
 
 _SHOWN = 20
@@ -56,18 +56,23 @@ def export_command(
     lines = aicontent.export_lines(database, user=user_id, type=content_type, status=status)
     hidden = not sys.stderr.isatty() or (file == "-" and sys.stdout.isatty())
     written = 0
-    if file != "-" and Path(file).is_file() and is_database_file(Path(file)):
+    if file != "-" and _is_of_a_database(file):
         rule = f"{file} is a SQLite database, which an export would replace: name another file"
         raise click.BadParameter(rule, param_hint="FILE")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _exit)  # so that no unfinished file stays
-    with _output(file) as out, database.connection_context():
+    signals = handled((signal.SIGTERM, signal.SIGHUP), _exit)  # so that no unfinished file stays
+    with signals, _output(file) as out, database.connection_context():
         length = 0 if hidden else selected(database, user_id, content_type, status).count()
         with click.progressbar(lines, length, "Exporting", file=sys.stderr, hidden=hidden) as bar:
             for line in bar:
                 out.write(line)
                 written += 1
     click.echo(f"exported {counted(written, 'row')}", err=True)
+
+
+def _is_of_a_database(name: str) -> bool:
+    """Tell whether a file is a SQLite database, or has the name of one's journal."""
+    names = [name, *(name.removesuffix(end) for end in ("-wal", "-journal", "-shm"))]
+    return any(Path(each).is_file() and is_database_file(Path(each)) for each in names)
 
 
 def _exit(number: int, _: object) -> None:
@@ -86,7 +91,9 @@ def _user_id(database: peewee.Database, text: str) -> int | str:
 @contextmanager
 def _output(name: str) -> Iterator[IO[bytes]]:
     path = Path(os.path.realpath(name))
-    if name == "-":
+    if name in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        if sys.stdout is None:
+            raise click.UsageError("the standard output is closed: name a FILE")
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     elif name.endswith(os.sep):
@@ -109,7 +116,7 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
     os.umask(umask)
     before = path.stat() if path.exists() else None
     # Named before it is made, so that a signal at any moment finds it here.
-    temporary = folder / f".{path.name}.{secrets.token_hex(8)}"
+    temporary = folder / f".aicontent-{secrets.token_hex(8)}"
     try:
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -168,10 +175,14 @@ def import_command(
     """
     if name == "-" and (sys.stdin is None or sys.stdin.isatty()):
         raise click.UsageError("give a FILE, or lines on the standard input")
+    if name != "-" and _is_of_a_database(name):
+        rule = f"{name} is a SQLite database: export it, and import what that writes"
+        raise click.BadParameter(rule, param_hint="FILE")
     database = open_database(url, wait=wait)
     if max_document_bytes is not None:
         aicontent.configure(database, max_document_bytes=max_document_bytes)
-    with sys.stdin.buffer if name == "-" else open(name, "rb") as file:
+    source = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115 - below
+    with source as file, handled((signal.SIGTERM,), _exit):  # the report is printed
         _import(file, database, on_conflict)
 
 
@@ -187,7 +198,6 @@ def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict)
         else batches_of(file, backend.name, id_type)
     )
     report, shown = ImportReport(), 0
-    signal.signal(signal.SIGTERM, _exit)  # prints the report
     with click.progressbar(length=size, label="Importing", file=sys.stderr, hidden=hidden) as bar:
 
         def show(line: Refused) -> None:

@@ -79,6 +79,10 @@ _REMEDIES = {
         "give this user the right to write the file and its folder"
     ),
     (("42501",), ()): "this role needs the grants that docs/operations.md lists",
+    (("SQLITE_BUSY", "SQLITE_LOCKED"), ("is locked",)): (
+        "another process holds its lock: try again when that has ended, or wait longer"
+    ),
+    (("SQLITE_IOERR",), ()): "see the system's log, and the limits of files (df, ulimit -f)",
     (
         ("SQLITE_NOMEM", "53200"),
         ("out of memory",),

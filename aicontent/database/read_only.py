@@ -19,7 +19,7 @@ class ReadOnlySqliteDatabase(peewee.SqliteDatabase):
     def _connect(self) -> Any:
         path = Path(os.path.realpath(self.database))
         connection = peewee.sqlite3.connect(  # type: ignore[attr-defined]
-            f"file:{quote(str(path))}?{_mode(path)}",
+            f"file://{quote(str(path))}?{_mode(path)}",
             timeout=self._timeout,  # type: ignore[attr-defined]
             isolation_level=None,
             **self.connect_params,

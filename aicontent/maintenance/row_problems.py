@@ -71,7 +71,7 @@ def _unread(model: Any) -> Iterator[str]:
     """Report the requests that workers could not read."""
     unread = model.select(model.id).where(
         model.status.in_([ContentStatus.PENDING, ContentStatus.FAILED]),
-        model.metadata.cast("text").contains(UNREADABLE),
+        model.metadata["lastFailure"]["reason"].as_text().startswith(UNREADABLE),
     )
     ids = [id for (id,) in unread.order_by(model.id).limit(_NAMED + 1).tuples()]
     if ids:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -83,12 +83,14 @@ def read_newest(database: peewee.Database, number: int) -> None:
     newest = model.select(model.id).order_by(model.created_at.desc()).limit(number)
     query = model.select(model.id).where(model.id.in_(newest))
     key = backend_of(database).bytewise(model.id)
-    read = _Reader(model)
-    with _fault_of(lambda: "an id"):
-        ids = [id for (id,) in database.execute_sql(*query.order_by(key).sql())]
-    for start in range(0, len(ids), _BATCH):
-        for _ in read(ids[start : start + _BATCH]):
-            pass
+    read, backend = _Reader(model), backend_of(database)
+    is_open = backend.in_transaction(database)
+    with nullcontext() if is_open else backend.snapshot(database):
+        with _fault_of(lambda: "an id"):
+            ids = [id for (id,) in database.execute_sql(*query.order_by(key).sql())]
+        for start in range(0, len(ids), _BATCH):
+            for _ in read(ids[start : start + _BATCH]):
+                pass
 
 
 def _lines(ids: Any) -> Iterator[bytes]:

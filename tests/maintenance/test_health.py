@@ -261,3 +261,10 @@ def test_an_unknown_name_among_those_that_were_dropped(database):
     assert aicontent.check(database, dropped=["idx_ai_content_usage"]) == []
     (problem,) = aicontent.check(database, dropped=["idx_ai_content_usage", "idx_typo"])
     assert problem == "no migration makes an index idx_typo: check the dropped names"
+
+
+def test_a_note_of_the_hosts_is_no_problem(store, database):
+    note = "the stored request cannot be read: says the host"
+    store(status="failed", metadata={"note": note, "lastFailure": {"reason": "x"}})
+    store(status="failed", metadata={"lastFailure": note})
+    assert aicontent.check(database) == []

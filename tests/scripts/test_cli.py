@@ -306,7 +306,7 @@ def test_quickstart_deletes_nothing_of_others(run, url, store):
 @pytest.mark.parametrize(
     ("steps", "says"),
     [
-        (1, "rolls back 006_retry_claims, and deletes no data. Continue?"),
+        (1, "006_retry_claims, and deletes the failures, limits and retry times of 2 rows."),
         (4, "003_add_claims, and deletes the claims of 2 rows: "),
         (99, "001_create_ai_generated_content, and deletes the table with 2 rows of content. "),
     ],

@@ -54,7 +54,7 @@ def test_a_full_disk(small):
     assert (status, "disk is full: make room" in one_line(err)) == (1, True)
     status, _, err = run_program("export", str(small / "out.jsonl"), "--database", url)
     assert (status, "No space left on device" in one_line(err)) == (1, True)
-    assert not list(small.glob(".out*"))
+    assert not list(small.glob(".aicontent*"))
     database = aicontent.connect(url)
     Content = aicontent.for_database(database)  # noqa: N806
     row = {"user": Content.user.rel_model.get(), "type": "lesson"}
@@ -242,7 +242,7 @@ def test_too_little_memory(url, tmp_path):
     shell = f"ulimit -v 180000; exec {PROGRAM} import {file} --database {url}"
     ran = subprocess.run([shutil.which("bash") or "sh", "-c", shell], capture_output=True)
     assert ran.returncode == 1
-    assert one_line(ran.stderr.decode()) == "Error: there is not enough memory for one batch"
+    assert one_line(ran.stderr.decode()) == "Error: there is not enough memory"
 
 
 def test_json_stays_json(store, url):

@@ -78,3 +78,9 @@ def test_usage_mistakes(args, says):
     status, out, err = run_here("systemd-unit", *args)
     assert (status, out) == (2, "")
     assert any(each in err for each in says.split("|"))
+
+
+def test_what_the_service_cannot_see_is_named():
+    for path, is_hidden in (("/home/a/c.db", True), ("/tmp/c.db", True), ("/var/lib/c.db", False)):
+        _, _, err = run_here("systemd-unit", "cleanup", "--sqlite", path, "--user", "a")
+        assert (f"hide {path} from the service" in err) == is_hidden

@@ -25,7 +25,7 @@ def test_the_commands_in_a_pipe(varied, url, make_url, tmp_path):
     file = tmp_path / "out.jsonl"
     assert run_program("export", str(file), "--database", to)[:2] == (0, b"")
     assert file.read_bytes() == data
-    assert list(tmp_path.glob(".out*")) == []
+    assert list(tmp_path.glob(".aicontent-*")) == []
     assert run_program("import", str(file), "--database", to, "--on-conflict", "skip")[0] == 0
     status, out, err = run_program("import", "-", "--database", to, stdin=data)
     assert (status, out) == (1, b"imported 0 new, replaced 0, skipped 0, refused 13\n")
@@ -55,7 +55,7 @@ def test_an_export_that_fails_leaves_the_file_as_it_was(empty_url, tmp_path):
     file.write_text("before")
     assert run_program("export", str(file), "--database", empty_url)[0] == 1
     assert file.read_text() == "before"
-    assert list(tmp_path.glob(".out*")) == []
+    assert list(tmp_path.glob(".aicontent-*")) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -123,7 +123,7 @@ def test_a_locked_database_is_one_line(Content, url, database):
             "import", "--database", url, "--wait", "0.1", stdin=lines({})[0]
         )
     assert status == 1
-    assert err == "Error: database is locked\n"
+    assert err.startswith("Error: database is locked: another process holds its lock")
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
@@ -225,12 +225,12 @@ def test_an_export_that_is_ended_leaves_nothing(fill, url, tmp_path, number):
     file = tmp_path / "out.jsonl"
     file.write_text("before")
     process = subprocess.Popen([PROGRAM, "export", str(file), "--database", url])
-    while not list(tmp_path.glob(".out*")):
+    while not list(tmp_path.glob(".aicontent-*")):
         assert process.poll() is None
     process.send_signal(number)
     assert process.wait() != 0
     assert file.read_text() == "before"
-    assert list(tmp_path.glob(".out*")) == []
+    assert list(tmp_path.glob(".aicontent-*")) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
@@ -269,3 +269,38 @@ def test_a_line_of_any_length_is_one_refused_line(Content, url, tmp_path):
     status, out, err = run_program("import", str(file), "--database", url)
     assert (status, out) == (1, b"imported 1 new, replaced 0, skipped 0, refused 1\n")
     assert err == "line 1: must have at most 64,000,000 bytes a line\n"
+
+
+def test_an_export_to_the_standard_output_by_its_name(store, url, tmp_path):
+    """The file that it is redirected to keeps what it has."""
+    store()
+    file = tmp_path / "all.txt"
+    with file.open("wb") as out:
+        out.write(b"first\n")
+        out.flush()
+        command = [PROGRAM, "export", "/dev/stdout", "--database", url]
+        subprocess.run(command, stdout=out, stderr=subprocess.DEVNULL, check=True)
+    first, row = file.read_bytes().splitlines()
+    assert (first, json.loads(row)["type"]) == (b"first", "lesson")
+
+
+@pytest.mark.parametrize("command", ["export", "stats"])
+def test_a_standard_output_that_is_closed(store, url, command):
+    store()
+    shell = f"exec {PROGRAM} {command} --database '{url}' >&-"
+    ran = subprocess.run(["sh", "-c", shell], stderr=subprocess.PIPE, text=True)
+    assert "Traceback" not in ran.stderr
+    if command == "export":
+        assert (ran.returncode, "name a FILE" in ran.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_files_of_a_database_are_no_lines(store, url, database):
+    store()
+    name = database.database
+    for end in ("", "-journal", "-wal", "-shm"):
+        status, _, err = run_program("export", f"{name}{end}", "--database", url)
+        assert (status, "is a SQLite database" in err) == (2, True)
+    status, _, err = run_program("import", name, "--database", url)
+    assert (status, "export it, and import what that writes" in err) == (2, True)
+    assert len(run_program("export", "--database", url)[1].splitlines()) == 1
