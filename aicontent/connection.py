@@ -101,11 +101,6 @@ def _sqlite_name(parts: SplitResult) -> str:
             "a SQLite URL has three slashes before a relative file, four before an absolute one: "
             "sqlite:///file.db, sqlite:////absolute/file.db"
         )
-    _sqlite_options(parts)
-    return unquote(parts.path[1:])
-
-
-def _sqlite_options(parts: SplitResult) -> dict[str, str]:
     options = parse_qsl(parts.query, keep_blank_values=True)
     if (
         parts.fragment
@@ -116,12 +111,11 @@ def _sqlite_options(parts: SplitResult) -> dict[str, str]:
             "a SQLite URL takes two options: compress_over=CHARACTERS, a number of one to nine "
             "digits, and mode=ro (aicontent.configure sets others); write ? in a file name as %3F"
         )
-    return dict(options)
+    return unquote(parts.path[1:])
 
 
 def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Database:
-    name = _sqlite_name(parts)
-    options = _sqlite_options(parts)
+    name, options = _sqlite_name(parts), dict(parse_qsl(parts.query))
     in_memory = name == ":memory:"
     reads_only = "mode" in options and not in_memory
     if (must_exist or reads_only) and not in_memory and not Path(name).exists():

@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-import sys
 import time
 from dataclasses import replace
 
@@ -88,7 +87,7 @@ def cleanup(
     model = detected_model(aicontent.AIGeneratedContent, database)
     signals: list[int] = []
     stop = handled((signal.SIGINT, signal.SIGTERM), lambda number, _: signals.append(number))
-    done = _Done()
+    done = _Done(as_json, quiet)
     try:
         with database.connection_context(), stop:
             until = time.monotonic() + (math.inf if max_seconds is None else max_seconds)
@@ -102,48 +101,37 @@ def cleanup(
             if max_rows is not None:
                 max_rows = max(0, max_rows - done.rescued.requeued - done.rescued.failed)
             seconds = None if max_seconds is None else max(0.0, until - time.monotonic())
-            bar = sys.stderr.isatty() and not (quiet or as_json or dry_run)
-            length = model.cleanup(failed_after=failed_after, dry_run=True).deleted if bar else 0
-            with click.progressbar(
-                length=length, label="Deleting", file=sys.stderr, hidden=not bar
-            ) as shown:
-
-                def progress(report: CleanupReport) -> None:
-                    done.report = replace(report, left=True)
-                    shown.update(report.deleted - shown.pos)
-
-                done.report = model.cleanup(
-                    failed_after=failed_after,
-                    batch_size=batch_size,
-                    max_rows=max_rows,
-                    max_seconds=seconds,
-                    dry_run=dry_run,
-                    progress=progress,
-                    stop=lambda: bool(signals),
-                )
-            # Printed before the space is reclaimed, which may fail and deletes no rows.
-            if not as_json:
-                done.print(as_json, quiet)
-            is_over = signals or done.report.left or time.monotonic() >= until
-            if reclaim and not (dry_run or is_over):
+            done.report = model.cleanup(
+                failed_after=failed_after,
+                batch_size=batch_size,
+                max_rows=max_rows,
+                max_seconds=seconds,
+                dry_run=dry_run,
+                progress=done.note,
+                stop=lambda: bool(signals),
+            )
+            done.has_ended = True
+            if not as_json:  # before the space is reclaimed, which may fail
+                done.print()
+            is_over = signals or done.is_left() or time.monotonic() >= until
+            if reclaim and not is_over:
                 done.freed = aicontent.reclaim(database)
-    except BaseException:
-        if done.has_changed() and not done.is_printed:
-            done.print(as_json, quiet)  # what was deleted is gone
-        raise
-    if as_json:
-        done.print(as_json, quiet)
+    finally:
+        done.print()
     if done.freed is not None and not (quiet or as_json):
         click.echo(f"freed {done.freed.freed:,} bytes ({done.freed.way})")
-    problems = []
-    for report, what in ((done.report, "to delete {} due"), (done.rescued, "to free {} stale")):
-        if report.blocked:
-            named = "; ".join(f"{id}: {printable(why)}" for id, why in report.named)
-            rows = counted(report.blocked, "row")
-            problems.append(f"{what.format(report.blocked)} {rows.partition(' ')[2]}: {named}")
-    if problems:
-        raise click.ClickException(f"the database refuses {'; and '.join(problems)}")
-    if (done.report.left or done.rescued.left) and not dry_run:
+    refused = [
+        f"{verb} {counted(report.blocked, row)}: "
+        + "; ".join(f"{id}: {printable(why)}" for id, why in report.named)
+        for report, verb, row in (
+            (done.report, "to delete", "due row"),
+            (done.rescued, "to free", "stale row"),
+        )
+        if report.blocked
+    ]
+    if refused:
+        raise click.ClickException(f"the database refuses {'; and '.join(refused)}")
+    if done.is_left() and not dry_run:
         ctx.exit(LEFT)
 
 
@@ -156,11 +144,19 @@ class _Done:
     rescued = RescueReport()
     report = CleanupReport()
     freed: ReclaimReport | None = None
-    is_printed = False
+    has_ended = False
 
-    def has_changed(self) -> bool:
-        """Tell whether a row was deleted or freed."""
-        return bool(self.report.deleted or self.rescued.requeued or self.rescued.failed)
+    def __init__(self, as_json: bool, quiet: bool) -> None:
+        self._as_json = as_json
+        self._is_printed = quiet
+
+    def note(self, report: CleanupReport) -> None:
+        """Note the report of a run that goes on."""
+        self.report = replace(report, left=True)
+
+    def is_left(self) -> bool:
+        """Tell whether the budget or a signal ended the run with rows left."""
+        return self.report.left or self.rescued.left
 
     def as_json(self) -> dict[str, object]:
         """Return the report by the names that docs/operations.md lists."""
@@ -174,17 +170,19 @@ class _Done:
         }
         return printed | ({"freed": self.freed.freed} if self.freed else {})
 
-    def print(self, as_json: bool, quiet: bool) -> None:
-        """Print the report."""
-        self.is_printed = True
-        if as_json:
+    def print(self) -> None:
+        """Print the report once, also after an error if a row was deleted or freed."""
+        pending, failed = self.rescued.requeued, self.rescued.failed
+        if self._is_printed or not (self.has_ended or self.report.deleted or pending or failed):
+            return
+        self._is_printed = True
+        if self._as_json:
             click.echo(json.dumps(self.as_json()))
-        elif not quiet:
-            if self.rescued.requeued or self.rescued.failed:
-                verb = "would free" if self.report.dry_run else "freed"
-                pending, failed = self.rescued.requeued, self.rescued.failed
-                click.echo(f"{verb} stale claims: {pending:,} to pending, {failed:,} to failed")
-            click.echo(_line(self.report))
+            return
+        if pending or failed:
+            verb = "would free" if self.report.dry_run else "freed"
+            click.echo(f"{verb} stale claims: {pending:,} to pending, {failed:,} to failed")
+        click.echo(_line(self.report))
 
 
 def _line(report: CleanupReport) -> str:

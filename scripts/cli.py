@@ -1,9 +1,6 @@
 """The `aicontent` command. It parses and prints; the library does the work."""
 
 import json
-import os
-import sys
-from collections.abc import Iterator
 from typing import IO
 
 import click
@@ -111,7 +108,7 @@ def quickstart(file: IO[bytes] | None, url: str, content_type: str | None) -> No
     run_quickstart(
         open_database(url, must_exist=False),
         redact(url),
-        _with_progress(file) if file else None,
+        file,
         content_type or ContentType.PERSONALIZED_EXERCISE,
         click.echo,
     )
@@ -135,12 +132,3 @@ _GOES = {
     "003_add_claims": "the claims of {}: fingerprints, attempts and leases",
     "006_retry_claims": "the failures, limits and retry times of {}",
 }
-
-
-def _with_progress(file: IO[bytes]) -> Iterator[bytes]:
-    size = os.fstat(file.fileno()).st_size
-    hidden = not (sys.stderr.isatty() and size)  # a pipe has no size
-    with click.progressbar(length=size, label="Loading", file=sys.stderr, hidden=hidden) as bar:
-        for line in file:
-            yield line
-            bar.update(len(line))

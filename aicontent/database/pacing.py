@@ -53,14 +53,14 @@ class Pace(ABC):
         """
         self.size = next_size(self.size, took, self.seconds, most)
         self.write_back()
-        if self.sees_others(_WATCHED):
+        if self.sees_others():
             self._others_until = time.monotonic() + _WATCHED
         if time.monotonic() < self._others_until:
             time.sleep(max(self.pause, took))
 
     @abstractmethod
-    def sees_others(self, seconds: float) -> bool:
-        """Tell whether another connection wrote since the last call, or was active in `seconds`."""
+    def sees_others(self) -> bool:
+        """Tell whether another connection wrote since the last call, or was active just before."""
 
     def write_back(self) -> None:
         """Do the work that would otherwise delay the next writer, if there is any."""
@@ -80,7 +80,7 @@ class SqlitePace(Pace):
         super().__init__(database)
         self._version = self._data_version()
 
-    def sees_others(self, seconds: float) -> bool:
+    def sees_others(self) -> bool:
         before, self._version = self._version, self._data_version()
         return self._version != before
 
@@ -99,9 +99,9 @@ class PostgresqlPace(Pace):
 
     seconds_alone, seconds_with_others, pause = 0.2, 0.015, 0.02
 
-    def sees_others(self, seconds: float) -> bool:
+    def sees_others(self) -> bool:
         # The activity of other roles is hidden from most roles, and then counts as activity.
-        return bool(self._database.execute_sql(_OTHERS, (seconds,)).fetchone()[0])
+        return bool(self._database.execute_sql(_OTHERS, (_WATCHED,)).fetchone()[0])
 
 
 def next_size(size: int, took: float, target: float, most: int) -> int:

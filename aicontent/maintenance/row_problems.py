@@ -15,13 +15,10 @@ from ..generation.failures import UNREADABLE
 from ..generation.rescue import rescue_stale
 from ..table import TABLE, ContentTable, bound_model
 from ..transfer.exporter import read_newest
-from .cleanup import count_due
+from .cleanup import NAMED, count_due
 
 OVERDUE = timedelta(days=1)
 """How long a row may stay after it is due: the timer cleans up every hour."""
-
-_NAMED = 10
-"""The most rows that one problem names."""
 
 _READ = 1000
 """The newest rows, which are read."""
@@ -73,11 +70,11 @@ def _unread(model: Any) -> Iterator[str]:
         model.status.in_([ContentStatus.PENDING, ContentStatus.FAILED]),
         model.metadata["lastFailure"]["reason"].as_text().startswith(UNREADABLE),
     )
-    ids = [id for (id,) in unread.order_by(model.id).limit(_NAMED + 1).tuples()]
+    ids = [id for (id,) in unread.order_by(model.id).limit(NAMED + 1).tuples()]
     if ids:
-        more = "" if len(ids) <= _NAMED else " and others"
+        more = "" if len(ids) <= NAMED else " and others"
         yield (
-            f"workers could not read the requests of {', '.join(ids[:_NAMED])}{more}: repair or "
+            f"workers could not read the requests of {', '.join(ids[:NAMED])}{more}: repair or "
             "delete these rows, which are damaged or another program's"
         )
 
