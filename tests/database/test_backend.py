@@ -281,7 +281,7 @@ def test_a_pace_sees_other_writers(database, backend, url):
     with backend.pace(database) as pace:
         other = aicontent.connect(url)
         other.execute_sql("INSERT INTO users (id) VALUES (1)")
-        assert pace.sees_others(60.0)
+        assert pace.sees_others()
         pace.write_back()
         other.close()
 

@@ -18,7 +18,7 @@ import peewee
 import pytest
 
 import aicontent
-from helpers import PROGRAM, lines, plain, run_here, run_program
+from helpers import PROGRAM, lines, plain, run_here, run_program, run_python
 
 ON_SQLITE = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 ON_POSTGRESQL = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
@@ -235,14 +235,24 @@ def test_too_many_open_files(store, url):
         assert b"too many open files" in ran.stderr.lower()
 
 
+LIMITED = """
+import resource, sys
+from aicontent.scripts.cli import main
+import aicontent.scripts.reading, aicontent.transfer.importer
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 30_000_000,) * 2)
+main()
+"""
+
+
 @ON_SQLITE
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_too_little_memory(url, tmp_path):
     file = tmp_path / "in.jsonl"
     file.write_bytes(lines({"requestPayload": {"t": "x" * 15_000_000}})[0])
-    shell = f"ulimit -v 180000; exec {PROGRAM} import {file} --database {url}"
-    ran = subprocess.run([shutil.which("bash") or "sh", "-c", shell], capture_output=True)
+    ran = run_python(LIMITED, "import", str(file), "--database", url)
     assert ran.returncode == 1
-    assert one_line(ran.stderr.decode()) == "Error: there is not enough memory"
+    assert one_line(ran.stderr) == "Error: there is not enough memory"
 
 
 def test_json_stays_json(store, url):
