@@ -2,9 +2,10 @@
 
 import inspect
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -32,6 +33,7 @@ from ..records.validation import validate
 from .completion import Outcome, changes_of, store_as_new
 from .events import say
 from .renewal import renewed
+from .steps import Generating, Query, Steps
 
 STORE_FOR = 30.0
 """Seconds to retry storing while the database is unavailable: generating again costs more."""
@@ -64,8 +66,8 @@ def attempt(
     lease: float,
     expires_in: float | None,
     give_up: Callable[[Exception], None],
-) -> bool:
-    """Generate a claimed row's content, and complete the row.
+) -> Steps[bool]:
+    """Generate a claimed row's content, and complete the row, step by step.
 
     Args:
         content: the claimed content, whose `complete` and `release` a host may override.
@@ -84,13 +86,17 @@ def attempt(
         And anything that `generate` raises.
     """
     database = database_of(type(content))
-    with ended_by_errors(content, give_up), renewed(content, lease):
-        began = time.monotonic()
-        returned, left_open = _called(database, content, generate)
-        answer = _answer(returned)
-        took = {"generation_time_ms": int((time.monotonic() - began) * 1000)}
-        outcome = {"expires_in": expires_in, **took}
-        stored = _store(content, answer, outcome)
+    try:
+        with renewed(content, lease):
+            began = time.monotonic()
+            returned, left_open = yield Generating(partial(_called, database, content, generate))
+            answer = _answer(returned)
+            took = {"generation_time_ms": int((time.monotonic() - began) * 1000)}
+            outcome = {"expires_in": expires_in, **took}
+            stored: bool = yield Query(partial(_store, content, answer, outcome))
+    except BaseException as error:
+        yield Query(partial(end, content, error, give_up))
+        raise
     if left_open:
         raise OpenTransactionError(
             f"{_LEFT_OPEN}; its content was stored as {content.id}: let generate() end its "
@@ -99,24 +105,18 @@ def attempt(
     return stored
 
 
-@contextmanager
-def ended_by_errors(content: Any, give_up: Callable[[Exception], None]) -> Iterator[None]:
-    """Give a claimed row up if anything is raised, so that it does not wait for its lease."""
-    try:
-        yield
-    except Exception as error:
-        failure = error
-        _end(content, lambda: give_up(failure), error)
-        raise
-    except BaseException as interruption:
-        _end(content, content.release, interruption)
-        raise
+def end(content: Any, error: BaseException, give_up: Callable[[Exception], None]) -> None:
+    """Give a claimed row up after an error, so that it does not wait for its lease.
 
+    After an interruption, the row is released instead.
+    """
 
-def _end(content: Any, end: Callable[[], None], error: BaseException) -> None:
     def call(_: bool) -> None:
         with suppress(LeaseLostError):  # the row is another's, or a reply was lost
-            end()
+            if isinstance(error, Exception):
+                give_up(error)
+            else:
+                content.release()
 
     try:
         retried(database_of(type(content)), FAIL_FOR, call)

@@ -24,7 +24,7 @@ from ..errors import (
 from ..records.lookup import Narrow, find, use
 from ..table import C, new_id
 from .arguments import Duration, check_generate, refuse_transaction, seconds_of
-from .attempt import attempt, ended_by_errors, is_lost
+from .attempt import attempt, end, is_lost
 from .claims import attributes_of_claim, claim_row
 from .events import say
 from .failures import LEASE_RAN_OUT, backoff, failure_of, recorded_reason
@@ -32,6 +32,7 @@ from .holder import abandon
 from .renewal import lease_seconds
 from .requests import answer_of, attributes_of, enter, newest_answer, reusable_answer
 from .rescue import MAX_ATTEMPTS, checked_attempts, is_stale, rescue
+from .steps import Pause, Query, Steps, run
 
 WAIT = timedelta(minutes=1)
 """How long to wait for another caller's generating: as long as a learner may have to wait."""
@@ -79,7 +80,7 @@ def get_or_generate(
         max_attempts=None if max_attempts is None else checked_attempts(max_attempts),
         began=time.monotonic(),
     )
-    content: C = flight.run()
+    content: C = run(flight.steps())
     return content
 
 
@@ -105,23 +106,21 @@ class _Flight:
     max_attempts: int | None
     began: float
 
-    def run(self) -> Any:
-        """Take steps until there is content."""
-        database = database_of(self.model)
+    def steps(self) -> Steps[Any]:
+        """Go on until there is content."""
         pause, restarts = _FIRST_PAUSE, 0
         awaited: str | None = None
         while True:
             waited = time.monotonic() - self.began
             try:
-                with connected(database):
-                    step = self._begin if awaited is None else partial(self._look, awaited, True)
-                    content, is_claimed = survived(database, step)
+                look = self._begin if awaited is None else partial(self._look, awaited, True)
+                content, is_claimed = yield Query(partial(self._looked, look))
             except Exception as error:
                 if not is_pool_exhausted(error) or waited >= self.wait:
                     raise
             else:
                 if is_claimed:
-                    return self._generate(content)
+                    return (yield from self._generate(content))
                 if content is not None and content.served is not None:
                     return content
                 restarts += content is None
@@ -131,8 +130,13 @@ class _Flight:
                 raise InProgressError(awaited or "of this request", waited)
             # Jitter keeps the waiting callers from looking at the same moments.
             jitter = random.uniform(0.5, 1)  # noqa: S311 - no secret
-            time.sleep(max(0.0, min(pause * jitter, self.wait - waited)))
+            yield Pause(max(0.0, min(pause * jitter, self.wait - waited)))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    def _looked(self, look: Callable[[], Any]) -> Any:
+        database = database_of(self.model)
+        with connected(database):
+            return survived(database, look)
 
     def _begin(self) -> tuple[Any, bool]:
         content = self._use_reusable(Served.STORED)
@@ -154,14 +158,17 @@ class _Flight:
         if not is_new:
             return self._look(content.id, False)
         content._claimed_at = time.monotonic()
-        with ended_by_errors(content, partial(self._give_up, content)):
+        try:
             # Another caller may have begun and completed the request between the first look and
             # the insert of this row, but not since.
             earlier = survived(database_of(self.model), partial(self._use_reusable, Served.STORED))
             if earlier is None:
                 return content, True
             abandon(content, "another caller had just completed it")
-            return earlier, False
+        except BaseException as error:
+            end(content, error, partial(self._give_up, content))
+            raise
+        return earlier, False
 
     def _look(self, id: str, is_waiting: bool) -> tuple[Any, bool]:
         """Look at the row in flight. A caller who waited takes it over only when it is due."""
@@ -199,9 +206,9 @@ class _Flight:
                 return self._use_stale() or row, False
         return None, False
 
-    def _generate(self, content: Any) -> Any:
+    def _generate(self, content: Any) -> Steps[Any]:
         try:
-            stored = attempt(
+            stored = yield from attempt(
                 content,
                 self.generate,
                 lease=self._lease,
@@ -211,18 +218,21 @@ class _Flight:
         except (OpenTransactionError, ContentNotStoredError):
             raise
         except Exception as error:
-            other = self._instead(content, error)
+            other = yield Query(partial(self._instead, content, error))
             if other is None:
                 raise
             return other
         if stored:
             content.served = Served.GENERATED
             return content
-        with connected(database_of(self.model)):
-            other = self._use_completed(content.id, Served.STORED)
+        other = yield Query(partial(self._completed, content.id))
         if other is None:  # it was deleted since
             raise GenerationFailedError(content.id, "its row was deleted")
         return other
+
+    def _completed(self, id: str) -> Any:
+        with connected(database_of(self.model)):
+            return self._use_completed(id, Served.STORED)
 
     def _give_up(self, content: Any, error: Exception) -> None:
         """Fail the row, or put it back if a worker was asked for it too."""

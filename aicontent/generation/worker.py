@@ -25,6 +25,7 @@ from .events import say
 from .failures import backoff
 from .renewal import lease_seconds
 from .rescue import MAX_ATTEMPTS, checked_attempts
+from .steps import run
 
 _IDLE = (0.5, 1.5)
 """Seconds to sleep when nothing is due: jitter keeps workers from looking at the same moments."""
@@ -119,7 +120,8 @@ def _attempt(
         content.fail(error, retry=True, delay=backoff(content.failures or 0))
 
     try:
-        if not attempt(content, generate, lease=lease, expires_in=expires_in, give_up=give_up):
+        steps = attempt(content, generate, lease=lease, expires_in=expires_in, give_up=give_up)
+        if not run(steps):
             content.status = ContentStatus.COMPLETED  # by another attempt
     except ContentNotStoredError:
         raise
