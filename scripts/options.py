@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ class Group(click.Group):
             return super().invoke(ctx)
         except AIContentError as error:
             raise click.ClickException(str(error)) from error
-        except peewee.PeeweeException as error:
+        except (peewee.PeeweeException, sqlite3.Error) as error:  # of rows that are fetched
             text, known = reason_of_error(error), remedy(error)
             if "no such column" in text or ("column" in text and "does not exist" in text):
                 text = f"{TABLE} is not up to date: run `aicontent migrate`"

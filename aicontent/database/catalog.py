@@ -9,6 +9,8 @@ from typing import Any
 
 import peewee
 
+from .internals import driver_errors
+
 
 @dataclass(frozen=True)
 class Relation:
@@ -114,7 +116,8 @@ class Catalog(ABC):
         return None
 
     def _all(self, sql: str, parameters: tuple[object, ...] = ()) -> Any:
-        return self._database.execute_sql(sql, parameters).fetchall()
+        with driver_errors:
+            return self._database.execute_sql(sql, parameters).fetchall()
 
 
 def file_size(path: str) -> int:

@@ -21,13 +21,20 @@ _SQLITE_TEXTS = {
 
 def error_code(error: BaseException) -> str:
     """Return the code that a database gave its error: a SQLSTATE, SQLite's name, or ""."""
-    cause = getattr(error, "orig", error)  # Peewee lets some errors of the driver through
+    cause = _cause(error)
     for attribute in ("pgcode", "sqlstate", "sqlite_errorname"):
         code = getattr(cause, attribute, None)
         if code and code != "SQLITE_CONSTRAINT":  # SQLCipher's driver says no more
             return str(code)
     # pysqlite3, which Peewee prefers where it is newer, has no names for errors.
     return next((code for text, code in _SQLITE_TEXTS.items() if text in str(error)), "")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the driver's error, which Peewee may have wrapped, also twice."""
+    while isinstance(inner := getattr(error, "orig", None), BaseException):
+        error = inner
+    return error
 
 
 def true_reason(error: BaseException, outer: BaseException | None) -> BaseException:
@@ -49,7 +56,7 @@ _AFTERMATH = "cannot rollback", "no such savepoint", "connection already closed"
 
 def reason_of_error(error: BaseException) -> str:
     """Return what a database says of an error in one line, without the row at fault."""
-    diagnostics = getattr(getattr(error, "orig", error), "diag", None)
+    diagnostics = getattr(_cause(error), "diag", None)
     text = getattr(diagnostics, "message_primary", None) or str(error)
     text = text.partition(" with text ")[0]  # which SQLite cannot decode
     return shortened(" ".join(text.split()), 100)
@@ -126,7 +133,7 @@ def explained(error: peewee.IntegrityError, only_users: bool) -> Exception:
     `only_users` says that the table references users alone: SQLite does not name a foreign key.
     """
     code = error_code(error)
-    diagnostics = getattr(getattr(error, "orig", None), "diag", None)
+    diagnostics = getattr(_cause(error), "diag", None)
     name = getattr(diagnostics, "constraint_name", None)
     if (code == "SQLITE_CONSTRAINT_FOREIGNKEY" and only_users) or (name or "").endswith(
         "_userid_foreign"
@@ -154,6 +161,6 @@ def without_rows() -> Iterator[None]:
 
 
 def _forget_row(error: peewee.PeeweeException) -> None:
-    primary = getattr(getattr(getattr(error, "orig", None), "diag", None), "message_primary", None)
+    primary = getattr(getattr(_cause(error), "diag", None), "message_primary", None)
     if primary:
         error.args = (primary,)  # its detail and its context repeat the row

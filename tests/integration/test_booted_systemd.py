@@ -154,4 +154,4 @@ def test_the_units_run(root):
     assert "completed 1, failed 0, retried 0, released 0" in said
     assert "\nsuccess\n" in said
     assert "row completed {'title': 'tea'}\nrow pending None" in said
-    assert "\nsound\n" in said
+    assert "\nok\n" in said

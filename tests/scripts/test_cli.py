@@ -55,7 +55,7 @@ def test_migrate_check_rollback(run, empty_url):
     assert run_here("migrate", "--create-users", *on)[:2] == (0, migrated)
     assert run_here("migrate", *on)[:2] == (0, "up to date\n")
     status, out, _ = run_here("check", *on)
-    assert (status, out.splitlines()[0]) == (0, "sound")
+    assert (status, out.splitlines()[0]) == (0, "ok")
     status, out, err = run("rollback", *on)  # nobody there to confirm
     assert status == 1
     assert "Aborted" in err

@@ -1,4 +1,4 @@
-"""Exports and imports that are killed: each file is the old or the new one, and no row is lost."""
+"""Commands that are killed: each file is the old or the new one, and no row is lost or doubled."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 import random
 import subprocess
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import aicontent
+from aicontent.schema.history import applied, available
 from helpers import PROGRAM, lines, run_program
 
 pytestmark = pytest.mark.skipif(
@@ -100,3 +102,39 @@ def test_two_imports_and_two_exports_at_once(url, tmp_path):
     assert [process.wait() for process in both] == [0, 0]
     assert out.read_bytes() == run_program("export", "--database", url)[1]
     assert sorted(path.name for path in tmp_path.glob("*out*")) == ["out.jsonl"]
+
+
+def test_a_cleanup(fill, url, Content):
+    past = datetime.now(UTC) - timedelta(hours=1)
+    fill(3000, expires_at=past)
+    fill(300, status="generating", attempts=1, lease_expires_at=past)
+    fill(100)
+    start = time.monotonic()
+    assert run_program("cleanup", "--dry-run", "--database", url)[0] == 0
+    seconds = time.monotonic() - start
+    rng = random.Random(1)
+    for _ in range(KILLS):
+        killed(rng.uniform(0.5, 1.5) * seconds, "cleanup", "--batch-size", "20", "--database", url)
+        assert Content.select().where(Content.expires_at.is_null()).count() == 400
+    assert run_program("cleanup", "--database", url)[0] == 0
+    statuses = [content.status for content in Content.select(Content.status)]
+    assert (statuses.count("pending"), statuses.count("completed")) == (300, 100)
+
+
+def test_migrations_up_and_down(empty_url):
+    start = time.monotonic()
+    assert run_program("migrate", "--create-users", "--database", empty_url)[0] == 0
+    seconds = time.monotonic() - start
+    database = aicontent.connect(empty_url)
+    rng = random.Random(1)
+    for number in range(KILLS):
+        command = ("migrate", "--create-users") if number % 2 else ("rollback", "--yes")
+        steps = () if number % 2 else ("--steps", str(1 + number % 7))
+        before = applied(database)
+        killed(rng.uniform(0, seconds), *command, *steps, "--database", empty_url)
+        after = applied(database)
+        wanted = available() if number % 2 else before[: len(before) - 1 - number % 7]
+        assert after in (before, wanted)
+    aicontent.migrate(database, create_users=True)
+    assert aicontent.check(database) == []
+    database.close()
