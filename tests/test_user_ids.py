@@ -169,7 +169,9 @@ def test_uuids_move_between_the_databases(Content, account, empty, key, kind, ma
     there.close()
 
 
-def test_moving_content_and_the_command(Content, account, empty, empty_url, key, make_url, kind):
+def test_moving_content_and_the_command(
+    Content, account, empty, empty_url, key, make_url, kind, tmp_path
+):
     ada, ben = KEYS[key][2]
     row = {"type": "lesson", "request_payload": {"n": 1}, "status": "completed"}
     Content.create_many([row | {"user": user, "id": f"{n}"} for n, user in enumerate([ada, ben])])
@@ -179,10 +181,12 @@ def test_moving_content_and_the_command(Content, account, empty, empty_url, key,
         stored = ada.hex  # Peewee's form of it, which SQLite knows as a text
     assert json.loads(exported[0])["userId"] == stored
     assert list(aicontent.export_lines(empty, user=account(id=ada))) == exported[:1]
-    status, out, _ = run_program("export", "--user", str(stored), "--database", empty_url)
-    assert (status, out) == (0, exported[0])
+    status, out, _ = run_here("export", "--user", str(stored), "--database", empty_url)
+    assert (status, out) == (0, exported[0].decode())
     Content.delete().execute()
-    status, out, err = run_program("import", "--database", empty_url, stdin=b"".join(exported))
+    file = tmp_path / "in.jsonl"
+    file.write_bytes(b"".join(exported))
+    status, out, err = run_here("import", str(file), "--database", empty_url)
     assert (status, err) == (0, "")
     again = list(aicontent.export_lines(empty))
     assert [{**json.loads(e), "updatedAt": 0} for e in again] == [
@@ -190,9 +194,8 @@ def test_moving_content_and_the_command(Content, account, empty, empty_url, key,
     ]
     wrong = [{"bigint": "7", "uuid": 7}.get(key, 7), {"bigint": 5, "uuid": str(BEN)[:-1] + "0"}]
     wrong[1] = wrong[1].get(key, "nobody")
-    status, out, err = run_program(
-        "import", "--database", empty_url, stdin=b"".join(lines(*({"userId": w} for w in wrong)))
-    )
+    file.write_bytes(b"".join(lines(*({"userId": w} for w in wrong))))
+    status, out, err = run_here("import", str(file), "--database", empty_url)
     assert (status, len(err.splitlines())) == (1, 2)
     assert err.startswith("line 1: userId: must be ")
     assert "line 2: userId: the users table has no such id" in err

@@ -13,15 +13,14 @@ import pytest
 
 import aicontent
 from aicontent.schema.history import available
-from helpers import PROGRAM, run_here, run_program
+from helpers import PROGRAM, run_here
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
 def run(url, *args):
-    status, out, err = run_program("cleanup", "--database", url, *args)
-    return status, out.decode(), err
+    return run_here("cleanup", "--database", url, *args)
 
 
 def test_the_command(fill, Content, url):

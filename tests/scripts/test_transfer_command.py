@@ -299,8 +299,8 @@ def test_files_of_a_database_are_no_lines(store, url, database):
     store()
     name = database.database
     for end in ("", "-journal", "-wal", "-shm"):
-        status, _, err = run_program("export", f"{name}{end}", "--database", url)
+        status, _, err = run_here("export", f"{name}{end}", "--database", url)
         assert (status, "is a SQLite database" in err) == (2, True)
-    status, _, err = run_program("import", name, "--database", url)
+    status, _, err = run_here("import", name, "--database", url)
     assert (status, "export it, and import what that writes" in err) == (2, True)
-    assert len(run_program("export", "--database", url)[1].splitlines()) == 1
+    assert len(run_here("export", "--database", url)[1].splitlines()) == 1
