@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ class Group(click.Group):
             return super().invoke(ctx)
         except AIContentError as error:
             raise click.ClickException(str(error)) from error
-        except (peewee.PeeweeException, sqlite3.Error) as error:  # of rows that are fetched
+        except (peewee.PeeweeException, *_driver_errors()) as error:
             text, known = reason_of_error(error), remedy(error)
             if "no such column" in text or ("column" in text and "does not exist" in text):
                 text = f"{TABLE} is not up to date: run `aicontent migrate`"
@@ -37,17 +36,21 @@ class Group(click.Group):
             elif known:
                 text = f"{text}: {known}"
             raise click.ClickException(text) from error
-        except MemoryError as error:
-            raise click.ClickException("there is not enough memory") from error
-        except RuntimeError as error:
-            if "new thread" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "new thread" not in str(error):
                 raise
-            raise click.ClickException("there is not enough memory for a thread") from error
+            raise click.ClickException("there is not enough memory") from error
         except BrokenPipeError:  # the reader of the output has ended: click ends in silence
             raise
         except OSError as error:
             _discard_output()
             raise click.ClickException(str(error)) from error
+
+
+def _driver_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of the drivers that are loaded: Peewee lets some of them through."""
+    names = ("sqlite3", "psycopg2", "psycopg")
+    return tuple(sys.modules[name].Error for name in names if name in sys.modules)
 
 
 def _discard_output() -> None:
