@@ -22,6 +22,10 @@ _WAITS = 3
 """How often a cleanup waits for the rows that other transactions have locked."""
 
 
+_Row = tuple[str, Any]
+"""The id of a row, and the place where it was found."""
+
+
 @dataclass(frozen=True)
 class Reason:
     """A reason to delete rows: a condition, and the index that finds the rows in order."""
@@ -57,8 +61,8 @@ class Batches:
         self._is_left = False
         self._locked: set[str] = set()
         self._waits = _WAITS
-        self._ids: list[str] = []
-        self._halves: list[list[str]] = []
+        self._rows: list[_Row] = []
+        self._halves: list[list[_Row]] = []
         """Batches of which some row stops the whole statement, halved until it is found."""
         self._backend = backend_of(database_of(reason.model))
         self._deletion = self._backend.deletion(reason.model, reason.rule)
@@ -69,9 +73,9 @@ class Batches:
         Returns:
             The number of rows deleted, and for how many seconds other writers may have waited.
         """
-        if not (self._halves or self._ids) and self._may_be_more:
-            self._ids = self._look_up()
-        source = self._halves[-1] if self._halves else self._ids
+        if not (self._halves or self._rows) and self._may_be_more:
+            self._rows = self._look_up()
+        source = self._halves[-1] if self._halves else self._rows
         if not source:
             self._finish()
             return 0, 0.0
@@ -79,18 +83,19 @@ class Batches:
         del source[-limit:]
         if self._halves and not source:
             self._halves.pop()
+        ids = [id for id, _ in batch]
         began = time.monotonic()
         try:
-            deleted = self._deletion.delete(batch)
+            deleted = self._deletion.delete(ids, [place for _, place in batch])
         except peewee.PeeweeException as error:
             if error_code(error) in CONFLICTS:
-                self._locked.update(batch)
+                self._locked.update(ids)
                 return 0, time.monotonic() - began
             why = self._deletion.refusal(error)
             if why is None:
                 raise
             if len(batch) == 1:
-                self.blocked[batch[0]] = why
+                self.blocked[ids[0]] = why
             else:
                 middle = len(batch) // 2
                 self._halves += [batch[:middle], batch[middle:]]
@@ -111,7 +116,7 @@ class Batches:
         can_be_locked = bool(self._locked) and self._deletion.can_be_locked(self._locked)
         self._waits -= 1
         if can_be_locked and self._waits:
-            self._ids, self._locked = sorted(self._locked), set()
+            self._rows, self._locked = [(id, None) for id in sorted(self._locked)], set()
             return
         self.is_done = True
         if can_be_locked is False:
@@ -126,7 +131,7 @@ class Batches:
             query = query.where(~self._backend.any_of(self.reason.model.id, aside))
         return query
 
-    def _look_up(self) -> list[str]:
+    def _look_up(self) -> list[_Row]:
         aside = self._locked | self.blocked.keys()
         if len(aside) > _MOST_BLOCKED:
             self._is_left = True
@@ -137,4 +142,4 @@ class Batches:
         found = sorted(rows, key=lambda row: self._deletion.storage_order(row[1]))
         # Cleanups that run at once begin at different rows, so they seldom meet.
         start = random.randrange(len(found) + 1)  # noqa: S311 - no secret
-        return [id for id, _ in found[start:] + found[:start]]
+        return found[start:] + found[:start]
