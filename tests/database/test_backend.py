@@ -265,13 +265,16 @@ def test_totals_and_sizes(database, backend, store):
     assert size > free >= 0
 
 
-def test_a_row_that_is_deleted_must_fulfil_the_rule(database, backend, store, Content):
+@pytest.mark.parametrize("has_moved", [False, True])
+def test_a_row_that_is_deleted_must_fulfil_the_rule(database, backend, store, Content, has_moved):
+    """Also one that is no longer in the place where it was found."""
     one, other = store(level="A1"), store(level="A2")
     deletion = backend.deletion(Content, Content.level == "A1")
     location = peewee.SQL(deletion.location)
     locations = [row[0] for row in Content.select(location).tuples()]
     assert len(sorted(locations, key=deletion.storage_order)) == 2
-    deleted = deletion.delete([one.id, other.id, "gone"])
+    places = [None] * 3 if has_moved else [*locations, locations[0]]
+    deleted = deletion.delete([one.id, other.id, "gone"], places)
     assert deleted[:3] == ({one.id}, set(), set())
     assert deleted.seconds >= 0
     assert list(Content.select()) == [other]
