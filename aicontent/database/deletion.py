@@ -108,8 +108,7 @@ class SqliteDeletion(Deletion):
 
     def __init__(self, backend: Any, model: Any, rule: Any) -> None:
         super().__init__(backend, model, rule)
-        # By the place it is a third faster. A VACUUM may have moved rows since; what is deleted is
-        # due in any case.
+        # Deleting by place is faster. A VACUUM may have moved rows since, but the rule judges each.
         found = backend.any_of(peewee.SQL("rowid"), _value(_PLACES))
         self._delete = self._statement(model.delete().where(found, rule).returning(model.id))
         by_id = model.delete().where(self._chosen, rule)

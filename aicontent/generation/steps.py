@@ -1,4 +1,4 @@
-"""The steps of a generation: what is to be done next, said apart from how it is waited for.
+"""Separate the rules of a generation from its waiting: the steps, and the driver that runs them.
 
 A generator holds the rules and yields steps; a driver runs each one and sends back what came of it.
 `run` is the driver of plain threads.

@@ -21,7 +21,6 @@ _MOST_BLOCKED = 100_000
 _WAITS = 3
 """How often a cleanup waits for the rows that other transactions have locked."""
 
-
 _Row = tuple[str, Any]
 """The id of a row, and the place where it was found."""
 

@@ -25,7 +25,7 @@ _READ = 1000
 
 
 def row_problems(database: peewee.Database, now: datetime) -> list[str]:
-    """Return what is wrong with the rows of a sound table, each a sentence with its remedy."""
+    """Return the problems of the rows of a sound table, each a sentence with its remedy."""
     model: Any = bound_model(ContentTable, database)
     return [*_stuck(model, now), *_unread(model), *_unreadable(database)]
 
