@@ -34,11 +34,11 @@ def _value(stand_in: object) -> peewee.Value:
 class Deleted(NamedTuple):
     """What became of the rows of a batch, and for how many seconds other writers may have waited.
 
-    `kept` rows are due and free, but the database did not delete them; `locked` rows are due, and
-    another transaction has locked them.
+    `gone` counts the deleted rows. `kept` rows are due and free, but the database did not delete
+    them; `locked` rows are due, and another transaction has locked them.
     """
 
-    gone: set[str]
+    gone: int
     kept: set[str]
     locked: set[str]
     seconds: float
@@ -90,13 +90,16 @@ class Deletion(ABC):
         sql, values = query.bind(self._database).sql()
         return sql, values
 
-    def _rows(self, statement: _Sql, ids: Collection[str], places: Any = None) -> list[Any]:
-        if not ids:
-            return []
+    def _execute(self, statement: _Sql, ids: Collection[str], places: Any = None) -> Any:
         sql, values = statement
         arrays = {_IDS: self._backend.array(ids), _PLACES: places}
         filled = [arrays[v] if v in (_IDS, _PLACES) else v for v in values]
-        cursor = self._database.execute_sql(sql, filled)
+        return self._database.execute_sql(sql, filled)
+
+    def _rows(self, statement: _Sql, ids: Collection[str], places: Any = None) -> list[Any]:
+        if not ids:
+            return []
+        cursor = self._execute(statement, ids, places)
         with driver_errors:
             return cursor.fetchall()  # type: ignore[no-any-return]
 
@@ -108,18 +111,19 @@ class SqliteDeletion(Deletion):
 
     def __init__(self, backend: Any, model: Any, rule: Any) -> None:
         super().__init__(backend, model, rule)
-        # Deleting by place is faster. A VACUUM may have moved rows since, but the rule judges each.
+        # By the place it is faster; by the id it is right, because a VACUUM may have moved rows.
         found = backend.any_of(peewee.SQL("rowid"), _value(_PLACES))
-        self._delete = self._statement(model.delete().where(found, rule).returning(model.id))
-        by_id = model.delete().where(self._chosen, rule)
-        self._delete_moved = self._statement(by_id.returning(model.id))
+        self._delete = self._statement(model.delete().where(found, self._chosen, rule))
+        self._delete_moved = self._statement(model.delete().where(self._chosen, rule))
 
     def delete(self, ids: Collection[str], places: Collection[Any]) -> Deleted:
+        kept: set[str] = set()
         with self._backend.atomic(self._database, "IMMEDIATE"):
             began = time.monotonic()  # the wait for the lock is over
-            gone = {id for (id,) in self._rows(self._delete, ids, self._backend.array(places))}
-            gone |= {id for (id,) in self._rows(self._delete_moved, self.due(set(ids) - gone))}
-            kept = self.due(set(ids) - gone)
+            gone = self._execute(self._delete, ids, self._backend.array(places)).rowcount
+            if gone < len(ids):
+                gone += self._execute(self._delete_moved, ids).rowcount
+                kept = self.due(ids)
         return Deleted(gone, kept, set(), time.monotonic() - began)
 
     def refusal(self, error: BaseException) -> str | None:
@@ -161,7 +165,7 @@ class PostgresqlDeletion(Deletion):
             free = dict(self._rows(self._lock, ids))
             gone = {id for (id,) in self._rows(self._delete, free, list(free.values()))}
         took = time.monotonic() - began
-        return Deleted(gone, free.keys() - gone, self.due(set(ids) - free.keys()), took)
+        return Deleted(len(gone), free.keys() - gone, self.due(set(ids) - free.keys()), took)
 
     def can_be_locked(self, ids: Collection[str]) -> bool | None:
         set_timeout = "SELECT set_config('lock_timeout', %s, true)"

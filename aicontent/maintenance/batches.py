@@ -102,7 +102,7 @@ class Batches:
         kept = "a trigger, a policy or the model's own delete() keeps it"
         self.blocked |= dict.fromkeys(sorted(deleted.kept), kept)
         self._locked |= deleted.locked
-        return len(deleted.gone), deleted.seconds
+        return deleted.gone, deleted.seconds
 
     def is_left(self) -> bool:
         """Tell whether there is a row that is due, and not one that cannot be deleted."""
