@@ -186,6 +186,10 @@ class OpenTransactionError(AIContentError):
     """A transaction is open where it would hold its locks while content is generated."""
 
 
+class RunningLoopError(AIContentError):
+    """A call that waits was made in the thread of an event loop, which would stand meanwhile."""
+
+
 class ContentGoneError(AIContentError):
     """The row was deleted (by the cleanup, or with its user) since this instance was loaded."""
 

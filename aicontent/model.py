@@ -264,8 +264,65 @@ class AIGeneratedContent(ContentTable):
             OpenTransactionError: before anything is generated, if the caller has one open; after
                 the content was stored, if `generate` left one open.
             ValidationError, UnknownUserError, NotBoundError: before anything is generated.
+            RunningLoopError: an event loop runs in this thread: await `aget_or_generate`.
         """
         return single_flight.get_or_generate(
+            cls,
+            user,
+            type,
+            request_payload,
+            generate,
+            level=level,
+            variant=variant,
+            wait=wait,
+            expires_in=expires_in,
+            serve_stale=serve_stale,
+            refresh=refresh,
+            mark=mark,
+            lease=lease,
+            max_attempts=max_attempts,
+        )
+
+    @classmethod
+    async def aget_or_generate(
+        cls,
+        user: Any,
+        type: ContentTypeLike,
+        request_payload: dict[str, Any],
+        generate: Callable[[Self], Any],
+        *,
+        level: str | None = None,
+        variant: Any = None,
+        wait: Duration = WAIT,
+        expires_in: Duration | None = None,
+        serve_stale: bool = False,
+        refresh: bool = False,
+        mark: bool = True,
+        lease: Duration | None = None,
+        max_attempts: int | None = None,
+    ) -> Self:
+        """Do what `get_or_generate` does, in an event loop, which is never blocked.
+
+        A caller who is cancelled leaves alone. Once `generate` has begun it goes on for the other
+        callers, and for the next ones, until it ends or the loop does: the end of the loop cancels
+        an async `generate` and releases its row, and waits for a plain one, whose content is
+        stored. Statements run in four threads of their own.
+
+        Args:
+            generate: an async function, which is awaited in this loop, or a plain one, which runs
+                in a thread of its own; either sees the contextvars of the caller who began.
+            user, type, request_payload, level, variant, wait, expires_in, serve_stale, refresh,
+                mark, lease, max_attempts: as `get_or_generate` takes them.
+
+        Returns:
+            What `get_or_generate` returns; each caller gets an instance of its own.
+
+        Raises:
+            What `get_or_generate` raises, and CancelledError if the caller is cancelled.
+        """
+        from .aio import flights  # asyncio takes longer to import than this package
+
+        return await flights.get_or_generate(
             cls,
             user,
             type,
@@ -482,12 +539,59 @@ class AIGeneratedContent(ContentTable):
             ContentNotStoredError: the database was unavailable for 30 s; the error holds the
                 answer. peewee.OperationalError: it was, before a row was claimed.
             ValidationError, OpenTransactionError, NotBoundError: before a row is claimed.
+            RunningLoopError: an event loop runs in this thread: await `awork`.
         """
         from .generation import worker  # serving content does not need it
 
         return worker.work(
             cls,
             generate,
+            types=types,
+            lease=lease,
+            stop=stop,
+            until_empty=until_empty,
+            max_attempts=max_attempts,
+            expires_in=expires_in,
+            progress=progress,
+        )
+
+    @classmethod
+    async def awork(
+        cls,
+        generate: Callable[[Self], Any],
+        *,
+        concurrency: int = 10,
+        types: Collection[ContentTypeLike] | ContentTypeLike | None = None,
+        lease: Duration | None = None,
+        stop: Callable[[], bool] | None = None,
+        until_empty: bool = False,
+        max_attempts: int | None = None,
+        expires_in: Duration | None = None,
+        progress: Callable[[WorkReport], object] | None = None,
+    ) -> WorkReport:
+        """Do what `work` does, in an event loop, with several rows at a time.
+
+        Its cancellation releases the rows whose async `generate` runs, waits for a plain one, and
+        is raised. After an error, the rows that are running are finished first.
+
+        Args:
+            generate: as `aget_or_generate` takes it.
+            concurrency: how many rows are generated at the same time.
+            types, lease, stop, until_empty, max_attempts, expires_in, progress: as `work` takes
+                them; `stop` and `progress` are called in the event loop.
+
+        Returns:
+            What `work` returns.
+
+        Raises:
+            What `work` raises, and CancelledError.
+        """
+        from .aio import workers
+
+        return await workers.work(
+            cls,
+            generate,
+            concurrency,
             types=types,
             lease=lease,
             stop=stop,

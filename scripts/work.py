@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import attrgetter
@@ -19,7 +19,7 @@ import click
 import aicontent
 from aicontent import Generate, ValidationError
 from aicontent.errors import printable, shortened
-from aicontent.generation.arguments import check_generate
+from aicontent.generation.arguments import check_generate, is_async
 from aicontent.generation.events import logger
 from aicontent.generation.worker import WorkReport
 from aicontent.table import detected_model
@@ -54,12 +54,20 @@ def _seconds_option(name: str, help: str) -> Callable[[Any], Any]:
 @max_attempts_option
 @_seconds_option("--expires-in", "How long new content can be served; for ever by default.")
 @click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many rows are generated at the same time.",
+)
+@click.option(
     "--grace",
     type=Duration(most=86_400),
     metavar="SECONDS",
     default=60.0,
     show_default=True,
-    help="How long the running row may take to finish after a signal.",
+    help="How long running rows may take to finish after a signal.",
 )
 @wait_option
 @output_options
@@ -71,6 +79,7 @@ def work(
     lease: float | None,
     max_attempts: int | None,
     expires_in: float | None,
+    concurrency: int,
     grace: float,
     wait: float,
     as_json: bool,
@@ -78,18 +87,19 @@ def work(
 ) -> None:
     """Generate the content of pending rows with a function.
 
-    It claims one row after another.
     FUNCTION takes the claimed content and returns the document, or the document and a mapping of
-    its costs. MODULE is imported from the current directory or the installed packages.
+    its costs. MODULE is imported from the current directory or the installed packages. An async
+    FUNCTION runs in an event loop; a plain one runs in threads if --concurrency is more than 1.
 
     A row whose FUNCTION raises is retried: after one second at first, then after twice as long
     each time, up to five minutes, with jitter. After --max-attempts failures it is failed. The
     log names the class of an exception only, because its text may repeat a prompt.
 
-    On the first SIGTERM or SIGINT the worker finishes the running row and stops. If that takes
-    longer than --grace, or on a second signal, it releases the row to other workers, which counts
+    On the first SIGTERM or SIGINT the worker finishes what is running and stops. If that takes
+    longer than --grace, or on a second signal, it releases the rows to other workers, which counts
     as no failure. FUNCTION must not handle these signals, nor SIGALRM, which measures --grace. If
-    it catches the interruption (`except:`), it gets four more, and then the process ends.
+    it catches the interruption (`except:`), it gets four more, and then the process ends; a plain
+    one that runs in a thread gets none.
 
     The exit status is 0 when it was stopped or, with --until-empty, when no row is pending; 1 when
     it failed, such as when the database was unavailable for 30 seconds; and 2 for a usage error.
@@ -99,6 +109,17 @@ def work(
     _log_to_stderr(logging.ERROR if quiet else logging.INFO)
     signals: list[int] = []
     running: list[Any] = []
+    reports = deque([WorkReport()], maxlen=1)
+    options: dict[str, Any] = {
+        "types": types or None,
+        "lease": lease,
+        "stop": lambda: bool(signals),
+        "until_empty": until_empty,
+        "max_attempts": max_attempts,
+        "expires_in": expires_in,
+        "progress": reports.append,
+    }
+    interruptions = partial(_interruptions, signals, grace, running)
 
     def watched(content: Any) -> Any:
         running.append(content)
@@ -107,20 +128,14 @@ def work(
         finally:
             running.clear()
 
-    reports = deque([WorkReport()], maxlen=1)
     try:
-        # One connection for all rows, instead of a new one for each statement.
-        with model._meta.database.connection_context(), _interruptions(signals, grace, running):
-            model.work(
-                watched,
-                types=types or None,
-                lease=lease,
-                stop=lambda: bool(signals),
-                until_empty=until_empty,
-                max_attempts=max_attempts,
-                expires_in=expires_in,
-                progress=reports.append,
-            )
+        if concurrency > 1 or is_async(generate):
+            running.append(generate)
+            _run(model.awork(generate, concurrency=concurrency, **options), interruptions)
+        else:
+            # One connection for all rows, instead of a new one for each statement.
+            with model._meta.database.connection_context(), interruptions(_interrupt):
+                model.work(watched, **options)
     except KeyboardInterrupt as interruption:
         if not signals:  # the function raised it
             raise
@@ -190,8 +205,30 @@ def _log_to_stderr(level: int) -> None:
     logger.setLevel(level)
 
 
+def _run(coroutine: Coroutine[Any, Any, object], interruptions: Callable[[Any], Any]) -> None:
+    """Run a coroutine in an event loop; an interruption cancels it, and is raised."""
+    import asyncio  # the other commands do not need it
+
+    async def main() -> None:
+        task = asyncio.create_task(coroutine)
+        loop = asyncio.get_running_loop()
+        with interruptions(lambda: loop.call_soon_threadsafe(task.cancel)):
+            await task
+
+    try:
+        asyncio.run(main())
+    except asyncio.CancelledError as error:
+        raise KeyboardInterrupt from error
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 @contextmanager
-def _interruptions(signals: list[int], grace: float, running: list[Any]) -> Iterator[None]:
+def _interruptions(
+    signals: list[int], grace: float, running: list[Any], interrupt: Callable[[], object]
+) -> Iterator[None]:
     """Note SIGTERM and SIGINT in `signals`. Interrupt at the second, or after `grace` seconds.
 
     While the function is `running`, it is interrupted again at each signal and each second, in
@@ -210,7 +247,7 @@ def _interruptions(signals: list[int], grace: float, running: list[Any]) -> Iter
                 os.write(2, b"Error: the function catches the interruptions that end it\n")
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 os.kill(os.getpid(), signal.SIGTERM)
-            raise KeyboardInterrupt
+            interrupt()
 
     alarm = [] if set_timer is None else [signal.SIGALRM]
     with handled([signal.SIGINT, signal.SIGTERM, *alarm], handle):

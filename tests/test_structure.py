@@ -22,7 +22,7 @@ LAYERS = [
     {"records", "connection"},
     {"table"},
     {"schema", "generation", "transfer"},
-    {"maintenance"},
+    {"maintenance", "aio"},
     {"model"},
     {"binding", "testing"},
     {"__init__"},
@@ -31,7 +31,7 @@ LAYERS = [
 ]
 """From the ground: a module imports from lower layers and from its own folder alone."""
 
-LINES = {"model.py": 600}
+LINES = {"model.py": 700}
 """The most lines of a module, where these are not 300."""
 
 
@@ -210,8 +210,8 @@ def test_modules_and_folders_are_small():
     for folder in {path.parent for path in MODULES.values()}:
         names = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
         assert len(names) <= 17, folder
-    assert sum(lines_of_code(path) for path in PACKAGE.rglob("*.py")) <= 7100
-    assert sum(lines_of_code(path) for path in SCRIPTS.glob("*.py")) <= 1220
+    assert sum(lines_of_code(path) for path in PACKAGE.rglob("*.py")) <= 7600
+    assert sum(lines_of_code(path) for path in SCRIPTS.glob("*.py")) <= 1250
 
 
 @pytest.mark.parametrize("module", MODULES)

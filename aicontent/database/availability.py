@@ -20,6 +20,7 @@ from .internals import (
     keeping_contexts,
     new_connection,
     using_connection,
+    within_context,
 )
 from .supported import backend_of
 
@@ -44,6 +45,18 @@ def connected(database: peewee.Database, *, keep: bool = False) -> Iterator[None
         yield
     finally:
         if opened and not (keep or has_contexts(database)):
+            database.close()
+
+
+@contextmanager
+def keeping_connection(database: peewee.Database) -> Iterator[None]:
+    """Let this thread keep what `connected` opens until the end; a pool's goes back each time."""
+    if is_pooled(database):
+        yield
+        return
+    with within_context(database):
+        yield
+        if not database.is_closed():
             database.close()
 
 

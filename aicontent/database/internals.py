@@ -25,6 +25,7 @@ __all__ = [
     "new_connection",
     "uses_psycopg3",
     "using_connection",
+    "within_context",
 ]
 
 LOADED = {"__no_default__": 1}
@@ -56,6 +57,17 @@ def keeping_contexts(database: Any) -> Iterator[None]:
         yield
     finally:
         database._state.ctx = contexts
+
+
+@contextmanager
+def within_context(database: Any) -> Iterator[None]:
+    """Count as within a `connection_context()`, which need not be connected."""
+    contexts = database._state.ctx
+    contexts.append(None)
+    try:
+        yield
+    finally:
+        contexts.pop()
 
 
 def new_connection(database: Any) -> Any:

@@ -1,13 +1,15 @@
 """Check what several calls are called with: durations, `generate`, and an open transaction."""
 
 import inspect
+import sys
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import peewee
 
 from ..database.supported import backend_of
-from ..errors import ArgumentError, OpenTransactionError, kind_of
+from ..errors import ArgumentError, OpenTransactionError, RunningLoopError, kind_of
 
 Duration = float | timedelta
 """Seconds, or a timedelta."""
@@ -41,6 +43,24 @@ def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> 
     return float(value)
 
 
+def refuse_loop(call: str) -> None:
+    """Refuse a call that would block this thread's event loop.
+
+    Raises:
+        RunningLoopError: an event loop runs in this thread.
+    """
+    asyncio = sys.modules.get("asyncio")  # if it was not imported, there is no loop
+    if asyncio is None:
+        return
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RunningLoopError(
+        f"{call}() would block the event loop that runs in this thread: await a{call}() instead"
+    )
+
+
 def refuse_transaction(database: peewee.Database, call: str) -> None:
     """Refuse a call within a transaction, which would hold its locks while content is generated.
 
@@ -54,22 +74,33 @@ def refuse_transaction(database: peewee.Database, call: str) -> None:
         )
 
 
-def check_generate(generate: Any) -> None:
-    """Refuse anything but a plain function of one argument, before a row is entered.
+def is_async(generate: Any) -> bool:
+    """Tell whether a function, or an object that can be called, is async."""
+    return _is_kind(inspect.iscoroutinefunction, generate)
+
+
+def _is_kind(tell: Callable[[Any], bool], generate: Any) -> bool:
+    return tell(generate) or tell(getattr(generate, "__call__", None))  # noqa: B004
+
+
+def check_generate(generate: Any, async_call: str | None = None) -> None:
+    """Refuse anything but a function of one argument, before a row is entered.
+
+    `async_call` is the call that takes an async function, if this one does not.
 
     Raises:
         ArgumentError: it is not callable, or calling it would only begin the work.
     """
-    call: Any = getattr(generate, "__call__", None)  # noqa: B004 - that of an object may be async
+    if async_call and is_async(generate):
+        rule = f"must be a plain function here: await {async_call}(), which takes an async one"
+        raise ArgumentError("generate", rule, "an async function")
     kinds = {
-        "an async function": inspect.iscoroutinefunction,
         "an async generator function": inspect.isasyncgenfunction,
         "a generator function": inspect.isgeneratorfunction,
     }
-    found = [k for k, is_kind in kinds.items() if is_kind(generate) or is_kind(call)]
-    if found:
-        rule = "must be a plain function: let it call asyncio.run() for its async code"
-        raise ArgumentError("generate", rule, found[0])
+    for name, tell in kinds.items():
+        if _is_kind(tell, generate):
+            raise ArgumentError("generate", "must be a function that returns its content", name)
     rule = "must be a function of one argument, the content"
     if not callable(generate):
         raise ArgumentError("generate", rule, kind_of(generate))

@@ -33,7 +33,7 @@ from ..records.validation import validate
 from .completion import Outcome, changes_of, store_as_new
 from .events import say
 from .renewal import renewed
-from .steps import Generating, Query, Steps
+from .steps import Generating, Query, Renewing, Steps
 
 STORE_FOR = 30.0
 """Seconds to retry storing while the database is unavailable: generating again costs more."""
@@ -85,15 +85,16 @@ def attempt(
         OpenTransactionError: `generate` left a transaction open; its content was stored.
         And anything that `generate` raises.
     """
-    database = database_of(type(content))
     try:
-        with renewed(content, lease):
+        with (yield Renewing(content, lease, renewed)):
             began = time.monotonic()
-            returned, left_open = yield Generating(partial(_called, database, content, generate))
+            returned, left_open = yield Generating(content, generate, _called)
             answer = _answer(returned)
             took = {"generation_time_ms": int((time.monotonic() - began) * 1000)}
             outcome = {"expires_in": expires_in, **took}
             stored: bool = yield Query(partial(_store, content, answer, outcome))
+    except GeneratorExit:  # nobody drives the steps any more: the process ends
+        raise
     except BaseException as error:
         yield Query(partial(end, content, error, give_up))
         raise
@@ -125,10 +126,9 @@ def end(content: Any, error: BaseException, give_up: Callable[[Exception], None]
         error.add_note(f"content {content.id} could not be given up: {why}")
 
 
-def _called(
-    database: peewee.Database, content: Any, generate: Callable[[Any], Any]
-) -> tuple[Any, bool]:
+def _called(content: Any, generate: Callable[[Any], Any]) -> tuple[Any, bool]:
     """Call `generate`; return its answer, and whether it left a transaction open."""
+    database = database_of(type(content))
     backend, was_closed = backend_of(database), database.is_closed()
 
     def left_open() -> bool:
@@ -156,8 +156,8 @@ def _answer(returned: Any) -> _Answer:
             each.close()  # otherwise Python warns of it
     if parts and inspect.isawaitable(parts[0]):
         raise GeneratedContentError(
-            f"generate() returned {kind_of(parts[0])}, which nobody awaited: let it call "
-            "asyncio.run() for its async code"
+            f"generate() returned {kind_of(parts[0])}, which nobody awaited: call "
+            "aget_or_generate() or awork(), which do"
         )
     if len(parts) != 2:
         rule = "generate() must return a dict, or a pair of a dict and a mapping of its costs"

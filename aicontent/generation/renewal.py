@@ -11,7 +11,7 @@ from typing import Any
 
 import peewee
 
-from ..database.availability import own_connection
+from ..database.availability import connected, own_connection, survived
 from ..database.supported import backend_of, database_of
 from .arguments import Duration, seconds_of
 from .claims import LEASE
@@ -46,7 +46,7 @@ def renewed(content: Any, lease: float) -> Iterator[None]:
     if not backend_of(database).connects_twice(database):
         yield
         return
-    claim = _Claim(content, lease)
+    claim = Claim(content, lease)
     try:
         _renewer.add(claim)
     except RuntimeError as error:  # no thread can be started
@@ -57,7 +57,9 @@ def renewed(content: Any, lease: float) -> Iterator[None]:
         _renewer.remove(claim)
 
 
-class _Claim:
+class Claim:
+    """A lease to renew, to end `lease` seconds from each third of it."""
+
     def __init__(self, content: Any, lease: float) -> None:
         self.content, self.lease = content, lease
         self.context = copy_context()  # what a host's queries depend on, such as a tenant
@@ -71,6 +73,20 @@ class _Claim:
         except Exception as error:  # noqa: BLE001 - the lease has two thirds left for other tries
             self.note(error)
             return True
+
+    def renew_alone(self) -> bool:
+        """Renew the lease, by a connection that is opened if there is none."""
+        database = database_of(type(self.content))
+        try:
+            with connected(database):
+                return survived(database, self.renew)
+        except Exception as error:  # noqa: BLE001 - as in `renew`
+            self.note(error)
+            return True
+
+    def due_in(self) -> float:
+        """Return the seconds until the lease is to be renewed."""
+        return max(self.due - time.monotonic(), 0.0)
 
     def note(self, error: Exception) -> None:
         """Note that the lease was not renewed; it is tried again soon."""
@@ -86,11 +102,11 @@ class _Renewer:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._claims: set[_Claim] = set()
+        self._claims: set[Claim] = set()
         self._thread: threading.Thread | None = None
         self._wakes_at = 0.0
 
-    def add(self, claim: _Claim) -> None:
+    def add(self, claim: Claim) -> None:
         with self._changed:
             self._claims.add(claim)
             if self._thread is None:
@@ -101,7 +117,7 @@ class _Renewer:
             elif claim.due < self._wakes_at:
                 self._changed.notify()
 
-    def remove(self, claim: _Claim) -> None:
+    def remove(self, claim: Claim) -> None:
         with self._changed:
             self._claims.discard(claim)
 
@@ -116,7 +132,7 @@ class _Renewer:
                     self.remove(lost)
                 del group  # it would keep the content in memory
 
-    def _due(self) -> list[_Claim]:
+    def _due(self) -> list[Claim]:
         """Wait until claims are due, and return them."""
         with self._changed:
             while True:
@@ -129,13 +145,13 @@ class _Renewer:
                 self._changed.wait(self._wakes_at - now)
 
 
-def _renew_group(database: peewee.Database, claims: list[_Claim]) -> list[_Claim]:
+def _renew_group(database: peewee.Database, claims: list[Claim]) -> list[Claim]:
     """Renew the claims on one database by one connection; return those whose row is lost."""
     try:
         with own_connection(database):
             backend_of(database).limit_waits(database, _PATIENCE)
             return [claim for claim in claims if not claim.renew()]
-    except Exception as error:  # noqa: BLE001 - as in _Claim.renew
+    except Exception as error:  # noqa: BLE001 - as in Claim.renew
         for claim in claims:
             claim.note(error)
         return []

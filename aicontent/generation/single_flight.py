@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..records.lookup import Narrow, find, use
 from ..table import C, new_id
-from .arguments import Duration, check_generate, refuse_transaction, seconds_of
+from .arguments import Duration, check_generate, refuse_loop, refuse_transaction, seconds_of
 from .attempt import attempt, end, is_lost
 from .claims import attributes_of_claim, claim_row
 from .events import say
@@ -44,7 +44,16 @@ _RESTARTS = 10
 """How often a call whose wait is over begins again, because the row that it found was gone."""
 
 
-def get_or_generate(
+def get_or_generate(model: type[C], *request: Any, **options: Any) -> C:
+    """Serve or generate content; see `AIGeneratedContent.get_or_generate`."""
+    refuse_loop("get_or_generate")
+    check_generate(request[-1], "aget_or_generate")
+    content: C = run(flight("get_or_generate", model, *request, **options).steps())
+    return content
+
+
+def flight(
+    call: str,
     model: type[C],
     user: Any,
     type: ContentTypeLike,
@@ -60,14 +69,16 @@ def get_or_generate(
     mark: bool,
     lease: Duration | None,
     max_attempts: int | None,
-) -> C:
-    """Serve or generate content; see `AIGeneratedContent.get_or_generate`."""
-    refuse_transaction(database_of(model), "get_or_generate")
-    check_generate(generate)
+) -> "Flight":
+    """Return a call of `get_or_generate`, whose arguments are checked as the method says.
+
+    `call` is the name of the method that was called, for messages.
+    """
+    refuse_transaction(database_of(model), call)
     for name, flag in (("serve_stale", serve_stale), ("refresh", refresh), ("mark", mark)):
         if not isinstance(flag, bool):
             raise ArgumentError(name, "must be True or False", kind_of(flag))
-    flight = _Flight(
+    return Flight(
         model=model,
         attributes=attributes_of(model, user, type, request_payload, level, variant, {}),
         generate=generate,
@@ -80,12 +91,10 @@ def get_or_generate(
         max_attempts=None if max_attempts is None else checked_attempts(max_attempts),
         began=time.monotonic(),
     )
-    content: C = run(flight.steps())
-    return content
 
 
 @dataclass(frozen=True)
-class _Flight:
+class Flight:
     """One call of `get_or_generate`; times are in seconds.
 
     Each step executes a few statements. It returns content, and whether this call has claimed
@@ -106,10 +115,11 @@ class _Flight:
     max_attempts: int | None
     began: float
 
-    def steps(self) -> Steps[Any]:
-        """Go on until there is content."""
+    def steps(self, awaited: str | None = None) -> Steps[Any]:
+        """Go on until there is content, from a row in flight if its id is known."""
         pause, restarts = _FIRST_PAUSE, 0
-        awaited: str | None = None
+        if awaited is not None and self.wait and not self.serve_stale:
+            yield Pause(pause, awaited, self.wait)
         while True:
             waited = time.monotonic() - self.began
             try:
@@ -130,7 +140,8 @@ class _Flight:
                 raise InProgressError(awaited or "of this request", waited)
             # Jitter keeps the waiting callers from looking at the same moments.
             jitter = random.uniform(0.5, 1)  # noqa: S311 - no secret
-            yield Pause(max(0.0, min(pause * jitter, self.wait - waited)))
+            left = max(0.0, self.wait - waited)
+            yield Pause(min(pause * jitter, left), awaited, left)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
     def _looked(self, look: Callable[[], Any]) -> Any:

@@ -1,34 +1,51 @@
-"""Separate the rules of a generation from its waiting: the steps, and the driver that runs them.
+"""Separate the rules of a generation from its waiting: the steps, and the driver of plain threads.
 
 A generator holds the rules and yields steps; a driver runs each one and sends back what came of it.
-`run` is the driver of plain threads.
+`run` is the driver of threads; `aio.driver` has that of an event loop.
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from inspect import GEN_CLOSED, getgeneratorstate
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 
+class Step(ABC):
+    """What a driver runs."""
+
+    @abstractmethod
+    def run(self) -> Any:
+        """Run it in this thread, and return what came of it."""
+
+
 @dataclass(frozen=True)
-class Query:
+class Query(Step):
     """Statements on the database."""
 
     call: Callable[[], Any]
 
     def run(self) -> Any:
         """Execute them."""
-        return self.call()
+        return _stopping_nothing(self.call)
 
 
 @dataclass(frozen=True)
-class Pause:
-    """A wait for what another caller does."""
+class Pause(Step):
+    """A wait for what another caller does.
+
+    A driver that can tell when the row of the id `awaited` is done waits for that instead, at most
+    `most` seconds.
+    """
 
     seconds: float
+    awaited: str | None = None
+    most: float = 0.0
 
     def run(self) -> None:
         """Sleep."""
@@ -36,46 +53,89 @@ class Pause:
 
 
 @dataclass(frozen=True)
-class Generating:
-    """A call of the function that generates the content of a claimed row."""
+class Renewing(Step):
+    """Leads to a context manager that renews the lease of a claimed row."""
 
-    call: Callable[[], Any]
+    content: Any
+    lease: float
+    call: Callable[[Any, float], AbstractContextManager[None]]
 
-    def run(self) -> Any:
+    def run(self) -> AbstractContextManager[None]:
+        """Return that of threads."""
+        return self.call(self.content, self.lease)
+
+
+@dataclass(frozen=True)
+class Generating(Step):
+    """A call of the function that generates the content of a claimed row.
+
+    It leads to what the function returned, and to whether it left a transaction open.
+    """
+
+    content: Any
+    generate: Callable[[Any], Any]
+    call: Callable[[Any, Callable[[Any], Any]], tuple[Any, bool]]
+
+    def run(self) -> tuple[Any, bool]:
         """Call it in this thread."""
-        try:
-            return self.call()
-        except StopIteration as error:  # which no generator can raise
-            raise RuntimeError("generate() raised StopIteration") from error
+        call = partial(self.call, self.content, self.generate)
+        result: tuple[Any, bool] = _stopping_nothing(call)
+        return result
+
+
+def _stopping_nothing(call: Callable[[], Any]) -> Any:
+    """Call; StopIteration, at which the steps would end, becomes another error."""
+    try:
+        return call()
+    except StopIteration as error:
+        raise RuntimeError("StopIteration was raised") from error
+
+
+@dataclass(frozen=True)
+class Ended(Generic[T]):
+    """Stands for the next step when there is none."""
+
+    result: T
 
 
 class _Exit(BaseException):
     """Stands for a GeneratorExit of a step, at which Python would close the steps."""
 
 
-Step = Query | Pause | Generating
 Steps = Generator[Step, Any, T]
 
 
-def run(steps: Steps[T]) -> T:
+def advance(steps: Steps[T], value: Any, error: BaseException | None) -> Step | Ended[T]:
+    """Go on to the next step with what came of the last one: a value, or an error.
+
+    Raises:
+        Whatever the steps end with, if they do not return.
+    """
+    try:
+        if error is None:
+            return steps.send(value)
+        return steps.throw(_Exit(error) if isinstance(error, GeneratorExit) else error)
+    except StopIteration as end:
+        return Ended(end.value)
+    except _Exit as stand_in:
+        raise stand_in.args[0] from None
+
+
+def run(steps: Steps[T], error: BaseException | None = None) -> T:
     """Run all steps in this thread, and return what they lead to.
 
-    An error of a step, or an interruption, is raised where the step was asked for.
+    An error of a step, or an interruption, is raised where the step was asked for. With an error,
+    a step that another driver has left is interrupted by it first.
     """
     value: Any = None
-    error: BaseException | None = None
     while True:
         try:
-            step = steps.send(value) if error is None else steps.throw(error)
+            step = advance(steps, value, error)
+            if isinstance(step, Ended):
+                return step.result
             value = error = None
             value = step.run()
-        except StopIteration as end:
-            result: T = end.value
-            return result
         except BaseException as raised:
-            if getgeneratorstate(steps) != GEN_CLOSED:
-                error = _Exit(raised) if isinstance(raised, GeneratorExit) else raised
-            elif isinstance(raised, _Exit):
-                raise raised.args[0] from None
-            else:
+            if getgeneratorstate(steps) == GEN_CLOSED:
                 raise
+            error = raised

@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..database.availability import connected, retried, survived
@@ -18,14 +19,14 @@ from ..errors import (
     kind_of,
 )
 from ..records.lookup import unexpired
-from .arguments import Duration, check_generate, refuse_transaction, seconds_of
+from .arguments import Duration, check_generate, refuse_loop, refuse_transaction, seconds_of
 from .attempt import STORE_FOR, attempt
 from .claims import types_of
 from .events import say
 from .failures import backoff
 from .renewal import lease_seconds
 from .rescue import MAX_ATTEMPTS, checked_attempts
-from .steps import run
+from .steps import Pause, Query, Steps, run
 
 _IDLE = (0.5, 1.5)
 """Seconds to sleep when nothing is due: jitter keeps workers from looking at the same moments."""
@@ -47,7 +48,17 @@ class WorkReport:
     released: int = 0
 
 
-def work(
+def work(model: Any, generate: Callable[[Any], Any], **options: Any) -> WorkReport:
+    """Work off pending rows; see `AIGeneratedContent.work`."""
+    refuse_loop("work")
+    check_generate(generate, "awork")
+    all_work = prepared("work", model, generate, **options)
+    run(all_work.steps())
+    return all_work.report
+
+
+def prepared(
+    call: str,
     model: Any,
     generate: Callable[[Any], Any],
     *,
@@ -58,44 +69,122 @@ def work(
     max_attempts: int | None,
     expires_in: Duration | None,
     progress: Callable[[WorkReport], object] | None,
-) -> WorkReport:
-    """Work off pending rows; see `AIGeneratedContent.work`."""
+) -> "Work":
+    """Return a call of `work`, whose arguments are checked; `call` is its name in messages.
+
+    Raises:
+        ValidationError, OpenTransactionError, NotBoundError: as the method says.
+    """
     database = database_of(model)
-    refuse_transaction(database, "work")
-    check_generate(generate)
-    names = None if types is None else types_of(model, types)
-    seconds = lease_seconds(database, lease)
-    most = MAX_ATTEMPTS if max_attempts is None else checked_attempts(max_attempts)
-    lifetime = None if expires_in is None else seconds_of(expires_in, "expires_in")
+    refuse_transaction(database, call)
     if not isinstance(until_empty, bool):
         raise ArgumentError("until_empty", "must be True or False", kind_of(until_empty))
-    for name, call in (("stop", stop), ("progress", progress)):
-        if call is not None and not callable(call):
-            raise ArgumentError(name, "must be callable, or None", kind_of(call))
-    is_told, report, rescue_at = stop or bool, WorkReport(), time.monotonic()
+    for name, function in (("stop", stop), ("progress", progress)):
+        if function is not None and not callable(function):
+            raise ArgumentError(name, "must be callable, or None", kind_of(function))
+    return Work(
+        model=model,
+        generate=generate,
+        types=None if types is None else types_of(model, types),
+        lease=lease_seconds(database, lease),
+        is_told=stop or bool,
+        until_empty=until_empty,
+        max_attempts=None if max_attempts is None else checked_attempts(max_attempts),
+        expires_in=None if expires_in is None else seconds_of(expires_in, "expires_in"),
+        progress=progress,
+    )
 
-    def claimed(_: bool) -> Any:
-        return model.claim(names, seconds, max_attempts=max_attempts)
 
-    while not is_told():
-        if time.monotonic() >= rescue_at:
-            retried(database, STORE_FOR, lambda _: model.rescue_stale(most))
-            pause = min(_RESCUES, seconds / 2) * random.uniform(0.5, 1)  # noqa: S311
-            rescue_at = time.monotonic() + pause
-        content = retried(database, STORE_FOR, claimed)
-        if content is None:
-            if until_empty and not _has_pending(model, names):
-                break
-            _sleep(is_told)
-            continue
+@dataclass
+class Work:
+    """One call of `work`, or of `awork`, whose workers share it; times are in seconds."""
+
+    model: Any
+    generate: Callable[[Any], Any]
+    types: list[str] | None
+    lease: float
+    is_told: Callable[[], bool]
+    until_empty: bool
+    max_attempts: int | None
+    expires_in: float | None
+    progress: Callable[[WorkReport], object] | None
+    report: WorkReport = WorkReport()
+    rescue_at: float = 0.0
+    looks_at: float = 0.0
+    """When to look again, after one worker has found that nothing is due."""
+
+    def steps(self) -> Steps[None]:
+        """Be one worker: claim and generate, until it is told to stop."""
+        while not self.is_told():
+            now = time.monotonic()
+            if now < self.looks_at:
+                yield Pause(min(_STEP, self.looks_at - now))
+                continue
+            if now >= self.rescue_at:
+                pause = min(_RESCUES, self.lease / 2) * random.uniform(0.5, 1)  # noqa: S311
+                self.rescue_at = now + pause
+                most = self.max_attempts or MAX_ATTEMPTS
+                yield self._query(partial(self.model.rescue_stale, most))
+            content = yield self._query(self._claim)
+            if content is not None:
+                yield from self._attempt(content)
+            elif self.until_empty and not (yield Query(self._has_pending)):
+                return
+            else:
+                self.looks_at = time.monotonic() + random.uniform(*_IDLE)  # noqa: S311
+
+    def _query(self, call: Callable[[], Any]) -> Query:
+        return Query(lambda: retried(database_of(self.model), STORE_FOR, lambda _: call()))
+
+    def _claim(self) -> Any:
+        return self.model.claim(self.types, self.lease, max_attempts=self.max_attempts)
+
+    def _has_pending(self) -> bool:
+        model, database = self.model, database_of(self.model)
+        now = backend_of(database).statement_clock()
+        query = model.select().where(
+            model.status == ContentStatus.PENDING,
+            unexpired(model, now),
+        )
+        if self.types:
+            query = query.where(model.type.in_(self.types))
+        with connected(database):
+            return bool(survived(database, query.exists))
+
+    def _attempt(self, content: Any) -> Steps[None]:
+        """Run one attempt; a failure is logged, and the row is put back.
+
+        Raises:
+            ContentNotStoredError: the database is unavailable. And interruptions.
+        """
+
+        def give_up(error: Exception) -> None:
+            content.fail(error, retry=True, delay=backoff(content.failures or 0))
+
         failures = content.failures
         try:
-            _attempt(content, generate, seconds, lifetime)
+            is_stored = yield from attempt(
+                content,
+                self.generate,
+                lease=self.lease,
+                expires_in=self.expires_in,
+                give_up=give_up,
+            )
+            if not is_stored:
+                content.status = ContentStatus.COMPLETED  # by another attempt
+        except ContentNotStoredError:
+            raise
+        except Exception as error:  # noqa: BLE001 - generate() may raise anything
+            # Not the text of the error, which may repeat a prompt.
+            what = type(error).__qualname__
+            if not isinstance(error, (GeneratedContentError, OpenTransactionError)):
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                what += f" at {place.filename}:{place.lineno}"
+            say("error", content, note=what)
         finally:
-            report = _counted(report, content, failures)
-            if progress is not None:
-                progress(report)
-    return report
+            self.report = _counted(self.report, content, failures)
+            if self.progress is not None:
+                self.progress(self.report)
 
 
 def _counted(report: WorkReport, content: Any, failures: int) -> WorkReport:
@@ -105,49 +194,3 @@ def _counted(report: WorkReport, content: Any, failures: int) -> WorkReport:
     ends = {ContentStatus.COMPLETED: "completed", ContentStatus.FAILED: "failed"}
     name = ends.get(content.status, put_back)
     return replace(report, **{name: getattr(report, name) + 1})
-
-
-def _attempt(
-    content: Any, generate: Callable[[Any], Any], lease: float, expires_in: float | None
-) -> None:
-    """Run one attempt; a failure is logged, and the row is put back.
-
-    Raises:
-        ContentNotStoredError: the database is unavailable. And interruptions.
-    """
-
-    def give_up(error: Exception) -> None:
-        content.fail(error, retry=True, delay=backoff(content.failures or 0))
-
-    try:
-        steps = attempt(content, generate, lease=lease, expires_in=expires_in, give_up=give_up)
-        if not run(steps):
-            content.status = ContentStatus.COMPLETED  # by another attempt
-    except ContentNotStoredError:
-        raise
-    except Exception as error:  # noqa: BLE001 - generate() may raise anything
-        # Not the text of the error, which may repeat a prompt.
-        what = type(error).__qualname__
-        if not isinstance(error, (GeneratedContentError, OpenTransactionError)):
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            what += f" at {place.filename}:{place.lineno}"
-        say("error", content, note=what)
-
-
-def _has_pending(model: Any, types: list[str] | None) -> bool:
-    now = backend_of(database_of(model)).statement_clock()
-    query = model.select().where(
-        model.status == ContentStatus.PENDING,
-        unexpired(model, now),
-    )
-    if types:
-        query = query.where(model.type.in_(types))
-    database = database_of(model)
-    with connected(database):
-        return bool(survived(database, query.exists))
-
-
-def _sleep(is_told: Callable[[], bool]) -> None:
-    until = time.monotonic() + random.uniform(*_IDLE)  # noqa: S311 - no secret
-    while time.monotonic() < until and not is_told():
-        time.sleep(_STEP)

@@ -47,9 +47,10 @@ def test_an_error_may_be_handled():
     assert run(steps()) == "handled"
 
 
-def test_stop_iteration_does_not_pass_for_a_result():
+@pytest.mark.parametrize("step", [Query, lambda call: Generating(None, None, lambda *_: call())])
+def test_stop_iteration_does_not_pass_for_a_result(step):
     def steps():
-        return (yield Generating(failing(StopIteration("a result"))))
+        return (yield step(failing(StopIteration("a result"))))
 
-    with pytest.raises(RuntimeError, match="raised StopIteration"):
+    with pytest.raises(RuntimeError, match="StopIteration was raised"):
         run(steps())

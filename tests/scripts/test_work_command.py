@@ -16,14 +16,21 @@ import pytest
 from helpers import PROGRAM, ROOT, plain, run_here, run_program, run_python
 
 JOBS = '''
+import asyncio
+import os
 import signal
 import sys
 import time
 from pathlib import Path
 
 
+def say(text):
+    """Write a line at once, also beside other threads."""
+    os.write(1, f"{text}\\n".encode())
+
+
 def generate(content):
-    print("generating", flush=True)
+    say("generating")
     return {"title": content.request_payload["topic"]}, {"token_usage": 7}
 
 
@@ -33,15 +40,15 @@ def stumble(content):
 
 def wait_for_signal(content):
     """Wait for a signal, which starts the timer, and then for the file `go`."""
-    print("generating", flush=True)
+    say("generating")
     while signal.getitimer(signal.ITIMER_REAL)[0] == 0:
         time.sleep(0.01)
-    print("noted", flush=True)
+    say("noted")
     return wait(content)
 
 
 def wait_here(content):
-    print("generating", flush=True)
+    say("generating")
     return wait(content)
 
 
@@ -56,7 +63,7 @@ def hold_on(content):
         try:
             wait_here(content)
         except:
-            print("caught", flush=True)
+            say("caught")
 
 
 def two(content, more):
@@ -72,7 +79,22 @@ def interrupt(content):
 
 
 async def later(content):
-    return {}
+    say("generating")
+    while not Path("go").exists():
+        await asyncio.sleep(0.01)
+    return {"title": "later"}
+
+
+async def for_ever(content):
+    while True:
+        try:
+            await later(content)
+        except asyncio.CancelledError:
+            say("caught")
+
+
+async def leave_later(content):
+    sys.exit(4)
 
 
 async def later_still(content):
@@ -259,6 +281,68 @@ def test_a_function_that_catches_interruptions_does_not_hold_the_worker(started,
     assert [c.status for c in Content.select()] == ["generating"]  # until its lease runs out
 
 
+@pytest.mark.parametrize("function", ["jobs:later", "jobs:wait_here"])
+def test_several_rows_at_a_time(started, jobs, Content, user, function):
+    ask(Content, user, 5)
+    process = started(function, "--until-empty", "--concurrency", "5")
+    assert [process.stdout.readline() for _ in range(4)] == ["generating\n"] * 4
+    (jobs / "go").touch()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "completed 5, failed 0, retried 0, released 0\n")
+    assert rows(Content) == [("completed", 0)] * 5
+    assert "Traceback" not in err
+
+
+def test_an_async_function_takes_one_row_at_a_time_by_default(work, jobs, Content, user):
+    (jobs / "go").touch()
+    ask(Content, user, 2)
+    assert work("jobs:later", "--until-empty")[1].splitlines()[-1].startswith("completed 2,")
+
+
+@on_sqlite
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_rows_of_a_loop_finish(started, jobs, Content, user, number):
+    ask(Content, user, 3)
+    process = started("jobs:later", "--concurrency", "2")
+    assert process.stdout.readline() == "generating\n"
+    process.send_signal(number)
+    (jobs / "go").touch()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+    completed = int(out.splitlines()[-1].split()[1].rstrip(","))
+    assert sorted(rows(Content))[:completed] == [("completed", 0)] * completed
+    assert completed in (2, 3)  # the signal may arrive after both
+
+
+@on_sqlite
+def test_rows_of_a_loop_that_outlast_the_grace_are_released(started, Content, user):
+    ask(Content, user, 2)
+    process = started("jobs:later", "--concurrency", "2", "--grace", "0")
+    assert process.stdout.readline() == "generating\n"
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "completed 0, failed 0, retried 0, released 2\n")
+    assert rows(Content) == [("pending", 0)] * 2
+    assert "Traceback" not in err
+
+
+@on_sqlite
+def test_an_async_function_that_catches_cancellations_does_not_hold_the_worker(
+    started, Content, user
+):
+    ask(Content, user)
+    process = started("jobs:for_ever", "--grace", "0")
+    process.send_signal(signal.SIGTERM)
+    for _ in range(4):
+        assert process.stdout.readline() == "caught\n"
+        assert process.stdout.readline() == "generating\n"
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
+    assert "Error: the function catches the interruptions that end it" in err
+
+
 def test_an_idle_worker_stops_at_once(started, jobs, Content, user):
     ask(Content, user)
     (jobs / "go").touch()
@@ -278,6 +362,7 @@ def test_a_function_that_ends_the_process_releases_the_row(work, Content, user):
     ask(Content, user)
     assert work("jobs:leave")[0] == 4
     assert work("jobs:interrupt")[0] == 1
+    assert work("jobs:leave_later")[0] == 4
     assert rows(Content) == [("pending", 0)]
 
 
@@ -321,7 +406,6 @@ FUNCTIONS = [
     ("jobs:generate()", "the module jobs has no generate()"),
     ("jobs:number", "jobs:number has the type int: name a function"),
     ("jobs:two", "jobs:two is one of other arguments; it must be a function of one argument"),
-    ("jobs:later", "jobs:later is an async function; it must be a plain function: let it call"),
     ("jobs:later_still", "is an async generator function"),
     ("\udcff:f", "there is no module ? in "),
 ]

@@ -1,0 +1,192 @@
+"""Run the statements of a database in a few threads of its own, while event loops go on.
+
+The default pool of an event loop would not do: the code that generates needs it, if only to look
+up a host's name, and would wait for threads in which others wait for its content.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import Context, copy_context
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+import peewee
+
+from ..database.availability import keeping_connection
+from ..database.supported import backend_of
+from ..generation.steps import Step
+
+THREADS = 4
+"""Threads of a database, and so its connections: more would wait for Python's lock."""
+
+_LOOKS = 0.5
+"""Seconds after which an idle thread looks for calls whose loop was closed."""
+
+_Job = tuple[Future[Any], Context, Step]
+
+
+class User(Protocol):
+    """A call that uses the threads."""
+
+    def is_dropped(self) -> bool:
+        """Tell whether its loop was closed before its end."""
+
+    def end_dropped(self) -> None:
+        """End it in this thread."""
+
+
+class Threads:
+    """The threads of one database. Each keeps a connection for as long as calls need them."""
+
+    def __init__(self, database: peewee.Database) -> None:
+        self.users: set[User] = set()
+        self._database = database
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._changed = threading.Lock()
+        self._unfinished = 0
+        self._ends: list[Future[None]] = []
+
+    def submit(self, step: Step) -> Future[Any]:
+        """Run a step in one of them, in the contextvars of the caller."""
+        future: Future[Any] = Future()
+        with self._changed:
+            self._unfinished += 1
+            if len(self._ends) < min(self._unfinished, THREADS):
+                self._start()
+        self._jobs.put((future, copy_context(), step))
+        return future
+
+    def leave(self, users: set[User]) -> list[Future[None]]:
+        """Use them no more; after the last user they end, and what tells so is returned."""
+        with _changed:
+            is_over = bool(self.users) and self.users <= users
+            self.users -= users
+            if not is_over:
+                return []
+            if _used.get(self._database) is self:
+                del _used[self._database]
+        for _ in self._ends:
+            self._jobs.put(None)
+        return self._ends
+
+    def _end_dropped(self) -> None:
+        """End the calls whose loop was closed: nobody else does."""
+        with _changed:
+            dropped = {user for user in self.users if user.is_dropped()}
+            self.leave(dropped)
+        for user in dropped:
+            user.end_dropped()
+
+    def _start(self) -> None:
+        end: Future[None] = Future()
+        name = f"aicontent-database-{len(self._ends)}"
+        thread = threading.Thread(target=self._run, args=(end,), name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be started
+            if not self._ends:
+                self._unfinished -= 1
+                raise
+            return
+        self._ends.append(end)
+
+    def _run(self, end: Future[None]) -> None:
+        try:
+            with keeping_connection(self._database):
+                while True:
+                    try:
+                        job = self._jobs.get(timeout=_LOOKS)
+                    except Empty:
+                        self._end_dropped()
+                        continue
+                    if job is None:
+                        break
+                    self._do(*job)
+                    del job  # it would keep the content in memory
+        finally:
+            end.set_result(None)
+
+    def _do(self, future: Future[Any], context: Context, step: Step) -> None:
+        settle: Callable[[], None] | None = None
+        if future.set_running_or_notify_cancel():
+            settle = _outcome(future, partial(context.run, step.run))
+        with self._changed:
+            self._unfinished -= 1
+        if settle is not None:
+            settle()
+
+
+class Here:
+    """Stands for the threads of a database that has one connection: its steps run in this thread.
+
+    Such a database is in memory, or in the transaction of a test.
+    """
+
+    def submit(self, step: Step) -> Future[Any]:
+        """Run a step at once."""
+        future: Future[Any] = Future()
+        _outcome(future, step.run)()
+        return future
+
+
+def in_thread(step: Step) -> Future[Any]:
+    """Run a step in a thread of its own, in the contextvars of the caller."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()  # from now on it cannot be cancelled
+    call = partial(copy_context().run, step.run)
+
+    def work() -> None:
+        _outcome(future, call)()
+
+    # A process that is told to end twice does not wait for it.
+    threading.Thread(target=work, name="aicontent-generate", daemon=True).start()
+    return future
+
+
+def _outcome(future: Future[Any], call: Callable[[], Any]) -> Callable[[], None]:
+    """Call, and return what gives the result or the error to the future."""
+    try:
+        return partial(future.set_result, call())
+    except BaseException as error:  # noqa: BLE001 - for whoever waits
+        return partial(future.set_exception, error)
+
+
+_used: dict[peewee.Database, Threads] = {}
+_changed = threading.RLock()
+
+
+class UsingThreads:
+    """Use the threads of a database; they begin with the first user and end with the last."""
+
+    def __init__(self, database: peewee.Database, user: User) -> None:
+        self._database, self._user = database, user
+        self._threads: Threads | None = None
+
+    async def __aenter__(self) -> Threads | Here:
+        if not backend_of(self._database).connects_twice(self._database):
+            return Here()
+        with _changed:
+            self._threads = _used.setdefault(self._database, Threads(self._database))
+            self._threads.users.add(self._user)
+        return self._threads
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        threads = self._threads
+        ends = threads.leave({self._user}) if threads is not None else []
+        if ends and kind is not GeneratorExit:  # then the loop is gone
+            await asyncio.wait([asyncio.wrap_future(end) for end in ends])
+
+
+def _forget() -> None:
+    """Begin anew in a forked process: the threads are the parent's."""
+    global _changed
+    _used.clear()
+    _changed = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

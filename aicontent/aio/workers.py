@@ -1,0 +1,47 @@
+"""Work off pending rows in an event loop, several at a time."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from ..database.supported import database_of
+from ..errors import ArgumentError, kind_of
+from ..generation.arguments import check_generate
+from ..generation.worker import WorkReport, prepared
+from .driver import Driver
+
+
+async def work(
+    model: Any, generate: Callable[[Any], Any], concurrency: int, **options: Any
+) -> WorkReport:
+    """Work off pending rows; see `AIGeneratedContent.awork`."""
+    check_generate(generate)
+    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
+        raise ArgumentError(
+            "concurrency", "must be a whole number, 1 or more", kind_of(concurrency)
+        )
+    all_work = prepared("awork", model, generate, **options)
+    drivers = [Driver(all_work.steps(), database_of(model)) for _ in range(concurrency)]
+    tasks = [driver.start() for driver in drivers]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        all_work.is_told = lambda: True  # after an error, the others finish what is paid for
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError:
+        await _cancelled(tasks)
+        raise
+    errors = [task.exception() for task in tasks]
+    for error in errors:
+        if error is not None:
+            raise error
+    return all_work.report
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks, again with each further cancellation, until all have ended."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait(pending)
