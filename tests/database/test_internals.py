@@ -71,6 +71,14 @@ def test_contexts_survive_a_new_connection(database):
     assert database.is_closed()
 
 
+def test_a_thread_counts_as_within_a_context(database):
+    database.close()
+    with internals.within_context(database):
+        assert internals.has_contexts(database)
+        assert database.is_closed()
+    assert not internals.has_contexts(database)
+
+
 def test_a_connection_beside_the_pool(pooled, database):
     assert internals.is_pooled(pooled)
     assert not internals.is_pooled(database)
