@@ -209,8 +209,8 @@ def test_modules_and_folders_are_small():
         assert lines <= LINES.get(path.name, 300), path
     for folder in {path.parent for path in MODULES.values()}:
         names = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
-        assert len(names) <= 17, folder
-    assert sum(lines_of_code(path) for path in PACKAGE.rglob("*.py")) <= 7600
+        assert len(names) <= 18, folder
+    assert sum(lines_of_code(path) for path in PACKAGE.rglob("*.py")) <= 7750
     assert sum(lines_of_code(path) for path in SCRIPTS.glob("*.py")) <= 1250
 
 

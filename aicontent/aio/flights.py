@@ -42,9 +42,12 @@ class _Flights:
 
     async def serve(self, call: Flight) -> Any:
         attributes, database = call.attributes, database_of(call.model)
-        key = (call.model, database, attributes["user"], attributes["fingerprint"])
-        leader = self._leading.get(key)
-        awaited = await asyncio.shield(leader.row) if leader is not None else None
+        # While one refreshes, what is stored is served to the others.
+        key = (call.model, database, attributes["user"], attributes["fingerprint"], call.refresh)
+        awaited = None
+        if (leader := self._leading.get(key)) is not None:
+            await asyncio.wait([leader.row], timeout=call.wait)
+            awaited = leader.row.result() if leader.row.done() else None
         caller = _Caller(self, call, awaited)
         self._leading.setdefault(key, caller)
         task = caller.start()

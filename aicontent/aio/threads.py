@@ -133,6 +133,21 @@ class Here:
         return future
 
 
+class Bridge:
+    """Stands for the threads of an asyncio database of Peewee: its steps run in the loop."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+
+    def submit(self, step: Step) -> asyncio.Future[Any]:
+        """Run a step in a task, which has a connection of its own."""
+        return asyncio.create_task(self._database.run(step.run))
+
+
+Runner = Threads | Here | Bridge
+"""What runs statements."""
+
+
 def in_thread(step: Step) -> Future[Any]:
     """Run a step in a thread of its own, in the contextvars of the caller."""
     future: Future[Any] = Future()
@@ -166,8 +181,11 @@ class UsingThreads:
         self._database, self._user = database, user
         self._threads: Threads | None = None
 
-    async def __aenter__(self) -> Threads | Here:
-        if not backend_of(self._database).connects_twice(self._database):
+    async def __aenter__(self) -> Runner:
+        backend = backend_of(self._database)
+        if backend.is_bridged:
+            return Bridge(self._database)
+        if not backend.connects_twice(self._database):
             return Here()
         with _changed:
             self._threads = _used.setdefault(self._database, Threads(self._database))

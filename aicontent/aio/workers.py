@@ -25,16 +25,12 @@ async def work(
     drivers = [Driver(all_work.steps(), database_of(model)) for _ in range(concurrency)]
     tasks = [driver.start() for driver in drivers]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        all_work.is_told = lambda: True  # after an error, the others finish what is paid for
         await asyncio.wait(tasks)
     except asyncio.CancelledError:
         await _cancelled(tasks)
         raise
-    errors = [task.exception() for task in tasks]
-    for error in errors:
-        if error is not None:
-            raise error
+    for task in tasks:
+        task.result()
     return all_work.report
 
 

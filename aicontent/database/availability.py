@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import peewee
 
-from .backend import discard
 from .constraints import error_code
 from .internals import (
+    discard,
     has_contexts,
     is_pool_exhausted,
     is_pooled,
@@ -40,7 +40,9 @@ def connected(database: peewee.Database, *, keep: bool = False) -> Iterator[None
     `keep` leaves it open.
     """
     with keeping_contexts(database):
-        opened = database.connect(reuse_if_open=True)
+        opened = database.is_closed()
+        if opened:
+            database.connect()
     try:
         yield
     finally:
@@ -112,7 +114,7 @@ def retried(database: peewee.Database, seconds: float, call: Callable[[bool], T]
             if not is_temporary(error) or time.monotonic() + pause > until:
                 raise
             _dropped(database, error)
-        time.sleep(pause)
+        backend_of(database).sleep(pause)
         pause, is_retry = min(2 * pause, _LONGEST_PAUSE), True
 
 

@@ -6,6 +6,7 @@ A backend has no state: its methods take the database. `supported.backend_of` ch
 from __future__ import annotations
 
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,7 +17,7 @@ import peewee
 
 from ..errors import UnsupportedDatabaseError
 from .constraints import explained, true_reason
-from .internals import keeping_contexts
+from .internals import discard
 from .nested import nested_of
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ class Backend(ABC):
     in_array: ClassVar[tuple[str, str]]  # what stands before and after the array
     can_reclaim: ClassVar[bool] = False
     """Whether space can be returned to the file system on request."""
+
+    is_bridged: ClassVar[bool] = False
+    """Whether calls run in an event loop, each within the database's `run()`."""
+
+    sleep = staticmethod(time.sleep)
 
     can_lose_connections: ClassVar[bool] = False
     """Whether a server may close a connection."""
@@ -291,9 +297,3 @@ class Backend(ABC):
     @abstractmethod
     def shell_command(self, database: peewee.Database, url: str, query: str) -> list[str]:
         """Return the command by which a person runs a query in a terminal."""
-
-
-def discard(database: Any) -> None:
-    """Close the connection, and give it back to no pool."""
-    with keeping_contexts(database):
-        getattr(database, "manual_close", database.close)()

@@ -37,6 +37,16 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
+def _said(error: BaseException, name: str) -> str | None:
+    """Return what PostgreSQL says of an error under a name of psycopg's `diag`."""
+    cause = _cause(error)
+    diagnostics = getattr(cause, "diag", None)
+    if diagnostics is None and hasattr(cause, "constraint_name"):  # asyncpg's
+        diagnostics, name = cause, {"message_primary": "message"}.get(name, name)
+    said: str | None = getattr(diagnostics, name, None)
+    return said
+
+
 def true_reason(error: BaseException, outer: BaseException | None) -> BaseException:
     """Return the error after which a rollback failed too, if this is the error of the rollback.
 
@@ -56,8 +66,7 @@ _AFTERMATH = "cannot rollback", "no such savepoint", "connection already closed"
 
 def reason_of_error(error: BaseException) -> str:
     """Return what a database says of an error in one line, without the row at fault."""
-    diagnostics = getattr(_cause(error), "diag", None)
-    text = getattr(diagnostics, "message_primary", None) or str(error)
+    text = _said(error, "message_primary") or str(error)
     text = text.partition(" with text ")[0]  # which SQLite cannot decode
     return shortened(" ".join(text.split()), 100)
 
@@ -133,8 +142,7 @@ def explained(error: peewee.IntegrityError, only_users: bool) -> Exception:
     `only_users` says that the table references users alone: SQLite does not name a foreign key.
     """
     code = error_code(error)
-    diagnostics = getattr(_cause(error), "diag", None)
-    name = getattr(diagnostics, "constraint_name", None)
+    name = _said(error, "constraint_name")
     if (code == "SQLITE_CONSTRAINT_FOREIGNKEY" and only_users) or (name or "").endswith(
         "_userid_foreign"
     ):
@@ -161,6 +169,6 @@ def without_rows() -> Iterator[None]:
 
 
 def _forget_row(error: peewee.PeeweeException) -> None:
-    primary = getattr(getattr(_cause(error), "diag", None), "message_primary", None)
+    primary = _said(error, "message_primary")
     if primary:
         error.args = (primary,)  # its detail and its context repeat the row

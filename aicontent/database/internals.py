@@ -15,6 +15,7 @@ __all__ = [
     "LOADED",
     "attach_once",
     "data_with_relations",
+    "discard",
     "driver_errors",
     "has_contexts",
     "is_loaded",
@@ -52,22 +53,27 @@ def has_contexts(database: Any) -> bool:
 @contextmanager
 def keeping_contexts(database: Any) -> Iterator[None]:
     """Connect or close; Peewee forgets the contexts that the caller is in, and could not leave."""
-    contexts = database._state.ctx
+    contexts = list(database._state.ctx)
     try:
         yield
     finally:
-        database._state.ctx = contexts
+        database._state.ctx[:] = contexts
+
+
+def discard(database: Any) -> None:
+    """Close the connection, and give it back to no pool."""
+    with keeping_contexts(database):
+        getattr(database, "manual_close", database.close)()
 
 
 @contextmanager
 def within_context(database: Any) -> Iterator[None]:
     """Count as within a `connection_context()`, which need not be connected."""
-    contexts = database._state.ctx
-    contexts.append(None)
+    database._state.ctx.append(None)
     try:
         yield
     finally:
-        contexts.pop()
+        del database._state.ctx[-1:]  # closing has emptied it
 
 
 def new_connection(database: Any) -> Any:

@@ -61,6 +61,8 @@ class SqliteMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined,misc
                 return
             database.connect()
         state = database._state
+        if not hasattr(state.conn, "create_collation"):
+            return  # Peewee's asyncio databases give them to new connections
         if getattr(state, _NAME, None) is not state.conn:
             # If a statement is using them, it has them already.
             with suppress(peewee.OperationalError, sqlite3.OperationalError):

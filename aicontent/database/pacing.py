@@ -56,7 +56,11 @@ class Pace(ABC):
         if self.sees_others():
             self._others_until = time.monotonic() + _WATCHED
         if time.monotonic() < self._others_until:
-            time.sleep(max(self.pause, took))
+            self.sleep(max(self.pause, took))
+
+    def sleep(self, seconds: float) -> None:
+        """Pause."""
+        time.sleep(seconds)
 
     @abstractmethod
     def sees_others(self) -> bool:

@@ -49,14 +49,14 @@ class SqliteBackend(Backend):
     can_reclaim = True
     in_array = "IN (SELECT value FROM json_each(", "))"
 
+    foreign_keys_problem = (
+        "SQLite does not enforce foreign keys on this database, so deleting a user would leave the "
+        "user's content behind: open it with pragmas={'foreign_keys': 1}, or with "
+        "aicontent.connect()"
+    )
+
     def configuration_problem(self, database: peewee.Database) -> str | None:
-        if _enforces_foreign_keys(database):
-            return None
-        return (
-            "SQLite does not enforce foreign keys on this database, so deleting a user would "
-            "leave the user's content behind: open it with pragmas={'foreign_keys': 1}, or with "
-            "aicontent.connect()"
-        )
+        return None if _enforces_foreign_keys(database) else self.foreign_keys_problem
 
     def has_begun(self, database: peewee.Database) -> bool:
         connection: Any = None if database.is_closed() else database.connection()

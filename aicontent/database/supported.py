@@ -56,7 +56,12 @@ def known_backend(database: object) -> Backend | None:
 def _backend_of_type(kind: type) -> Backend | None:
     if _problem_of_type(kind) is not None:
         return None
-    return next((b for base, b in _BACKENDS.items() if issubclass(kind, base)), None)
+    backends = _BACKENDS
+    if any(base.__module__ == "playhouse.pwasyncio" for base in kind.__mro__):
+        from . import bridged  # it needs asyncio
+
+        backends = bridged.BACKENDS
+    return next((b for base, b in backends.items() if issubclass(kind, base)), None)
 
 
 def _problem_of_type(kind: type) -> str | None:

@@ -129,7 +129,10 @@ def end(content: Any, error: BaseException, give_up: Callable[[Exception], None]
 def _called(content: Any, generate: Callable[[Any], Any]) -> tuple[Any, bool]:
     """Call `generate`; return its answer, and whether it left a transaction open."""
     database = database_of(type(content))
-    backend, was_closed = backend_of(database), database.is_closed()
+    backend = backend_of(database)
+    if backend.is_bridged:  # a thread can have none of its connections
+        return generate(content), False
+    was_closed = database.is_closed()
 
     def left_open() -> bool:
         is_open = database.in_transaction() or backend.in_transaction(database)

@@ -121,13 +121,13 @@ def advance(steps: Steps[T], value: Any, error: BaseException | None) -> Step | 
         raise stand_in.args[0] from None
 
 
-def run(steps: Steps[T], error: BaseException | None = None) -> T:
+def run(steps: Steps[T]) -> T:
     """Run all steps in this thread, and return what they lead to.
 
-    An error of a step, or an interruption, is raised where the step was asked for. With an error,
-    a step that another driver has left is interrupted by it first.
+    An error of a step, or an interruption, is raised where the step was asked for.
     """
     value: Any = None
+    error: BaseException | None = None
     while True:
         try:
             step = advance(steps, value, error)

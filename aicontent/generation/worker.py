@@ -127,7 +127,11 @@ class Work:
                 yield self._query(partial(self.model.rescue_stale, most))
             content = yield self._query(self._claim)
             if content is not None:
-                yield from self._attempt(content)
+                try:
+                    yield from self._attempt(content)
+                except BaseException:
+                    self.is_told = lambda: True  # the other workers finish what is paid for
+                    raise
             elif self.until_empty and not (yield Query(self._has_pending)):
                 return
             else:

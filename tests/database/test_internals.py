@@ -79,6 +79,17 @@ def test_a_thread_counts_as_within_a_context(database):
     assert not internals.has_contexts(database)
 
 
+def test_a_connection_that_is_discarded_goes_to_no_pool(pooled):
+    with pooled.connection_context():
+        first = pooled.connection()
+        internals.discard(pooled)
+        assert pooled.is_closed()
+        assert internals.has_contexts(pooled)
+        with internals.keeping_contexts(pooled):
+            pooled.connect()
+        assert pooled.connection() is not first
+
+
 def test_a_connection_beside_the_pool(pooled, database):
     assert internals.is_pooled(pooled)
     assert not internals.is_pooled(database)

@@ -76,8 +76,10 @@ def run(database):
 @pytest.fixture(autouse=True)
 def no_thread_stays():
     yield
-    names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.startswith("aicontent-database")]
+    for thread in threading.enumerate():
+        if thread.name.startswith("aicontent-database"):
+            thread.join(timeout=30)  # it may be ending
+            assert not thread.is_alive()
 
 
 async def until(tell, what="it"):
@@ -328,6 +330,43 @@ def test_contextvars_are_seen(aget, run, Content):
     assert run(main) == ["tea", "tea"]
 
 
+def test_what_is_stored_is_served_while_one_refreshes(aget, run):
+    async def main():
+        await aget(plain)
+        model = Model()
+        refreshing = asyncio.create_task(aget(model, refresh=True))
+        await model.started.wait()
+        options = ({}, {"wait": 0}, {"serve_stale": True}, {"mark": False})
+        served = [(await aget(plain, **each)).served for each in options]
+        also = asyncio.create_task(aget(plain, refresh=True))
+        model.go_on.set()
+        return served, (await refreshing).served, (await also).served
+
+    assert run(main) == (["stored"] * 4, "generated", "waited")
+
+
+def test_a_follower_does_not_wait_for_the_first_look_of_another(aget, run):
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold(statement):
+        if not entered.is_set():
+            entered.set()
+            assert go_on.wait(30)
+
+    async def main():
+        with on_statement(hold):
+            leader = asyncio.create_task(aget(costing))
+            await until(entered.is_set)
+            follower = asyncio.create_task(aget(costing, wait=0))
+            done, _ = await asyncio.wait([follower], timeout=30)
+            assert done  # whether it is served or told that it is in progress
+            go_on.set()
+            await leader
+        follower.exception()
+
+    run(main)
+
+
 # Cancellation
 
 
@@ -431,6 +470,24 @@ def test_the_end_of_the_loop_waits_for_a_plain_generate(aget, run, Content):
     assert status_of(Content) == ["completed"]
 
 
+def test_the_end_of_the_loop_cancels_what_a_plain_generate_returns(aget, run, Content):
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(content):
+        started.set()
+        assert go_on.wait(30)
+        return Model()(content)
+
+    async def main():
+        call = asyncio.create_task(aget(slow))
+        await until(started.is_set)
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+        return call
+
+    assert run(main).cancelled()
+    assert status_of(Content) == ["pending"]
+
+
 def test_a_generate_that_swallows_the_cancellation_is_stored(aget, run, Content):
     async def stubborn(content):
         started.set()
@@ -472,6 +529,33 @@ def test_a_loop_that_is_dropped_releases_the_row(aget, Content):
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_loop_that_is_dropped_while_it_claims_releases_the_row(aget, Content, url):
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)
+    inserting, go_on = threading.Event(), threading.Event()
+
+    def hold(statement):
+        if statement[0].startswith("INSERT"):
+            inserting.set()
+            assert go_on.wait(30)
+
+    async def main():
+        call = asyncio.create_task(aget(Model()))
+        await until(inserting.is_set)
+        return call
+
+    with on_statement(hold):
+        call = loop.run_until_complete(main())
+        loop.close()
+        go_on.set()
+        until_then = time.monotonic() + 30
+        while status_of(Content) != ["pending"]:
+            assert time.monotonic() < until_then
+            time.sleep(0.01)
+    assert not call.done()
+
+
 def test_a_task_group_ends_with_its_error(aget, run, Content):
     async def main():
         model = Model()
@@ -494,7 +578,7 @@ def test_a_task_group_ends_with_its_error(aget, run, Content):
     assert run(main) in ("waited", "stored")
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_an_interruption_releases_the_row(aget, Content, error):
     async def main():
         await aget(Model(error(), waits=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -178,6 +179,34 @@ def test_an_error_lets_the_others_finish(ask, Content):
 
     asyncio.run(main())
     assert states(Content) == [("completed", 0, None)] * 2
+
+
+def test_a_cancellation_that_generate_raises_ends_it(ask, Content):
+    """The rows that are running are finished first."""
+    for number in range(3):
+        ask(number)
+    calls = []
+
+    async def main():
+        all_run, go_on = asyncio.Event(), asyncio.Event()
+
+        async def generate(content):
+            calls.append(content.id)
+            if len(calls) == 3:
+                all_run.set()
+            await all_run.wait()
+            if content.request_payload["number"] == 0:
+                asyncio.get_running_loop().call_later(0.5, go_on.set)
+                raise asyncio.CancelledError
+            await go_on.wait()
+            return {"title": "Tea"}
+
+        with pytest.raises(asyncio.CancelledError):
+            await Content.awork(generate, concurrency=3)
+
+    asyncio.run(main())
+    assert len(calls) == 3
+    assert Counter(status for status, *_ in states(Content)) == {"completed": 2, "pending": 1}
 
 
 @pytest.mark.parametrize(

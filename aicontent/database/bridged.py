@@ -1,0 +1,102 @@
+"""The asyncio databases of Peewee (`playhouse.pwasyncio`): plain calls within `await db.run(...)`.
+
+Peewee runs such a call in a greenlet, which awaits the driver wherever the call would block.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import peewee
+
+from ..errors import UnsupportedDatabaseError
+from .backend import Backend
+from .pacing import Pace
+from .postgresql import PostgresqlBackend
+from .sqlite import SqliteBackend
+
+
+def _awaited_sleep(seconds: float) -> None:
+    from playhouse.pwasyncio import await_  # type: ignore[import-untyped]
+
+    await_(asyncio.sleep(seconds))
+
+
+def _refuse(*_: Any, **__: Any) -> NoReturn:
+    raise UnsupportedDatabaseError(
+        "an asyncio database of Peewee serves and generates content, and this call needs a plain "
+        "connection: open the same database by aicontent.connect(), and its model by "
+        "aicontent.for_database(), to migrate, import, export, create_many(), cleanup() or "
+        "reclaim()"
+    )
+
+
+class _BridgedPace(Pace):
+    """Others are always there: those of the same loop."""
+
+    seconds_alone = seconds_with_others = 0.005
+    pause = 0.01
+
+    def sleep(self, seconds: float) -> None:
+        _awaited_sleep(seconds)
+
+    def sees_others(self) -> bool:
+        return True
+
+
+class _Bridged(Backend):
+    """What both have in common."""
+
+    is_bridged = True
+    _refused: Any = _refuse
+    migration_lock = bulk_settings = stream = loader = reclaim = deletion = _refused
+
+    sleep = staticmethod(_awaited_sleep)
+
+    @contextmanager
+    def snapshot(self, database: peewee.Database) -> Iterator[Any]:
+        with self.atomic(database):
+            yield
+
+    @contextmanager
+    def pace(self, database: peewee.Database) -> Iterator[Pace]:
+        yield _BridgedPace(database)
+
+    def _connection(self, database: Any) -> Any:
+        """Return the driver's connection that this task has open, or None."""
+        return None if database.is_closed() else database.connection().conn
+
+
+class BridgedSqliteBackend(_Bridged, SqliteBackend):
+    """SQLite by aiosqlite."""
+
+    def configuration_problem(self, database: Any) -> str | None:
+        # Opening a connection to ask it would need the event loop.
+        enforces = dict(database._pragmas).get("foreign_keys")
+        return None if enforces else self.foreign_keys_problem
+
+    def has_begun(self, database: peewee.Database) -> bool:
+        connection = self._connection(database)
+        return connection is not None and bool(connection.in_transaction)
+
+
+class BridgedPostgresqlBackend(_Bridged, PostgresqlBackend):
+    """PostgreSQL by asyncpg."""
+
+    def has_begun(self, database: peewee.Database) -> bool:
+        connection = self._connection(database)
+        return connection is not None and bool(connection.is_in_transaction())
+
+    def is_lost(self, database: peewee.Database, error: BaseException | None = None) -> bool:
+        connection = self._connection(database)
+        return connection is not None and bool(connection.is_closed())
+
+    def session_problems(self, database: peewee.Database) -> list[str]:
+        return []  # asyncpg speaks the server's binary forms
+
+
+BACKENDS: dict[type[peewee.Database], Backend] = {
+    peewee.SqliteDatabase: BridgedSqliteBackend(),
+    peewee.PostgresqlDatabase: BridgedPostgresqlBackend(),
+}
