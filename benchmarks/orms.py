@@ -69,6 +69,11 @@ def _peewee_field(field: peewee.Field) -> peewee.Field:
     return (peewee.IntegerField if is_integer else peewee.CharField)(**options)
 
 
+def sqlalchemy_url(url: str) -> str:
+    """Return the URL with which SQLAlchemy uses the same driver as aicontent."""
+    return url.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
 class SQLAlchemy:
     """SQLAlchemy's ORM with a session and a transaction per call."""
 
@@ -76,8 +81,7 @@ class SQLAlchemy:
 
     def __init__(self, url: str) -> None:
         self._is_sqlite = url.startswith("sqlite")
-        driver = "sqlite" if self._is_sqlite else "postgresql+psycopg2"
-        engine = sqlalchemy.create_engine(driver + url[url.index(":") :])
+        engine = sqlalchemy.create_engine(sqlalchemy_url(url))
         if self._is_sqlite:
             sqlalchemy.event.listen(engine, "connect", _set_pragmas)
         self._session = orm.sessionmaker(engine, expire_on_commit=False)

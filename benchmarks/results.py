@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 BACKENDS = ("sqlite", "postgresql")
-PARTS = ("hot", "storage", "indexes", "transfer", "cleanup", "claims")
+PARTS = ("hot", "storage", "indexes", "transfer", "cleanup", "claims", "concurrent")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Scale:
     pending: int = 100_000
     workers: tuple[int, ...] = (1, 4, 16)
     seconds: float = 5.0
+    requests: int = 200
+    """Concurrent requests, each for one of the topics."""
+    topics: int = 20
+    generation: float = 1.0
+    """Seconds that the model takes for concurrent requests."""
 
     def resized(self, sizes: tuple[int, ...]) -> Scale:
         """Return the scale with these sizes; the largest is that of the other parts, too."""
@@ -52,6 +57,9 @@ QUICK = Scale(
     pending=500,
     workers=(2,),
     seconds=0.3,
+    requests=20,
+    topics=4,
+    generation=0.1,
 )
 """About a minute: enough to test the benchmark, too little to judge speed."""
 

