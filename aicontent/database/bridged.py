@@ -17,7 +17,7 @@ from .postgresql import PostgresqlBackend
 from .sqlite import SqliteBackend
 
 
-def _awaited_sleep(seconds: float) -> None:
+def _awaited_sleep(seconds: Any) -> None:
     from playhouse.pwasyncio import await_  # type: ignore[import-untyped]
 
     await_(asyncio.sleep(seconds))
