@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import peewee
 import pytest
 
@@ -42,51 +49,100 @@ def test_the_readme_names_the_two_commands():
     assert commands[1] in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
-FLASK_CLIENT = """
-client = app.test_client()
-def call(method, path):
-    response = getattr(client, method)(path)
-    return response.status_code, response.get_json()
-"""
+SERVERS = [
+    ("flask", "--app", "service", "run", "--port"),
+    ("uvicorn", "service:app", "--log-level", "warning", "--port"),
+]
 
-FASTAPI_CLIENT = """
-from fastapi.testclient import TestClient
-client = TestClient(app)
-def call(method, path):
-    response = getattr(client, method)(path)
-    return response.status_code, response.json()
-"""
 
-VISIT = """
+@contextmanager
+def serving(folder: Path, code: str, url: str, *command: str) -> Iterator[httpx.Client]:
+    """Run a service of the docs on a real server."""
+    (folder / "service.py").write_text(code, "utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    base = f"http://127.0.0.1:{port}"
+    environment = os.environ | {"AICONTENT_DATABASE_URL": url, "MODEL_URL": f"{base}/model"}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*PYTHON, "-m", *command, str(port)],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        with httpx.Client(base_url=base, timeout=60, limits=httpx.Limits()) as client:
+            until = time.monotonic() + 60
+            while True:
+                try:
+                    client.get("/")
+                    break
+                except httpx.TransportError:
+                    assert server.poll() is None, (folder / "log").read_text()
+                    assert time.monotonic() < until
+                    time.sleep(0.05)
+            yield client
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["flask", "fastapi"])
+def test_the_services_of_embedding(tmp_path, empty_url, number):
+    service = code_of("docs/embedding.md")[number]
+    with serving(tmp_path, service, empty_url, *SERVERS[number]) as client:
+        user = client.post("/users").json()["id"]
+        path = f"/users/{user}/content/lesson"
+
+        def ask(topic: str) -> dict[str, str]:
+            answer = client.get(path, params={"topic": topic})
+            assert answer.status_code == 200, answer.text
+            body: dict[str, str] = answer.json()
+            return body
+
+        with ThreadPoolExecutor(20) as pool:
+            answers = list(pool.map(ask, ["tea"] * 20))
+        assert Counter(answer["served"] for answer in answers)["generated"] == 1
+        assert {answer["id"] for answer in answers} == {answers[0]["id"]}
+        assert answers[0]["data"] == {"title": "About tea"}
+        assert ask("tea")["served"] == "stored"
+        refused = client.get(f"/users/{user}/content/quiz", params={"topic": "tea"})
+        assert refused.status_code == 422
+        assert "pronunciation_drill" in refused.text
+        unknown = client.get("/users/999/content/lesson", params={"topic": "tea"})
+        assert unknown.status_code == 404
+        assert client.get(f"/users/{10**30}/content/lesson?topic=tea").status_code == 422
+        if empty_url.startswith("postgresql"):
+            assert open_connections(empty_url) == 0
+
+
+POOLED = """
 from concurrent.futures import ThreadPoolExecutor
-status, user = call("post", "/users")
-assert status == 201, status
-path = f"/users/{user['id']}/content/lesson?level=A2"
-status, first = call("get", path)
-assert (status, first["uses"]) == (200, 0), first
-status, again = call("get", path)
-assert (again["id"], again["data"], again["uses"]) == (first["id"], first["data"], 1), again
-with ThreadPoolExecutor(8) as pool:
-    uses = [body["uses"] for _, body in pool.map(lambda _: call("get", path), range(24))]
-assert sorted(uses) == list(range(2, 26)), uses
-status, body = call("get", f"/users/{user['id']}/content/quiz")
-assert status == 422 and "pronunciation_drill" in str(body), body
-assert call("get", "/users/999/content/lesson") == (404, {"error": "no such user"})
-assert call("get", f"/users/{10**30}/content/lesson")[0] == 422
-assert db.is_closed()
+import aicontent
+Content = aicontent.for_database(db)
+with db.connection_context():
+    user = Content.user.rel_model.create().id
+def ask(number):
+    return Content.get_or_generate(user, "lesson", {"number": number}, lambda content: {})
+with ThreadPoolExecutor(60) as threads:
+    assert {content.served for content in threads.map(ask, range(60))} == {"generated"}
+assert len(db._connections) <= 20
+db.close_all()
 print("served")
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "client"), [(0, FLASK_CLIENT), (1, FASTAPI_CLIENT)], ids=["flask", "fastapi"]
-)
-def test_the_services_of_embedding(tmp_path, empty_url, monkeypatch, number, client):
-    monkeypatch.setenv("AICONTENT_DATABASE_URL", empty_url)
-    service = code_of("docs/embedding.md")[number]
-    assert run_script(service + client + VISIT, tmp_path) == "served\n"
-    if empty_url.startswith("postgresql"):
-        assert open_connections(empty_url) == 0
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_the_pool_of_embedding(tmp_path, url):
+    database = aicontent.connect(url)
+    place = ", ".join(f"{name}={value!r}" for name, value in database.connect_params.items())
+    code = code_of("docs/embedding.md")[2]
+    pool = '"lessons", host="localhost", user="lessons"'
+    assert pool in code
+    code = code.replace(pool, f"{database.database!r}, {place}")
+    assert run_script(code + POOLED, tmp_path) == "served\n"
 
 
 def open_connections(url: str) -> int:
@@ -101,12 +157,12 @@ def open_connections(url: str) -> int:
 
 
 def test_a_database_of_your_own_and_its_types(tmp_path):
-    run_script("\n".join(code_of("docs/embedding.md")[2:]), tmp_path)
+    run_script("\n".join(code_of("docs/embedding.md")[3:]), tmp_path)
 
 
 def recipe(number: int) -> str:
     """Return a file of the section on tests."""
-    return code_of("docs/embedding.md")[3 + number]
+    return code_of("docs/embedding.md")[4 + number]
 
 
 def run_tests(directory: Path, **files: str) -> None:
