@@ -162,6 +162,18 @@ def generating(owner: User) -> None:
     assert_type(aicontent.fingerprint("lesson", {}), str)
 
 
+async def generate_later(content: AIGeneratedContent) -> dict[str, Any]:
+    return {"title": content.level}
+
+
+async def in_a_loop(owner: User) -> None:
+    content = await Content.aget_or_generate(owner, "lesson", {}, generate_later, wait=10)
+    assert_type(content, AIGeneratedContent)
+    await Lesson.aget_or_generate(owner, "lesson", {}, lambda lesson: {"title": lesson.title()})
+    report = await Content.awork(generate_later, concurrency=10, until_empty=True)
+    assert_type(report, aicontent.WorkReport)
+
+
 def working(owner: User) -> None:
     asked = Content.request(owner, "lesson", {"topic": "tea"}, expires_at=now, max_attempts=5)
     assert_type(asked, AIGeneratedContent)
