@@ -15,7 +15,13 @@ pytest.importorskip("aiosqlite")
 pytest.importorskip("asyncpg")
 pwasyncio = pytest.importorskip("playhouse.pwasyncio")
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [
+    pytest.mark.filterwarnings(f"error::{warning}")
+    for warning in (
+        "RuntimeWarning",  # of a coroutine that nobody awaited
+        "pytest.PytestUnhandledThreadExceptionWarning",
+    )
+]
 
 
 async def model(content):

@@ -16,12 +16,18 @@ import pytest
 
 import aicontent
 from aicontent import Served
-from helpers import on_statement
+from helpers import on_statement, run_python
 
 MADE = {"title": "En la cafetería"}
 TOPIC = contextvars.ContextVar("topic", default="none")
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [
+    pytest.mark.filterwarnings(f"error::{warning}")
+    for warning in (
+        "RuntimeWarning",  # of a coroutine that nobody awaited
+        "pytest.PytestUnhandledThreadExceptionWarning",
+    )
+]
 
 
 class Model:
@@ -686,3 +692,51 @@ def test_a_database_in_memory():
 
     assert asyncio.run(main()) == {"generated": 1, "waited": 4}
     database.close()
+
+
+LEAVES_NOTHING = """
+import asyncio, gc, sys, threading
+import aicontent
+
+database = aicontent.connect(sys.argv[1])
+Content = aicontent.for_database(database)
+with database.connection_context():
+    user = Content.user.rel_model.create().id
+
+
+async def generate(content):
+    await asyncio.sleep(0.01)
+    return {"title": "Tea"}
+
+
+async def fail(content):
+    raise ZeroDivisionError
+
+
+async def main():
+    ask = lambda number, function=generate: Content.aget_or_generate(
+        user, "lesson", {"number": number}, function
+    )
+    calls = [asyncio.create_task(ask(number % 5)) for number in range(50)]
+    calls += [asyncio.create_task(ask(6, fail)) for _ in range(3)]
+    calls += [asyncio.create_task(ask(7, lambda content: {"title": "Tea"}))]
+    for call in calls[::7]:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    await Content.awork(generate, until_empty=True)
+    left = asyncio.create_task(ask(8))
+    await asyncio.sleep(0.005)
+
+
+asyncio.run(main())
+gc.collect()
+assert database.is_closed()
+print([t.name for t in threading.enumerate() if t.name.startswith("aicontent-database")])
+"""
+
+
+def test_nothing_is_left_behind(url):
+    """Python's development mode tells of connections, tasks and coroutines that are."""
+    ran = run_python(LEAVES_NOTHING, url, env={**os.environ, "PYTHONDEVMODE": "1"})
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.endswith("]\n")
