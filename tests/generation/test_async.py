@@ -7,6 +7,7 @@ import contextvars
 import gc
 import logging
 import os
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ import pytest
 
 import aicontent
 from aicontent import Served
-from helpers import on_statement, run_python
+from helpers import PYTHON, on_statement, run_python
 
 MADE = {"title": "En la cafetería"}
 TOPIC = contextvars.ContextVar("topic", default="none")
@@ -560,6 +561,33 @@ def test_a_loop_that_is_dropped_while_it_claims_releases_the_row(aget, Content, 
             assert time.monotonic() < until_then
             time.sleep(0.01)
     assert not call.done()
+
+
+GENERATES = """
+import asyncio, sys
+import aicontent
+
+Content = aicontent.for_database(aicontent.connect(sys.argv[1]))
+
+
+async def generate(content):
+    print("generating", flush=True)
+    await asyncio.sleep(60)
+
+
+asyncio.run(
+    Content.aget_or_generate(int(sys.argv[2]), "lesson", {"number": 0}, generate, lease=1)
+)
+"""
+
+
+def test_a_caller_takes_over_from_a_process_that_was_killed(aget, run, Content, url, user):
+    command = [*PYTHON, "-c", GENERATES, url, str(user)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "generating\n"
+        process.kill()
+    assert run(lambda: aget(plain, wait=30)).served == "generated"
+    assert Content.get().attempts == 2
 
 
 def test_a_task_group_ends_with_its_error(aget, run, Content):
