@@ -187,7 +187,7 @@ class OpenTransactionError(AIContentError):
 
 
 class RunningLoopError(AIContentError):
-    """A call that waits was made in the thread of an event loop, which would stand meanwhile."""
+    """A plain call was made in the thread of an event loop, which would stand still meanwhile."""
 
 
 class ContentGoneError(AIContentError):

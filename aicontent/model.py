@@ -301,12 +301,13 @@ class AIGeneratedContent(ContentTable):
         lease: Duration | None = None,
         max_attempts: int | None = None,
     ) -> Self:
-        """Do what `get_or_generate` does, in an event loop, which is never blocked.
+        """Do what `get_or_generate` does, in an event loop, without blocking it.
 
         A caller who is cancelled leaves alone. Once `generate` has begun it goes on for the other
         callers, and for the next ones, until it ends or the loop does: the end of the loop cancels
         an async `generate` and releases its row, and waits for a plain one, whose content is
-        stored. Statements run in four threads of their own.
+        stored. Statements run in up to four threads of the database; where it has one connection,
+        as in memory, they run in the loop's thread.
 
         Args:
             generate: an async function, which is awaited in this loop, or a plain one, which runs
@@ -318,7 +319,8 @@ class AIGeneratedContent(ContentTable):
             What `get_or_generate` returns; each caller gets an instance of its own.
 
         Raises:
-            What `get_or_generate` raises, and CancelledError if the caller is cancelled.
+            What `get_or_generate` raises, and CancelledError if the caller is cancelled. A
+            transaction that an async `generate` leaves open is not noticed.
         """
         from .aio import flights  # asyncio takes longer to import than this package
 
@@ -584,7 +586,8 @@ class AIGeneratedContent(ContentTable):
             What `work` returns.
 
         Raises:
-            What `work` raises, and CancelledError.
+            What `work` raises, in an exception group if several rows meet an error at once, and
+            CancelledError.
         """
         from .aio import workers
 

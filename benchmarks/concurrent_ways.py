@@ -59,7 +59,7 @@ Way = Callable[[str, Model], AbstractAsyncContextManager[Ask]]
 
 
 def has_langchain() -> bool:
-    """Tell whether LangChain is installed; the extra has none, as it conflicts with aicontent."""
+    """Tell whether LangChain is installed; the extra leaves it out."""
     return find_spec("langchain_community") is not None
 
 

@@ -126,12 +126,19 @@ def work(
         try:
             return generate(content)
         finally:
-            running.clear()
+            running.remove(content)
+
+    async def watched_later(content: Any) -> Any:
+        running.append(content)
+        try:
+            return await generate(content)
+        finally:
+            running.remove(content)
 
     try:
         if concurrency > 1 or is_async(generate):
-            running.append(generate)
-            _run(model.awork(generate, concurrency=concurrency, **options), interruptions)
+            function = watched_later if is_async(generate) else watched
+            _run(model.awork(function, concurrency=concurrency, **options), interruptions)
         else:
             # One connection for all rows, instead of a new one for each statement.
             with model._meta.database.connection_context(), interruptions(_interrupt):
@@ -154,7 +161,7 @@ def _function(name: str) -> Generate:
     """Import the function that an argument names.
 
     Raises:
-        BadParameter: there is no such function, or it is not a plain one.
+        BadParameter: there is no such function, or it cannot be called with the content alone.
     """
     bad = partial(click.BadParameter, param_hint=_FUNCTION)
     module, _, path = name.partition(":")
@@ -218,7 +225,10 @@ def _run(coroutine: Coroutine[Any, Any, object], interruptions: Callable[[Any], 
     try:
         asyncio.run(main())
     except asyncio.CancelledError as error:
-        raise KeyboardInterrupt from error
+        interruption = KeyboardInterrupt()
+        for note in getattr(error, "__notes__", ()):
+            interruption.add_note(note)
+        raise interruption from error
 
 
 def _interrupt() -> None:

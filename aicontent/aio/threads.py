@@ -29,7 +29,7 @@ _LOOKS = 0.5
 _Job = tuple[Future[Any], Context, Step]
 
 
-class User(Protocol):
+class Call(Protocol):
     """A call that uses the threads."""
 
     def is_dropped(self) -> bool:
@@ -43,7 +43,7 @@ class Threads:
     """The threads of one database. Each keeps a connection for as long as calls need them."""
 
     def __init__(self, database: peewee.Database) -> None:
-        self.users: set[User] = set()
+        self.calls: set[Call] = set()
         self._database = database
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._changed = threading.Lock()
@@ -60,11 +60,11 @@ class Threads:
         self._jobs.put((future, copy_context(), step))
         return future
 
-    def leave(self, users: set[User]) -> list[Future[None]]:
-        """Use them no more; after the last user they end, and what tells so is returned."""
+    def leave(self, calls: set[Call]) -> list[Future[None]]:
+        """Remove calls. After the last one the threads end; return a future of each one's end."""
         with _changed:
-            is_over = bool(self.users) and self.users <= users
-            self.users -= users
+            is_over = bool(self.calls) and self.calls <= calls
+            self.calls -= calls
             if not is_over:
                 return []
             if _used.get(self._database) is self:
@@ -76,10 +76,11 @@ class Threads:
     def _end_dropped(self) -> None:
         """End the calls whose loop was closed: nobody else does."""
         with _changed:
-            dropped = {user for user in self.users if user.is_dropped()}
+            dropped = {call for call in self.calls if call.is_dropped()}
             self.leave(dropped)
-        for user in dropped:
-            user.end_dropped()
+        for call in dropped:  # its plain generate may still run
+            name = "aicontent-end"
+            threading.Thread(target=call.end_dropped, name=name, daemon=True).start()
 
     def _start(self) -> None:
         end: Future[None] = Future()
@@ -175,10 +176,10 @@ _changed = threading.RLock()
 
 
 class UsingThreads:
-    """Use the threads of a database; they begin with the first user and end with the last."""
+    """Use the threads of a database; they begin with the first call and end with the last."""
 
-    def __init__(self, database: peewee.Database, user: User) -> None:
-        self._database, self._user = database, user
+    def __init__(self, database: peewee.Database, call: Call) -> None:
+        self._database, self._call = database, call
         self._threads: Threads | None = None
 
     async def __aenter__(self) -> Runner:
@@ -189,12 +190,12 @@ class UsingThreads:
             return Here()
         with _changed:
             self._threads = _used.setdefault(self._database, Threads(self._database))
-            self._threads.users.add(self._user)
+            self._threads.calls.add(self._call)
         return self._threads
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         threads = self._threads
-        ends = threads.leave({self._user}) if threads is not None else []
+        ends = threads.leave({self._call}) if threads is not None else []
         if ends and kind is not GeneratorExit:  # then the loop is gone
             await asyncio.wait([asyncio.wrap_future(end) for end in ends])
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..database.supported import database_of
-from ..errors import ArgumentError, kind_of
+from ..errors import ArgumentError, kind_of, one_line
 from ..generation.arguments import check_generate
 from ..generation.worker import WorkReport, prepared
 from .driver import Driver
@@ -26,18 +26,29 @@ async def work(
     tasks = [driver.start() for driver in drivers]
     try:
         await asyncio.wait(tasks)
-    except asyncio.CancelledError:
-        await _cancelled(tasks)
+    except asyncio.CancelledError as cancellation:
+        await _cancel(tasks)
+        for error in _errors(tasks):
+            cancellation.add_note(one_line(error))
         raise
+    if len(errors := _errors(tasks)) > 1:
+        raise BaseExceptionGroup("several workers failed", errors)
     for task in tasks:
         task.result()
     return all_work.report
 
 
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     """Cancel tasks, again with each further cancellation, until all have ended."""
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:
             task.cancel()
         with suppress(asyncio.CancelledError):
             await asyncio.wait(pending)
+
+
+def _errors(tasks: list[asyncio.Task[None]]) -> list[BaseException]:
+    """Return what tasks have raised, but for cancellations."""
+    return [
+        error for task in tasks if not task.cancelled() and (error := task.exception()) is not None
+    ]

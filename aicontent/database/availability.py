@@ -57,9 +57,11 @@ def keeping_connection(database: peewee.Database) -> Iterator[None]:
         yield
         return
     with within_context(database):
-        yield
-        if not database.is_closed():
-            database.close()
+        try:
+            yield
+        finally:
+            if not database.is_closed():
+                database.close()
 
 
 @contextmanager

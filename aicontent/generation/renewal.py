@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import peewee
@@ -58,7 +59,7 @@ def renewed(content: Any, lease: float) -> Iterator[None]:
 
 
 class Claim:
-    """A lease to renew, to end `lease` seconds from each third of it."""
+    """The lease of a claimed row: each third of it, it is set to end `lease` seconds later."""
 
     def __init__(self, content: Any, lease: float) -> None:
         self.content, self.lease = content, lease
@@ -77,9 +78,12 @@ class Claim:
     def renew_alone(self) -> bool:
         """Renew the lease, by a connection that is opened if there is none."""
         database = database_of(type(self.content))
+        self.postpone(1)
         try:
             with connected(database):
-                return survived(database, self.renew)
+                return self.context.run(
+                    survived, database, partial(renew, self.content, self.lease)
+                )
         except Exception as error:  # noqa: BLE001 - as in `renew`
             self.note(error)
             return True

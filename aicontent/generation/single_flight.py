@@ -118,8 +118,9 @@ class Flight:
     def steps(self, awaited: str | None = None) -> Steps[Any]:
         """Go on until there is content, from a row in flight if its id is known."""
         pause, restarts = _FIRST_PAUSE, 0
-        if awaited is not None and self.wait and not self.serve_stale:
-            yield Pause(pause, awaited, self.wait)
+        left = self.wait - (time.monotonic() - self.began)
+        if awaited is not None and left > 0 and not self.serve_stale:
+            yield Pause(pause, awaited, left)
         while True:
             waited = time.monotonic() - self.began
             try:

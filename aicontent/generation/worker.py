@@ -115,6 +115,13 @@ class Work:
 
     def steps(self) -> Steps[None]:
         """Be one worker: claim and generate, until it is told to stop."""
+        try:
+            yield from self._steps()
+        except BaseException:
+            self.is_told = lambda: True  # the other workers finish what is paid for
+            raise
+
+    def _steps(self) -> Steps[None]:
         while not self.is_told():
             now = time.monotonic()
             if now < self.looks_at:
@@ -127,11 +134,7 @@ class Work:
                 yield self._query(partial(self.model.rescue_stale, most))
             content = yield self._query(self._claim)
             if content is not None:
-                try:
-                    yield from self._attempt(content)
-                except BaseException:
-                    self.is_told = lambda: True  # the other workers finish what is paid for
-                    raise
+                yield from self._attempt(content)
             elif self.until_empty and not (yield Query(self._has_pending)):
                 return
             else:

@@ -537,6 +537,35 @@ def test_a_loop_that_is_dropped_releases_the_row(aget, Content):
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_loop_that_is_dropped_does_not_hold_up_another(aget, run, Content):
+    started, go_on = threading.Event(), threading.Event()
+
+    def slow(content):
+        started.set()
+        assert go_on.wait(30)
+        raise ZeroDivisionError
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)
+
+    async def drop():
+        call = asyncio.create_task(aget(slow))
+        await until(started.is_set)
+        return call
+
+    call = loop.run_until_complete(drop())
+    loop.close()
+    time.sleep(1)  # the threads have noticed
+    assert run(lambda: aget(plain, number=1)).served == "generated"
+    go_on.set()
+    until_then = time.monotonic() + 30
+    while Counter(status_of(Content)) != {"completed": 1, "failed": 1}:
+        assert time.monotonic() < until_then
+        time.sleep(0.01)
+    assert not call.done()
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 def test_a_loop_that_is_dropped_while_it_claims_releases_the_row(aget, Content, url):
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda *_: None)
@@ -668,6 +697,27 @@ def test_the_lease_is_renewed_while_the_loop_generates(aget, run, Content):
             await until(renewed.is_set)
         first = Content.get().lease_expires_at
         await until(lambda: Content.get().lease_expires_at > first)
+        model.go_on.set()
+        return (await call).served
+
+    assert run(main) == "generated"
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_the_lease_is_renewed_after_the_server_has_closed_the_connection(
+    aget, run, Content, database
+):
+    async def main():
+        model = Model()
+        call = asyncio.create_task(aget(model, lease=0.6))
+        await model.started.wait()
+        database.execute_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        for _ in range(2):
+            last = Content.get().lease_expires_at
+            await until(lambda last=last: Content.get().lease_expires_at > last)
         model.go_on.set()
         return (await call).served
 

@@ -168,14 +168,18 @@ def test_an_interruption_releases_the_rows(ask, Content, error):
     assert states(Content) == [("pending", 0, None)] * 2
 
 
-def test_an_error_lets_the_others_finish(ask, Content):
+@pytest.mark.parametrize(
+    ("failing", "error"), [([1], ZeroDivisionError), ([1, 2], ExceptionGroup)], ids=["one", "two"]
+)
+def test_an_error_lets_the_others_finish(ask, Content, failing, error):
     ask(1), ask(2)
 
     async def main():
         model = Model()
 
         def progress(report):
-            raise ZeroDivisionError
+            if report.completed in failing:
+                raise ZeroDivisionError
 
         async def generate(content):
             return await (model(content) if content.request_payload["number"] == 1 else quick())
@@ -184,7 +188,7 @@ def test_an_error_lets_the_others_finish(ask, Content):
             asyncio.get_running_loop().call_later(0.05, model.go_on.set)
             return {"title": "Tea"}
 
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(error):
             await Content.awork(generate, concurrency=2, progress=progress)
 
     asyncio.run(main())
@@ -217,6 +221,21 @@ def test_a_cancellation_that_generate_raises_ends_it(ask, Content):
     asyncio.run(main())
     assert len(calls) == 3
     assert Counter(status for status, *_ in states(Content)) == {"completed": 2, "pending": 1}
+
+
+def test_an_error_of_a_claim_ends_it(ask, Content):
+    class Failing(Content):
+        claims = 0
+
+        @classmethod
+        def claim(cls, *args, **options):
+            cls.claims += 1
+            if cls.claims == 1:
+                raise ZeroDivisionError
+            return super().claim(*args, **options)
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(Failing.awork(plain, concurrency=2))
 
 
 @pytest.mark.parametrize(
