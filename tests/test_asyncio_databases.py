@@ -168,6 +168,29 @@ def test_a_cancelled_caller_and_the_end_of_the_loop(in_loop, user, Content):
     assert Content.get().failures == 0
 
 
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_the_end_of_the_loop_in_the_middle_of_a_claim(in_loop, user, Content):
+    async def never(content):
+        await asyncio.sleep(3600)
+
+    for moment in range(8):
+
+        async def main(database, Content, moment=moment):
+            calls = [
+                asyncio.create_task(Content.aget_or_generate(user, "lesson", {"n": n}, never))
+                for n in range(8)
+            ]
+            await asyncio.sleep(0.01 * moment)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.wait(calls)
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(others)
+
+        in_loop(main)
+    assert {row.status for row in Content.select()} <= {"pending"}
+
+
 def test_a_lease_is_renewed(in_loop, user, Content):
     async def main(database, Model):
         go_on = asyncio.Event()

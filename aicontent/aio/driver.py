@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import peewee
 
 from ..database.supported import backend_of, database_of
+from ..errors import GeneratedContentError
 from ..generation.arguments import is_async
 from ..generation.renewal import Claim
 from ..generation.steps import Ended, Generating, Pause, Query, Renewing, Step, Steps, advance, run
@@ -23,7 +24,7 @@ class Driver(Generic[T]):
 
     A cancellation ends a pause or an async `generate` at once. During statements or a plain
     `generate` it takes effect when these have ended: an answer is stored and a claimed row released
-    first. On an asyncio database of Peewee, the end of the loop interrupts statements too.
+    first.
     """
 
     is_paid = False
@@ -79,6 +80,19 @@ class Driver(Generic[T]):
         return returned, left_open
 
     async def _run(self) -> T:
+        try:
+            result = await self._end_of_steps()
+        except GeneratedContentError:  # it holds an answer
+            raise
+        except Exception as error:
+            if self._cancelled is None:
+                raise
+            raise self._cancelled from error
+        if self._cancelled is not None:
+            raise self._cancelled
+        return result
+
+    async def _end_of_steps(self) -> T:
         value: Any = None
         error: BaseException | None = None
         while not isinstance(step := advance(self._steps, value, error), Ended):
@@ -89,8 +103,6 @@ class Driver(Generic[T]):
                 if isinstance(raised, GeneratorExit) and not self._loop.is_running():
                     raise  # the loop is gone, and nothing can be awaited
                 error = raised
-        if self._cancelled is not None:
-            raise self._cancelled
         return step.result
 
     async def _do(self, step: Step) -> Any:

@@ -142,7 +142,15 @@ class Bridge:
 
     def submit(self, step: Step) -> asyncio.Future[Any]:
         """Run a step in a task, which has a connection of its own."""
-        return asyncio.create_task(self._database.run(step.run))
+        loop = asyncio.get_running_loop()
+        return _Uninterrupted(self._database.run(step.run), loop=loop)
+
+
+class _Uninterrupted(asyncio.Task[Any]):
+    """Goes on when the loop ends: a row that is claimed by half a step could not be released."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        return False
 
 
 Runner = Threads | Here | Bridge

@@ -423,6 +423,33 @@ def test_a_timeout_does_not_end_what_is_paid_for(aget, run, Content):
     assert run(main) in ("waited", "stored")
 
 
+def test_who_is_cancelled_is_told_nothing_else(aget, run):
+    """Its last look, which a cancellation does not interrupt, finds the row in flight."""
+    looking, go_on = threading.Event(), threading.Event()
+
+    def hold(statement):
+        if "is_stale" in statement[0]:
+            looking.set()
+            assert go_on.wait(30)
+
+    async def main():
+        model = Model()
+        leader = asyncio.create_task(aget(model))
+        await model.started.wait()
+        with on_statement(hold):
+            other = asyncio.create_task(aget(plain, wait=0))
+            await until(looking.is_set)
+            tasks = [t for t in asyncio.all_tasks() if "Driver.run" in repr(t)]
+            for task in tasks:
+                task.cancel()
+            go_on.set()
+            done, _ = await asyncio.wait(tasks)
+        await asyncio.gather(leader, other, return_exceptions=True)
+        return [task.cancelled() for task in done]
+
+    assert run(main) == [True, True]
+
+
 def test_a_cancellation_before_generate_releases_the_row(aget, run, Content):
     """The statement that claims the row is running in a thread."""
     entered, go_on = threading.Event(), threading.Event()
