@@ -113,6 +113,7 @@ def test_the_services_of_embedding(tmp_path, empty_url, number):
         assert "pronunciation_drill" in refused.text
         unknown = client.get("/users/999/content/lesson", params={"topic": "tea"})
         assert unknown.status_code == 404
+        assert client.get(path).status_code in (400, 422)  # it names no topic
         assert client.get(f"/users/{10**30}/content/lesson?topic=tea").status_code == 422
         if empty_url.startswith("postgresql"):
             assert open_connections(empty_url) == 0
