@@ -121,19 +121,21 @@ def work(
     }
     interruptions = partial(_interruptions, signals, grace, running)
 
-    def watched(content: Any) -> Any:
+    @contextmanager
+    def watching(content: Any) -> Iterator[None]:
         running.append(content)
         try:
-            return generate(content)
+            yield
         finally:
             running.remove(content)
 
+    def watched(content: Any) -> Any:
+        with watching(content):
+            return generate(content)
+
     async def watched_later(content: Any) -> Any:
-        running.append(content)
-        try:
+        with watching(content):
             return await generate(content)
-        finally:
-            running.remove(content)
 
     try:
         if concurrency > 1 or is_async(generate):

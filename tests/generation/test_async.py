@@ -96,6 +96,14 @@ async def until(tell, what="it"):
             await asyncio.sleep(0.001)
 
 
+def eventually(tell):
+    """Wait without a loop until something is so."""
+    until_then = time.monotonic() + 30
+    while not tell():
+        assert time.monotonic() < until_then
+        time.sleep(0.01)
+
+
 def status_of(Content):
     return [row.status for row in Content.select()]
 
@@ -557,10 +565,7 @@ def test_a_loop_that_is_dropped_releases_the_row(aget, Content):
     loop.close()
     del call, loop
     gc.collect()
-    until_then = time.monotonic() + 30
-    while status_of(Content) != ["pending"]:
-        assert time.monotonic() < until_then
-        time.sleep(0.01)
+    eventually(lambda: status_of(Content) == ["pending"])
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
@@ -585,10 +590,7 @@ def test_a_loop_that_is_dropped_does_not_hold_up_another(aget, run, Content):
     time.sleep(1)  # the threads have noticed
     assert run(lambda: aget(plain, number=1)).served == "generated"
     go_on.set()
-    until_then = time.monotonic() + 30
-    while Counter(status_of(Content)) != {"completed": 1, "failed": 1}:
-        assert time.monotonic() < until_then
-        time.sleep(0.01)
+    eventually(lambda: Counter(status_of(Content)) == {"completed": 1, "failed": 1})
     assert not call.done()
 
 
@@ -612,10 +614,7 @@ def test_a_loop_that_is_dropped_while_it_claims_releases_the_row(aget, Content, 
         call = loop.run_until_complete(main())
         loop.close()
         go_on.set()
-        until_then = time.monotonic() + 30
-        while status_of(Content) != ["pending"]:
-            assert time.monotonic() < until_then
-            time.sleep(0.01)
+        eventually(lambda: status_of(Content) == ["pending"])
     assert not call.done()
 
 
