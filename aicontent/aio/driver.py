@@ -39,7 +39,7 @@ class Driver(Generic[T]):
         self._running: Future[Any] | asyncio.Future[Any] | None = None
 
     def start(self) -> asyncio.Task[T]:
-        """Run all steps in a task, for whose error nobody needs to wait: the row tells of it."""
+        """Start a task that runs all steps. Nobody has to await its error: the row records it."""
         task = asyncio.create_task(self.run())
         task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return task
@@ -56,7 +56,7 @@ class Driver(Generic[T]):
     def end_dropped(self) -> None:
         """End the steps in this thread; a claimed row is released."""
         running: Step = Query(self._running.result) if self._running else Pause(0)
-        with suppress(BaseException):  # the row tells of it
+        with suppress(BaseException):  # the row records it
             run(_cancelled_after(running, self._steps))
 
     async def pause(self, step: Pause) -> None:

@@ -31,7 +31,7 @@ async def get_or_generate(model: type[C], *request: Any, **options: Any) -> C:
 
 
 class _Flights:
-    """The calls in one event loop, each in a task of its own."""
+    """Runs the calls of one event loop, each as a task."""
 
     def __init__(self) -> None:
         self._leading: dict[Any, _Caller] = {}

@@ -141,7 +141,7 @@ class Bridge:
         self._database = database
 
     def submit(self, step: Step) -> asyncio.Future[Any]:
-        """Run a step in a task, which has a connection of its own."""
+        """Run a step as a task: Peewee gives each task its own connection."""
         loop = asyncio.get_running_loop()
         return _Uninterrupted(self._database.run(step.run), loop=loop)
 
@@ -158,7 +158,7 @@ Runner = Threads | Here | Bridge
 
 
 def in_thread(step: Step) -> Future[Any]:
-    """Run a step in a thread of its own, in the contextvars of the caller."""
+    """Start a thread that runs a step in the contextvars of the caller."""
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()  # from now on it cannot be cancelled
     call = partial(copy_context().run, step.run)
@@ -166,7 +166,7 @@ def in_thread(step: Step) -> Future[Any]:
     def work() -> None:
         _outcome(future, call)()
 
-    # A process that is told to end twice does not wait for it.
+    # A second Ctrl-C ends the process without waiting for this thread.
     threading.Thread(target=work, name="aicontent-generate", daemon=True).start()
     return future
 
@@ -209,7 +209,7 @@ class UsingThreads:
 
 
 def _forget() -> None:
-    """Begin anew in a forked process: the threads are the parent's."""
+    """Forget the threads in a forked process, which does not have them."""
     global _changed
     _used.clear()
     _changed = threading.RLock()

@@ -38,9 +38,6 @@ class _BridgedPace(Pace):
     seconds_alone = seconds_with_others = 0.005
     pause = 0.01
 
-    def sleep(self, seconds: float) -> None:
-        _awaited_sleep(seconds)
-
     def sees_others(self) -> bool:
         return True
 
@@ -61,7 +58,7 @@ class _Bridged(Backend):
 
     @contextmanager
     def pace(self, database: peewee.Database) -> Iterator[Pace]:
-        yield _BridgedPace(database)
+        yield _BridgedPace(database, _awaited_sleep)
 
     def _connection(self, database: Any) -> Any:
         """Return the driver's connection that this task has open, or None."""

@@ -2,6 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import peewee
@@ -32,8 +33,11 @@ class Pace(ABC):
     pause: ClassVar[float]
     """The least seconds between two batches next to other writers."""
 
-    def __init__(self, database: peewee.Database) -> None:
+    def __init__(
+        self, database: peewee.Database, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self._database: Any = database
+        self._sleep = sleep
         self.size = _FIRST_BATCH
         # Batches are short for other writers; at first until it is known whether there are any.
         self._others_until = time.monotonic() + _WATCHED / 10
@@ -56,11 +60,7 @@ class Pace(ABC):
         if self.sees_others():
             self._others_until = time.monotonic() + _WATCHED
         if time.monotonic() < self._others_until:
-            self.sleep(max(self.pause, took))
-
-    def sleep(self, seconds: float) -> None:
-        """Pause."""
-        time.sleep(seconds)
+            self._sleep(max(self.pause, took))
 
     @abstractmethod
     def sees_others(self) -> bool:
