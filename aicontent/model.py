@@ -43,14 +43,20 @@ class AIGeneratedContent(ContentTable):
     # Find and serve content
 
     @classmethod
-    def get_by_id(cls, pk: Any) -> Self:
+    def get_by_id(cls, pk: Any, user: Any = None) -> Self:
         """Return the row of this id, as Peewee's `get_by_id` does.
+
+        Args:
+            pk: the id.
+            user: only if it is this user's, an id or an instance. In a table that is partitioned,
+                this user's partition alone is then asked.
 
         Raises:
             DoesNotExist: the model's own: there is no such row.
-            ValidationError: no row can have this id. NotBoundError: the model has no database.
+            ValidationError: no row can have this id, or no user. NotBoundError: the model has no
+                database.
         """
-        return lookup.get_by_id(cls, pk)
+        return lookup.get_by_id(cls, pk, user)
 
     @classmethod
     def find_by_user_and_type(cls, user: Any, type: ContentTypeLike) -> peewee.ModelSelect[Self]:

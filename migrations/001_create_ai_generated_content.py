@@ -132,21 +132,24 @@ def _postgres_checks():
         yield f"{column}_range", POSTGRES_TIME.format(column, column)
 
 
-def _create_table(sqlite, user_id):
+def _create_table(sqlite, user_id, is_partitioned):
     now = f"({SQLITE_NOW})" if sqlite else "CURRENT_TIMESTAMP"
     types = {"userId": user_id}
     lines = [
         f'"{name}" {types.get(name, lite if sqlite else postgres)} {rest.format(now=now)}'
         for name, postgres, lite, rest, _ in COLUMNS
     ]
-    lines.append(f'CONSTRAINT "{TABLE}_pkey" PRIMARY KEY ("id")')
+    # PostgreSQL wants the partitions' column in each unique key.
+    key = '"id", "userId"' if is_partitioned else '"id"'
+    lines.append(f'CONSTRAINT "{TABLE}_pkey" PRIMARY KEY ({key})')
     lines.append(
         f'CONSTRAINT "{TABLE}_userid_foreign" '
         'FOREIGN KEY ("userId") REFERENCES "users" ("id") ON DELETE CASCADE'
     )
     checks = [*_checks(), *(_sqlite_checks(user_id) if sqlite else _postgres_checks())]
     lines += [f'CONSTRAINT "{TABLE}_{name}" CHECK ({rule})' for name, rule in checks]
-    return f'CREATE TABLE "{TABLE}" (\n  ' + ",\n  ".join(lines) + "\n)"
+    form = ' PARTITION BY HASH ("userId")' if is_partitioned else ""
+    return f'CREATE TABLE "{TABLE}" (\n  ' + ",\n  ".join(lines) + f"\n){form}"
 
 
 def _create_sqlite_trigger():
@@ -178,10 +181,15 @@ def _create_postgresql_trigger():
 
 
 def migrate(migrator, database, *, fake=False):
-    """Create the table, its indexes, its trigger and its comments."""
+    """Create the table, its indexes, its trigger and its comments.
+
+    `aicontent.migrate(partitions=...)` sets `is_partitioned` of the migrator, and creates the
+    partitions after the last migration.
+    """
     sqlite = isinstance(database, SqliteDatabase)
     user_id = "INTEGER" if fake else _user_id_type(database, sqlite)
-    migrator.sql(_create_table(sqlite, user_id))
+    is_partitioned = getattr(migrator, "is_partitioned", False)
+    migrator.sql(_create_table(sqlite, user_id, is_partitioned))
     for name, columns in INDEXES:
         quoted = ", ".join(f'"{column}"' for column in columns)
         migrator.sql(f'CREATE INDEX "{name}" ON "{TABLE}" ({quoted})')
@@ -213,6 +221,7 @@ def rollback(migrator, database, *, fake=False):
     """Drop what migrate() created, and nothing else: no CASCADE."""
     if isinstance(database, SqliteDatabase):
         _refuse_dependents(database)
-    migrator.sql(f'DROP TABLE IF EXISTS "{TABLE}"')  # with its indexes and its trigger
+    # With its indexes, its trigger and its partitions.
+    migrator.sql(f'DROP TABLE IF EXISTS "{TABLE}"')
     if not isinstance(database, SqliteDatabase):
         migrator.sql(f'DROP FUNCTION IF EXISTS "{FUNCTION}"()')

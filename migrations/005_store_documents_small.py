@@ -53,7 +53,14 @@ def _choose(migrator, database, method):
     if "lz4" not in known:
         return
     changes = ", ".join(f'ALTER COLUMN "{name}" SET COMPRESSION {method}' for name in DOCUMENTS)
-    migrator.sql(f'ALTER TABLE "{TABLE}" {changes}')
+    # A partition does not follow its table in this.
+    partitions = database.execute_sql(
+        "SELECT format('%%I.%%I', relnamespace::regnamespace, relname) FROM pg_class "
+        "WHERE oid IN (SELECT relid FROM pg_partition_tree(to_regclass(%s)) WHERE level > 0)",
+        (TABLE,),
+    ).fetchall()
+    for table in (f'"{TABLE}"', *(name for (name,) in partitions)):
+        migrator.sql(f"ALTER TABLE {table} {changes}")
 
 
 def _change_checks(database, old, new):

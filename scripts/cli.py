@@ -35,13 +35,25 @@ def main() -> None:
 @database_option
 @click.option("--create-users", is_flag=True, help="Create a minimal users table if there is none.")
 @click.option(
+    "--partitions",
+    type=click.IntRange(1, 1024),
+    help="On PostgreSQL, create the table in this number of partitions by the user.",
+)
+@click.option(
     "--schema",
     metavar="NAME",
     help="The first schema of PostgreSQL's search path, to create a second table there.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the SQL, and change nothing.")
 @json_option
-def migrate(url: str, create_users: bool, schema: str | None, dry_run: bool, as_json: bool) -> None:
+def migrate(
+    url: str,
+    create_users: bool,
+    partitions: int | None,
+    schema: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Bring the schema up to date.
 
     A SQLite file that does not exist is created only with --create-users: without a users table
@@ -51,14 +63,14 @@ def migrate(url: str, create_users: bool, schema: str | None, dry_run: bool, as_
     """
     database = open_database(url, must_exist=dry_run or not create_users, reads=dry_run)
     if dry_run:
-        sql = migration_sql(database, create_users, schema=schema)
+        sql = migration_sql(database, create_users, partitions=partitions, schema=schema)
         if as_json:
             click.echo(json.dumps({"migrated": [], "sql": sql}))
         else:
             lines = (each if each.startswith("--") else f"{each};" for each in sql)
             click.echo("\n".join(lines) or "-- up to date")
         return
-    names = aicontent.migrate(database, create_users, schema=schema)
+    names = aicontent.migrate(database, create_users, partitions=partitions, schema=schema)
     if as_json:
         click.echo(json.dumps({"migrated": names}))
     else:

@@ -9,6 +9,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,7 +19,11 @@ import pytest
 import aicontent
 from aicontent import ContentStatus, ContentType
 
-KINDS = ("sqlite", "postgresql")
+KINDS = ("sqlite", "postgresql", "postgresql-partitioned")
+"""Of the last, the table is in partitions by the user. Tests of an empty database leave it out, and
+those that are marked as `plain`."""
+
+PARTITIONS = 3
 SCHEME = os.environ.get("AICONTENT_TEST_SCHEME", "postgresql")
 """That of the URLs: postgresql+psycopg for psycopg 3, which prepares statements."""
 
@@ -52,7 +57,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 _CATALOG = """
     SELECT (SELECT string_agg(name, ',') FROM aicontent_migratehistory),
-        (SELECT sum(reltuples) FROM pg_class WHERE relname IN ('users', 'ai_generated_content')),
+        (SELECT sum(reltuples) FROM pg_class WHERE relname ~ '^(users|ai_generated_content)'),
         (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()),
         (SELECT count(*) FROM pg_db_role_setting), {}
 """.format(
@@ -77,8 +82,8 @@ class Server:
     def __init__(self, url: str) -> None:
         self.url = url
         self._admin = peewee.PostgresqlDatabase(url)
-        self._spare: list[str] = []
-        self._catalogs: dict[str, object] = {}
+        self._spare: dict[str, list[str]] = {}
+        self._catalogs: dict[str, tuple[str, object]] = {}
 
     def url_of(self, name: str) -> str:
         return urlsplit(self.url)._replace(path=f"/{name}", scheme=SCHEME).geturl()
@@ -92,21 +97,23 @@ class Server:
         self._admin.execute_sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def lend(self, template: str) -> str:
-        if self._spare:
-            return self._spare.pop()
+        spare = self._spare.setdefault(template, [])
+        if spare:
+            return spare.pop()
         name = self.create(template)
-        self._catalogs[name] = self._catalog(name)
+        self._catalogs[name] = template, self._catalog(name)
         return name
 
     def take_back(self, name: str) -> None:
-        lent = self._catalogs.pop(name, None)
+        template, lent = self._catalogs.pop(name, (None, None))
         if lent is not None and self._emptied(name, lent):
-            self._spare.append(name)
+            self._catalogs[name] = template, self._catalog(name)
+            self._spare[template].append(name)
         else:
             self.drop(name)
 
     def close(self) -> None:
-        for name in self._spare:
+        for name in chain(*self._spare.values()):
             self.drop(name)
         self._admin.close()
 
@@ -120,7 +127,6 @@ class Server:
                 if database.execute_sql(_CATALOG).fetchone() != lent:
                     return False
                 database.execute_sql("TRUNCATE users, ai_generated_content RESTART IDENTITY")
-                self._catalogs[name] = database.execute_sql(_CATALOG).fetchone()
         except peewee.DatabaseError:  # what a test did to it: the table is gone, say
             return False
         return True
@@ -177,6 +183,27 @@ def postgres_template(server: Server) -> Iterator[str]:
     server.drop(name)
 
 
+@pytest.fixture(scope="session")
+def partitioned_template(server: Server) -> Iterator[str]:
+    name = server.create()
+    database = aicontent.connect(server.url_of(name))
+    aicontent.migrate(database, create_users=True, partitions=PARTITIONS)
+    database.close()
+    yield name
+    server.drop(name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if is_of_its_kind(item)]
+
+
+def is_of_its_kind(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or callspec.params.get("kind") != KINDS[-1]:
+        return True
+    return "url" in item.fixturenames and item.get_closest_marker("plain") is None
+
+
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -195,7 +222,8 @@ def make_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callabl
             return f"sqlite:///{path}"
         server = request.getfixturevalue("server")
         if migrated:
-            names.append(server.lend(request.getfixturevalue("postgres_template")))
+            form = "partitioned" if kind == "postgresql-partitioned" else "postgres"
+            names.append(server.lend(request.getfixturevalue(f"{form}_template")))
         else:
             names.append(server.create())
         return str(server.url_of(names[-1]))

@@ -91,6 +91,19 @@ def run_together(code: str, *args: str, processes: int = 8) -> list[tuple[str, s
     return [process.communicate(timeout=60) for process in started]
 
 
+def index_names(database: Any, index: str) -> list[str]:
+    """Return the name of an index, and those of its parts in the partitions of the table."""
+    if isinstance(database, peewee.SqliteDatabase):
+        return [index]
+    sql = "SELECT relname FROM pg_class WHERE oid IN (SELECT relid FROM pg_partition_tree(%s))"
+    return [index, *(name for (name,) in database.execute_sql(sql, (index,)))]
+
+
+def partitions_in(plan: str) -> set[str]:
+    """Return the partitions that a plan of PostgreSQL reads or writes."""
+    return set(re.findall(r"on (ai_generated_content_p\d+)", plan))
+
+
 def wait_until_alone(database: Any) -> None:
     """Wait until this connection is the only one of its database. PostgreSQL shows a connection
     for a while after it was closed; on SQLite there is nothing to wait for."""

@@ -27,6 +27,15 @@ class Relation:
 
 
 @dataclass(frozen=True)
+class Partition:
+    """A partition by hash: its name, and the users whose rows it has."""
+
+    name: str
+    modulus: int
+    remainder: int
+
+
+@dataclass(frozen=True)
 class Totals:
     """Sums over a table: type, status, rows, uses, tokens, tokens * uses, ms, ms * uses.
 
@@ -90,6 +99,18 @@ class Catalog(ABC):
     @abstractmethod
     def definitions(self, table: str) -> dict[str, str]:
         """Return how a table is defined: "column id", "index …", "trigger …", each in one line."""
+
+    @abstractmethod
+    def partitioning_problem(self) -> str | None:
+        """Return why no table can be partitioned here, or None."""
+
+    def is_partitioned(self, schema: str | None, table: str) -> bool | None:
+        """Tell whether a table is partitioned; None if there is no such table."""
+        return False
+
+    def partitions(self, table: str) -> list[Partition] | None:
+        """Return the partitions of a table, or None if it is not partitioned."""
+        return None
 
     def orphans(self, table: str) -> int:
         """Return how many rows reference a row that does not exist."""

@@ -1,5 +1,6 @@
 """Read a database's error codes, and translate constraint errors into this package's errors."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,6 +9,12 @@ import peewee
 from ..errors import DuplicateIdError, DuplicateRequestError, UnknownUserError, shortened
 
 _IN_FLIGHT = "ai_generated_content.userId, ai_generated_content.fingerprint"
+
+# PostgreSQL names the keys of a partition by the partition and the columns.
+_PKEY = re.compile(r"ai_generated_content(_\w+)?_pkey")
+_IN_FLIGHT_INDEX = re.compile(
+    r"idx_ai_content_in_flight|ai_generated_content_\w+_userId_fingerprint_idx\d*"
+)
 
 _SQLITE_TEXTS = {
     "FOREIGN KEY constraint failed": "SQLITE_CONSTRAINT_FOREIGNKEY",
@@ -148,9 +155,9 @@ def explained(error: peewee.IntegrityError, only_users: bool) -> Exception:
     ):
         return UnknownUserError("user: the users table has no such id; store the user first")
     # The error of a host's own unique index is not translated.
-    if str(error).endswith("ai_generated_content.id") or name == "ai_generated_content_pkey":
+    if str(error).endswith("ai_generated_content.id") or _PKEY.fullmatch(name or ""):
         return DuplicateIdError("id: a row with this id is stored already; leave the id out")
-    if name == "idx_ai_content_in_flight" or str(error).endswith(_IN_FLIGHT):
+    if str(error).endswith(_IN_FLIGHT) or _IN_FLIGHT_INDEX.fullmatch(name or ""):
         return DuplicateRequestError(
             "fingerprint: this user's request is in flight already; request() returns its row"
         )

@@ -5,8 +5,8 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import peewee
 
@@ -15,8 +15,9 @@ from .internals import driver_errors
 
 _LOCK_WAIT = "1s"
 
-_IDS, _PLACES = object(), object()
-"""These stand among the values of a statement for arrays of ids, and of places in the storage."""
+_IDS, _USERS, _PLACES = object(), object(), object()
+"""These stand among the values of a statement for arrays of ids, of users, and of places in the
+storage."""
 
 _Sql = tuple[str, list[Any]]
 
@@ -53,8 +54,8 @@ class Deletion(ABC):
         rule: the condition.
     """
 
-    location: ClassVar[str]
-    """The column that says where a row is stored: neighbours share pages of the table and of most
+    location: Sequence[Any]
+    """The columns that say where a row is stored: neighbours share pages of the table and of most
     indexes, so a batch in the order of storage is the fastest."""
 
     def __init__(self, backend: Any, model: Any, rule: Any) -> None:
@@ -63,13 +64,13 @@ class Deletion(ABC):
         self._chosen = backend.any_of(model.id, _value(_IDS))
         self._due = self._statement(model.select(model.id).where(self._chosen, rule))
 
-    def storage_order(self, location: Any) -> Any:
-        """Return the key that sorts locations in the order of storage."""
-        return location
+    def storage_order(self, place: Any) -> Any:
+        """Return the key that sorts places, which are values of `location`, as they are stored."""
+        return place
 
     @abstractmethod
-    def delete(self, ids: Collection[str], places: Collection[Any]) -> Deleted:
-        """Delete the rows that are due, in one transaction; `places` is where they were found."""
+    def delete(self, rows: Mapping[str, Any]) -> Deleted:
+        """Delete the rows that are due, in one transaction; `rows` are places by their ids."""
 
     def can_be_locked(self, ids: Collection[str]) -> bool | None:
         """Wait a second for one of the rows; None if other transactions keep all of them locked.
@@ -90,16 +91,22 @@ class Deletion(ABC):
         sql, values = query.bind(self._database).sql()
         return sql, values
 
-    def _execute(self, statement: _Sql, ids: Collection[str], places: Any = None) -> Any:
+    def _execute(
+        self,
+        statement: _Sql,
+        ids: Collection[str],
+        places: Collection[Any] = (),
+        users: Collection[Any] = (),
+    ) -> Any:
         sql, values = statement
-        arrays = {_IDS: self._backend.array(ids), _PLACES: places}
-        filled = [arrays[v] if v in (_IDS, _PLACES) else v for v in values]
+        arrays = {_IDS: ids, _PLACES: places, _USERS: users}
+        filled = [self._backend.array(arrays[v]) if v in arrays else v for v in values]
         return self._database.execute_sql(sql, filled)
 
-    def _rows(self, statement: _Sql, ids: Collection[str], places: Any = None) -> list[Any]:
+    def _rows(self, statement: _Sql, ids: Collection[str], *arrays: Collection[Any]) -> list[Any]:
         if not ids:
             return []
-        cursor = self._execute(statement, ids, places)
+        cursor = self._execute(statement, ids, *arrays)
         with driver_errors:
             return cursor.fetchall()  # type: ignore[no-any-return]
 
@@ -107,7 +114,7 @@ class Deletion(ABC):
 class SqliteDeletion(Deletion):
     """On SQLite no other connection writes while a batch is deleted."""
 
-    location = "rowid"
+    location = (peewee.SQL("rowid"),)
 
     def __init__(self, backend: Any, model: Any, rule: Any) -> None:
         super().__init__(backend, model, rule)
@@ -116,14 +123,14 @@ class SqliteDeletion(Deletion):
         self._delete = self._statement(model.delete().where(found, self._chosen, rule))
         self._delete_moved = self._statement(model.delete().where(self._chosen, rule))
 
-    def delete(self, ids: Collection[str], places: Collection[Any]) -> Deleted:
+    def delete(self, rows: Mapping[str, Any]) -> Deleted:
         kept: set[str] = set()
         with self._backend.atomic(self._database, "IMMEDIATE"):
             began = time.monotonic()  # the wait for the lock is over
-            gone = self._execute(self._delete, ids, self._backend.array(places)).rowcount
-            if gone < len(ids):
-                gone += self._execute(self._delete_moved, ids).rowcount
-                kept = self.due(ids)
+            gone = self._execute(self._delete, rows, [id for (id,) in rows.values()]).rowcount
+            if gone < len(rows):
+                gone += self._execute(self._delete_moved, rows).rowcount
+                kept = self.due(rows)
         return Deleted(gone, kept, set(), time.monotonic() - began)
 
     def refusal(self, error: BaseException) -> str | None:
@@ -140,32 +147,39 @@ class PostgresqlDeletion(Deletion):
     Two cleanups delete different rows, and neither waits for a transaction that waits for it.
     """
 
-    location = "ctid"
-
     def __init__(self, backend: Any, model: Any, rule: Any) -> None:
         super().__init__(backend, model, rule)
-        due = model.select(model.id, peewee.SQL("ctid")).where(self._chosen, rule)
-        self._lock = self._statement(due.for_update("FOR UPDATE SKIP LOCKED"))
+        place, meta = peewee.SQL("ctid"), model._meta
+        self.location = [place]
+        same_users = []
+        if backend.catalog(self._database).is_partitioned(meta.schema, meta.table_name):
+            # A batch of neighbours has the users of one partition, which alone is then asked.
+            self.location += [peewee.SQL("tableoid"), model.user]
+            same_users = [backend.any_of(model.user, _value(_USERS))]
+        self._to_driver = model.user.db_value
+        due = model.select(model.id, place).where(self._chosen, rule)
+        self._lock = self._statement(due.where(*same_users).for_update("FOR UPDATE SKIP LOCKED"))
         self._wait = self._statement(due.limit(1).for_update())
         # By the place it is twice as fast; rows of two partitions may have the same one.
         places = peewee.NodeList(
             (peewee.SQL("ctid = ANY("), _value(_PLACES), peewee.SQL("::tid[])"))
         )
         self._delete = self._statement(
-            model.delete().where(places, self._chosen).returning(model.id)
+            model.delete().where(places, self._chosen, *same_users).returning(model.id)
         )
 
-    def storage_order(self, location: str) -> tuple[int, int]:
-        block, _, item = location[1:-1].partition(",")
-        return int(block), int(item)
+    def storage_order(self, place: Any) -> tuple[int, ...]:
+        block, _, item = place[0][1:-1].partition(",")
+        return *place[1:2], int(block), int(item)
 
-    def delete(self, ids: Collection[str], places: Collection[Any]) -> Deleted:
+    def delete(self, rows: Mapping[str, Any]) -> Deleted:
+        users = {self._to_driver(place[2]) for place in rows.values() if place[2:]}
         began = time.monotonic()
         with self._backend.atomic(self._database):
-            free = dict(self._rows(self._lock, ids))
-            gone = {id for (id,) in self._rows(self._delete, free, list(free.values()))}
+            free = dict(self._rows(self._lock, rows, (), users))
+            gone = {id for (id,) in self._rows(self._delete, free, free.values(), users)}
         took = time.monotonic() - began
-        return Deleted(len(gone), free.keys() - gone, self.due(set(ids) - free.keys()), took)
+        return Deleted(len(gone), free.keys() - gone, self.due(rows.keys() - free.keys()), took)
 
     def can_be_locked(self, ids: Collection[str]) -> bool | None:
         set_timeout = "SELECT set_config('lock_timeout', %s, true)"

@@ -141,6 +141,13 @@ class PostgresqlBackend(Backend):
         sql = "statement_timestamp() + make_interval(secs => %s)"
         return peewee.SQL(sql, (seconds,))
 
+    def any_of(self, column: Any, values: Iterable[int | str] | peewee.Node) -> Any:
+        if isinstance(getattr(column, "rel_field", None), peewee.UUIDField):
+            if not isinstance(values, peewee.Node):
+                values = peewee.Value(self.array(values), False, unpack=False)
+            values = peewee.Cast(values, "uuid[]")  # the driver sends it as text
+        return super().any_of(column, values)
+
     def array(self, values: Iterable[int | str]) -> list[int | str] | str:
         return list(values)
 

@@ -58,6 +58,12 @@ class SqliteCatalog(Catalog):
         newest = f'SELECT * FROM {table} ORDER BY "createdAt" DESC LIMIT 100'
         return bool(self._all(f"SELECT 1 FROM ({newest}) AS n WHERE {is_compressed} LIMIT 1"))
 
+    def partitioning_problem(self) -> str | None:
+        return (
+            "partitions: SQLite has none: leave the number out, or use PostgreSQL, or a file for "
+            "each group of users (docs/scaling.md)"
+        )
+
     def totals(self, table: str, largest: int) -> Totals:
         # SQLite would sort the rows to group them, documents' sizes included. One pass over the
         # table, added up here, takes a fourth of the time.

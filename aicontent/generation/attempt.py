@@ -29,6 +29,7 @@ from ..errors import (
     shortened,
 )
 from ..fields.json_types import as_json
+from ..records.record import stored
 from ..records.validation import validate
 from .completion import Outcome, changes_of, store_as_new
 from .events import say
@@ -193,8 +194,7 @@ def _store(content: Any, answer: _Answer, defaults: dict[str, Any]) -> bool:
         except LeaseLostError as error:
             if not is_lost(content, error):
                 raise
-            model = type(content)
-            row = model.select(model.status).where(model.id == content.id).first()
+            row = stored(content, type(content).status).first()
             if row is None:
                 try:
                     store_as_new(content, answer.document, outcome)

@@ -9,7 +9,7 @@ from typing import Any
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Slot, literal, slot, statement_of
+from ..database.statement import Slot, key_columns, literal, of_user, row_key, slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import AIContentError, ArgumentError, kind_of
@@ -53,7 +53,7 @@ def claim(
 
     def first(is_due: Any, order: Any) -> Any:
         chosen = model.status == _PENDING, is_due, unexpired(model, backend.statement_clock())
-        query = model.select(model.id).where(*chosen)
+        query = model.select(*key_columns(model)).where(*chosen)
         if names:
             query = query.where(model.type.in_([slot(name) for name in names]))
         return backend.skipping_locked(query.order_by(order, model.id).limit(1))
@@ -69,11 +69,11 @@ def claim(
     looked_at = model.__dict__.get(_LOOKED_AT, -_RETRY_LOOKS)
     if time.monotonic() - looked_at < _RETRY_LOOKS:
         looks = {"fresh": fresh, "retried": retried}
-    for name, select_id in looks.items():
+    for name, select_key in looks.items():
         found = True
         while found:
             content, found = survived(
-                database, partial(_claim, model, name, select_id, names, seconds, most)
+                database, partial(_claim, model, name, select_key, names, seconds, most)
             )
             if content is not None:
                 return content
@@ -82,16 +82,22 @@ def claim(
     return None
 
 
-def claim_row(model: type[C], id: str, lease: float, max_attempts: int | None = None) -> C | None:
+def claim_row(
+    model: type[C], id: str, user: Any, lease: float, max_attempts: int | None = None
+) -> C | None:
     """Claim one row for `lease` seconds, if it is pending and no other transaction has locked it.
+
+    Args:
+        user: whose it is, as the driver takes it.
 
     Raises:
         NotBoundError: the model has no database.
     """
-    one = {"id": id}
-    return _claim(
-        model, "row", lambda: unlocked(model, model.id == slot("id")), one, lease, max_attempts
-    )[0]
+
+    def select_key() -> Any:
+        return unlocked(model, [model.id == slot("id"), *of_user(model, slot("user"))])
+
+    return _claim(model, "row", select_key, {"id": id, "user": user}, lease, max_attempts)[0]
 
 
 def attributes_of_claim(lease: float, max_attempts: int | None) -> dict[str, Any]:
@@ -122,12 +128,12 @@ def types_of(model: type[ContentTable], types: Collection[str] | str) -> list[st
 def _claim(
     model: type[C],
     key: str,
-    select_id: Callable[[], Any],
+    select_key: Callable[[], Any],
     values: Mapping[str, Any],
     lease: float,
     max_attempts: int | None,
 ) -> tuple[C | None, bool]:
-    """Claim the row whose id a query selects, if it is pending; `values` fill its slots.
+    """Claim the row whose key a query selects, if it is pending; `values` fill its slots.
 
     Returns:
         The content, and whether there was a row. A row that cannot be read has failed instead.
@@ -148,7 +154,10 @@ def _claim(
             most = peewee.Cast(slot(":max_attempts"), "integer")
             is_less = model.max_attempts.is_null() | (model.max_attempts < most)
             changes["max_attempts"] = peewee.Case(None, [(is_less, most)], model.max_attempts)
-        query: Any = model.update(changes).where(model.id == select_id(), model.status == _PENDING)
+        same_row = [row_key(model) == select_key(), model.status == _PENDING]
+        if "user" in values:
+            same_row += of_user(model, slot("user"))
+        query: Any = model.update(changes).where(*same_row)
         fields = model._meta.sorted_fields
         columns, readers = zip(*(selected_as_text(backend, f) for f in fields), strict=True)
         return query.returning(*columns), readers

@@ -15,7 +15,8 @@ from ..enums import ContentStatus
 from ..errors import LeaseLostError, ValidationError, kind_of, shortened
 from ..fields.json_types import as_json
 from ..fields.scalars import CountField
-from ..records.record import check_selected, insert, mark_saved, update
+from ..records.lookup import status_of
+from ..records.record import check_selected, insert, mark_saved, stored, update
 from ..records.validation import validate
 from .arguments import Duration, seconds_of
 from .events import say
@@ -129,7 +130,7 @@ def changes_of(content: Any, outcome: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _IS_UNANSWERED = Computed(
-    "unanswered", lambda model: model.status.in_([*map(literal, _UNANSWERED)])
+    "unanswered", lambda model: status_of(model).in_([*map(literal, _UNANSWERED)])
 )
 
 
@@ -139,11 +140,10 @@ def _check_stored(content: Any, answer: Any) -> None:
     Raises:
         LeaseLostError: it has another answer, or was deleted.
     """
-    model = type(content)
-    stored = model.get_or_none(model.id == content.id)
-    if stored is None or stored.generated_data != as_json(answer, "generated_data"):
+    row = stored(content).first()
+    if row is None or row.generated_data != as_json(answer, "generated_data"):
         raise LeaseLostError(content.id, content.attempts, state_of(content))
-    content.__data__ |= stored.__data__
+    content.__data__ |= row.__data__
     mark_saved(content, content.__data__, {})
 
 

@@ -14,7 +14,8 @@ from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import ArgumentError, LeaseLostError, kind_of
 from ..records.loading import load
-from ..records.record import check_selected, update
+from ..records.lookup import status_of
+from ..records.record import check_selected, stored, update
 from .arguments import Duration, seconds_of
 from .events import say
 from .failures import reason_of, with_failure
@@ -98,7 +99,9 @@ def extend_lease(content: Any, lease: Duration) -> None:
 
 def renew(content: Any, lease: float) -> bool:
     """Extend the lease of a claimed row without changing the instance; False if it is lost."""
-    twin = load(type(content), [{"id": content.id, "attempts": content.attempts}])[0]
+    known = ("id", "user", "attempts")
+    row = {name: content.__data__[name] for name in known if name in content.__data__}
+    twin = load(type(content), [row])[0]
     changes = {"lease_expires_at": seconds_from_now("lease", lease)}
     return update(twin, changes, _fence_of(twin))
 
@@ -141,14 +144,13 @@ def _fence_of(content: Any) -> Computed:
 def _is_held(model: Any) -> Any:
     # A program without leases may have made the row generating; then the row is that program's.
     has_lease = model.lease_expires_at.is_null(False)
-    return (model.status == _GENERATING) & (model.attempts == slot(":attempt")) & has_lease
+    return (status_of(model) == _GENERATING) & (model.attempts == slot(":attempt")) & has_lease
 
 
 def state_of(content: Any) -> str:
     """Return why a claim is over."""
-    model = type(content)
-    rows: Any = model.select(model.status, model.attempts).where(model.id == content.id).tuples()
-    for status, attempts in rows:
+    model: Any = type(content)
+    for status, attempts in stored(content, model.status, model.attempts).tuples():
         is_now = f"it is {status} now, at attempt {attempts}"
         if status in (ContentStatus.COMPLETED, ContentStatus.CACHED):
             return f"{is_now}: another answer was first"

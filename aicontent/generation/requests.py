@@ -5,11 +5,11 @@ from typing import Any
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Computed, literal, slot
+from ..database.statement import Computed, literal, of_user, slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus, ContentTypeLike
 from ..errors import AIContentError, ValidationError
-from ..records.lookup import unexpired
+from ..records.lookup import get_by_id, status_of, unexpired
 from ..records.record import insert, update
 from ..records.validation import validate
 from ..table import C, ContentTable, new_id
@@ -157,7 +157,7 @@ def enter(
             return content, True
         existing = _in_flight(model, attributes, columns)
         if existing is not None and existing.id == content.id:  # the insert's reply was lost
-            return model.get_by_id(content.id), True
+            return get_by_id(model, content.id, attributes["user"]), True
         if existing is not None:
             return existing, False
         if unless_completed and _is_completed(model, attributes):
@@ -172,16 +172,17 @@ def reusable_answer(table: Any, query: Any, now: Any) -> Any:
 
 def newest_answer(table: Any, query: Any, _: Any) -> Any:
     """Select the answers to a request, the newest first."""
-    # COALESCE keeps the planner from the indexes of all rows: one request has few.
-    is_completed = peewee.fn.COALESCE(table.status, "") == ContentStatus.COMPLETED
+    is_completed = status_of(table) == ContentStatus.COMPLETED
     same = (table.user == slot("user"), table.fingerprint == slot("fingerprint"))
+    # COALESCE keeps the planner from the index of all rows: one request has few.
     newest = peewee.fn.COALESCE(table.created_at, table.updated_at).desc()
     return query.where(*same, is_completed).order_by(newest, table.id.desc())
 
 
 def answer_of(table: Any, query: Any, _: Any) -> Any:
     """Select the answer that one row has."""
-    return query.where(table.id == slot("id"), table.status == ContentStatus.COMPLETED)
+    is_completed = table.status == ContentStatus.COMPLETED
+    return query.where(table.id == slot("id"), *of_user(table, slot("user")), is_completed)
 
 
 def _is_completed(model: type[C], attributes: dict[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -12,12 +12,20 @@ import peewee
 
 from ..database.availability import connected, survived
 from ..database.constraints import CONFLICTS, error_code, refusal
-from ..database.statement import literal, slot, statement_of
+from ..database.statement import (
+    key_columns,
+    literal,
+    of_users,
+    row_key,
+    slot,
+    statement_of,
+)
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import check_budget, check_number
 from ..fields.scalars import MAX_INTEGER, to_utc
 from ..records.loading import load
+from ..records.lookup import status_of
 from ..table import ContentTable
 from .events import say
 from .failures import LEASE_RAN_OUT, with_failure
@@ -31,6 +39,9 @@ _NAMED = 10
 """The most rows that a report names."""
 
 _PENDING = literal(ContentStatus.PENDING)
+
+_Row = tuple[str, Any]
+"""The id of a row, and its user."""
 
 MAX_ATTEMPTS = 3
 """Failures after which a row is failed, if no claim of it allowed more."""
@@ -78,37 +89,38 @@ def rescue_stale(
     backend, report, started = backend_of(database), RescueReport(), time.monotonic()
     is_alone = not backend.in_transaction(database)
     aside: set[str] = set()  # rows that are locked, or that the database keeps as they are
-    batches: list[list[str]] = []
+    batches: list[list[_Row]] = []
     with connected(database), backend.pace(database) as pace:
         while True:
             if not batches:
-                ids = survived(database, partial(_stale_ids, model, stale, aside))
-                batches = [ids] if ids else []
+                rows = survived(database, partial(_stale_rows, model, stale, aside))
+                batches = [rows] if rows else []
             allowed = _BATCH if max_rows is None else max_rows - report.requeued - report.failed
             is_late = max_seconds is not None and time.monotonic() - started >= max_seconds
             if not batches or is_late or allowed <= 0 or (stop is not None and stop()):
                 return replace(report, left=bool(batches))
             batch, size = batches[-1], min(pace.size if is_alone else _BATCH, allowed)
-            ids = batch[-size:]
+            rows = batch[-size:]
             del batch[-size:]
             if not batch:
                 batches.pop()
             try:
-                freed, took = survived(database, partial(_free, model, ids, now, most))
+                freed, took = survived(database, partial(_free, model, rows, now, most))
             except peewee.PeeweeException as error:
                 why = refusal(error)
                 if error_code(error) in CONFLICTS:
-                    aside |= {*ids}
+                    aside |= {id for id, _ in rows}
                 elif why is None:
                     raise
-                elif len(ids) > 1:  # one row stops the whole statement
-                    batches += [ids[: len(ids) // 2], ids[len(ids) // 2 :]]
+                elif len(rows) > 1:  # one row stops the whole statement
+                    batches += [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
                 else:
-                    aside |= {*ids}
-                    named = (*report.named, (ids[0], why))[:_NAMED]
+                    ((id, _),) = rows
+                    aside.add(id)
+                    named = (*report.named, (id, why))[:_NAMED]
                     report = replace(report, blocked=report.blocked + 1, named=named)
                 continue
-            aside |= {*ids} - {content.id for content in freed}
+            aside |= {id for id, _ in rows} - {content.id for content in freed}
             ends = Counter(content.status for content in freed)
             report = replace(
                 report,
@@ -119,21 +131,21 @@ def rescue_stale(
                 pace.rest(took, _BATCH)
 
 
-def _stale_ids(model: Any, stale: Any, aside: set[str]) -> list[str]:
-    query = model.select(model.id).where(stale).limit(_LOOKED_UP)
+def _stale_rows(model: Any, stale: Any, aside: set[str]) -> list[_Row]:
+    query = model.select(model.id, model.user).where(stale).limit(_LOOKED_UP)
     if aside:
         query = query.where(~backend_of(database_of(model)).any_of(model.id, aside))
-    return [id for (id,) in query.tuples()]
+    return list(query.tuples())
 
 
 def _free(
-    model: type[ContentTable], ids: list[str], now: datetime | None, max_attempts: int
+    model: type[ContentTable], rows: list[_Row], now: datetime | None, max_attempts: int
 ) -> tuple[list[Any], float]:
     """Free rows in a transaction; return them, and for how many seconds others may have waited."""
     database = database_of(model)
     with backend_of(database).writing(database):
         began = time.monotonic()  # the wait for SQLite's lock is over
-        freed = rescue(model, ids, max_attempts, now)
+        freed = rescue(model, dict(rows), max_attempts, now)
         return freed, time.monotonic() - began
 
 
@@ -145,13 +157,14 @@ def is_stale(model: type[ContentTable], now: datetime | None = None) -> Any:
 
 
 def rescue(
-    model: type[ContentTable], ids: list[str], max_attempts: int, now: datetime | None = None
+    model: Any, users: Mapping[str, Any], max_attempts: int, now: datetime | None = None
 ) -> list[Any]:
     """Make rows pending again whose lease has run out, or failed if they used up their attempts.
 
     Args:
         model: the bound model.
-        ids: those of the rows; a row that a worker has locked or completed meanwhile is left.
+        users: the users of the rows by their ids. A row that a worker has locked or completed
+            meanwhile is left.
         max_attempts: how many attempts a row has that no claim allowed a number.
         now: the moment to judge by; the database's clock by default.
 
@@ -161,11 +174,12 @@ def rescue(
     backend = backend_of(database_of(model))
 
     def build() -> tuple[Any, Sequence[Any]]:
-        # COALESCE keeps the index on the status from being chosen instead of the ids.
-        status: Any = peewee.fn.COALESCE(model.status, "")
+        status = status_of(model)
         moment = backend.statement_clock() if now is None else slot(":now")
         stale = (status == ContentStatus.GENERATING) & (model.lease_expires_at < moment)
-        chosen = unlocked(model, backend.any_of(model.id, slot(":ids")) & stale)
+        same_users = of_users(model, slot(":users"))
+        same = [backend.any_of(model.id, slot(":ids")), *same_users, stale]
+        chosen = unlocked(model, same)
         is_last = _has_used_up(model, slot(":max_attempts"))
         ends = peewee.Case(None, [(is_last, literal(ContentStatus.FAILED))], _PENDING)
         changes = {
@@ -176,10 +190,15 @@ def rescue(
             **backend.columns_of_update(),
         }
         columns = (model.id, model.user, model.type, model.status, model.attempts)
-        query: Any = model.update(changes).where(model.id.in_(chosen), stale)
+        is_chosen = row_key(model).in_(chosen)
+        query: Any = model.update(changes).where(is_chosen, *same_users, stale)
         return query.returning(*columns), columns
 
-    values: dict[str, Any] = {":ids": backend.array(ids), ":max_attempts": max_attempts}
+    values: dict[str, Any] = {
+        ":ids": backend.array(users),
+        ":users": backend.array({*map(model.user.db_value, users.values())}),
+        ":max_attempts": max_attempts,
+    }
     if now is not None:
         values[":now"] = backend.time_parameter(to_utc(now, "now"))
     rescued = load(model, statement_of(model, "rescue", values, build).rows(values))
@@ -188,9 +207,9 @@ def rescue(
     return rescued
 
 
-def unlocked(model: type[ContentTable], condition: Any) -> Any:
-    """Select the ids of rows that no other transaction has locked."""
-    query = model.select(model.id).where(condition)
+def unlocked(model: Any, conditions: list[Any]) -> Any:
+    """Select the keys of rows that no other transaction has locked."""
+    query = model.select(*key_columns(model)).where(*conditions)
     return backend_of(database_of(model)).skipping_locked(query)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..database.availability import connected, is_temporary, survived
 from ..database.internals import is_pool_exhausted
+from ..database.statement import of_user
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus, ContentTypeLike, Served
 from ..errors import (
@@ -184,16 +185,16 @@ class Flight:
 
     def _look(self, id: str, is_waiting: bool) -> tuple[Any, bool]:
         """Look at the row in flight. A caller who waited takes it over only when it is due."""
-        model = self.model
+        model, user = self.model, self.attributes["user"]
         now = backend_of(database_of(model)).statement_clock()
         stale, is_due = is_stale(model), model.retry_at.is_null() | (model.retry_at <= now)
         columns = (model.id, model.status, model.metadata, model.queued)
         query = model.select(*columns, stale.alias("is_stale"), is_due.alias("is_due"))
-        row = next(iter(list(query.where(model.id == id))), None)
+        row = next(iter(list(query.where(model.id == id, *of_user(model, user)))), None)
         if row is None:
             return None, False
         if row.status == ContentStatus.GENERATING and row.is_stale:
-            for freed in rescue(model, [id], self.max_attempts or MAX_ATTEMPTS):
+            for freed in rescue(model, {id: user}, self.max_attempts or MAX_ATTEMPTS):
                 row.status, row.metadata = freed.status, failure_of(LEASE_RAN_OUT)
         match row.status:
             case ContentStatus.COMPLETED:
@@ -212,7 +213,7 @@ class Flight:
                     return content, False
                 if is_waiting and not row.is_due:
                     return row, False
-                content = claim_row(model, id, self._lease, self.max_attempts)
+                content = claim_row(model, id, self._user, self._lease, self.max_attempts)
                 return (content, True) if content is not None else (row, False)
             case ContentStatus.GENERATING:
                 return self._use_stale() or row, False
@@ -267,6 +268,11 @@ class Flight:
             return None
 
     @property
+    def _user(self) -> Any:
+        """The user, as the driver takes it."""
+        return self.model.user.db_value(self.attributes["user"])
+
+    @property
     def _lease(self) -> float:
         return lease_seconds(database_of(self.model), self.lease)
 
@@ -279,18 +285,14 @@ class Flight:
         )
 
     def _use_completed(self, id: str, served: Served) -> Any:
-        return self._use("completed", answer_of, served, {"id": id})
+        return self._use("completed", answer_of, served, {"id": id, "user": self._user})
 
     def _use(
         self, key: str, narrow: Narrow, served: Served, values: dict[str, Any] | None = None
     ) -> Any:
         # Without a moment, the database's clock judges, as it does for leases.
         if values is None:
-            user: Any = self.model.user
-            values = {
-                "user": user.db_value(self.attributes["user"]),
-                "fingerprint": self.attributes["fingerprint"],
-            }
+            values = {"user": self._user, "fingerprint": self.attributes["fingerprint"]}
         content = (use if self.mark else find)(self.model, key, narrow, values)
         if content is not None:
             content.served = served

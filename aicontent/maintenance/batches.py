@@ -58,7 +58,7 @@ class Batches:
         self.is_done = False
         self._may_be_more = True
         self._is_left = False
-        self._locked: set[str] = set()
+        self._locked: dict[str, Any] = {}
         self._waits = _WAITS
         self._rows: list[_Row] = []
         self._halves: list[list[_Row]] = []
@@ -82,26 +82,26 @@ class Batches:
         del source[-limit:]
         if self._halves and not source:
             self._halves.pop()
-        ids = [id for id, _ in batch]
+        places = dict(batch)
         began = time.monotonic()
         try:
-            deleted = self._deletion.delete(ids, [place for _, place in batch])
+            deleted = self._deletion.delete(places)
         except peewee.PeeweeException as error:
             if error_code(error) in CONFLICTS:
-                self._locked.update(ids)
+                self._locked.update(places)
                 return 0, time.monotonic() - began
             why = self._deletion.refusal(error)
             if why is None:
                 raise
             if len(batch) == 1:
-                self.blocked[ids[0]] = why
+                self.blocked |= dict.fromkeys(places, why)
             else:
                 middle = len(batch) // 2
                 self._halves += [batch[:middle], batch[middle:]]
             return 0, time.monotonic() - began
         kept = "a trigger, a policy or the model's own delete() keeps it"
         self.blocked |= dict.fromkeys(sorted(deleted.kept), kept)
-        self._locked |= deleted.locked
+        self._locked |= {id: places[id] for id in deleted.locked}
         return deleted.gone, deleted.seconds
 
     def is_left(self) -> bool:
@@ -115,7 +115,7 @@ class Batches:
         can_be_locked = bool(self._locked) and self._deletion.can_be_locked(self._locked)
         self._waits -= 1
         if can_be_locked and self._waits:
-            self._rows, self._locked = [(id, None) for id in sorted(self._locked)], set()
+            self._rows, self._locked = sorted(self._locked.items()), {}
             return
         self.is_done = True
         if can_be_locked is False:
@@ -131,13 +131,14 @@ class Batches:
         return query
 
     def _look_up(self) -> list[_Row]:
-        aside = self._locked | self.blocked.keys()
+        aside = self._locked.keys() | self.blocked.keys()
         if len(aside) > _MOST_BLOCKED:
             self._is_left = True
             return []
-        columns = self.reason.model.id, peewee.SQL(self._deletion.location)
-        rows = self._select(aside, *columns).order_by(self.reason.order).limit(_LOOKED_UP).tuples()
-        self._may_be_more = len(rows := list(rows)) == _LOOKED_UP
+        columns = self.reason.model.id, *self._deletion.location
+        query = self._select(aside, *columns).order_by(self.reason.order).limit(_LOOKED_UP)
+        rows = [(id, place) for id, *place in query.tuples()]
+        self._may_be_more = len(rows) == _LOOKED_UP
         found = sorted(rows, key=lambda row: self._deletion.storage_order(row[1]))
         # Cleanups that run at once begin at different rows, so they seldom meet.
         start = random.randrange(len(found) + 1)  # noqa: S311 - no secret

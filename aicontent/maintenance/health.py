@@ -10,6 +10,7 @@ from ..database.supported import backend_of, resolved
 from ..errors import counted
 from ..fields.scalars import moment_of
 from ..schema.history import applied, available, expected_definitions
+from ..schema.partitions import partition_problems
 from ..table import TABLE, user_id_type
 from .row_problems import row_problems
 
@@ -101,11 +102,15 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     if catalog.relation("users", anywhere=True) is None:
         problems.append("there is no users table: restore it; content belongs to users")
     if not problems:  # with a pending migration the definitions cannot be equal
-        expected = expected_definitions(backend.name, user_id_type(database))
+        partitions, id_type = catalog.partitions(TABLE), user_id_type(database)
+        expected = expected_definitions(
+            backend.name, id_type, is_partitioned=partitions is not None
+        )
         for name in dropped:
             if expected.pop(f"index {name}", None) is None:
                 problems.append(f"no migration makes an index {name}: check the dropped names")
         problems += _differences(expected, catalog.definitions(TABLE))
+        problems += partition_problems(partitions)
     orphans = catalog.orphans(TABLE)
     if orphans:
         problems.append(

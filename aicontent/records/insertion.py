@@ -9,7 +9,7 @@ from typing import Any
 import peewee
 
 from ..database.bulk_load import BulkInsert, Loader, Row
-from ..database.statement import to_driver
+from ..database.statement import key_columns, to_driver
 from ..database.supported import backend_of, database_of
 from ..fields.scalars import is_ours
 from .record import SET_BY_DATABASE, Record
@@ -132,4 +132,4 @@ def _replacing(model: type[Record], now: peewee.SQL, distinct_from: str) -> dict
         for field, value in new.items()
     )
     # A row that is equal already is not written.
-    return {"conflict_target": [key], "update": new, "where": reduce(or_, changed)}
+    return {"conflict_target": key_columns(model), "update": new, "where": reduce(or_, changed)}

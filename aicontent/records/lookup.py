@@ -9,7 +9,7 @@ from typing import Any, cast
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Computed, literal, slot, statement_of, to_driver
+from ..database.statement import Computed, literal, of_user, slot, statement_of, to_driver
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..fields.scalars import moment_of
@@ -23,13 +23,19 @@ Narrow = Callable[[Any, Any, Any], Any]
 """Narrows and orders a query of a table by a moment: `(table, query, moment) -> query`."""
 
 
-def get_by_id(model: type[R], pk: Any) -> R:
+def get_by_id(model: type[R], pk: Any, user: Any = None) -> R:
     """Return the row of an id; see `AIGeneratedContent.get_by_id`."""
     key: Any = model._meta.primary_key
+    field: Any = model._meta.fields["user"]
+    values = {} if user is None else {"user": to_driver(field)(field.id_of(user))}
     if isinstance(pk, peewee.Node):
-        return model.get(key == pk)
-    values = {"id": key.db_value(pk)}
-    content = find(model, "by id", lambda table, query, _: query.where(key == slot("id")), values)
+        return model.get(key == pk, *_equal(model, values))
+    values["id"] = key.db_value(pk)
+
+    def narrow(table: Any, query: Any, _: Any) -> Any:
+        return query.where(*_equal(table, {name: slot(name) for name in values}))
+
+    content = find(model, "by id", narrow, values)
     if content is None:
         missing: Any = model
         raise missing.DoesNotExist(f"{model.__name__} has no row of the id {values['id']!r}")
@@ -89,8 +95,8 @@ def find(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any
         model: the bound model.
         key: names the statement.
         narrow: chooses and orders the rows, with slots for values.
-        values: what fills the slots; `now` is the moment to judge by, if there is one, instead
-            of the database's clock.
+        values: what fills the slots: `user`, and `now`, the moment to judge by, if there is one,
+            instead of the database's clock.
     """
 
     def build() -> tuple[Any, list[Any]]:
@@ -104,15 +110,16 @@ def use(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any]
     """Mark the first of some rows accessed, and return it. The arguments are those of `find`."""
 
     def build() -> tuple[Any, list[Any]]:
-        moment, key = _moment(model, values), cast(Any, model._meta.primary_key)
+        moment = _moment(model, values)
         # Not of an alias, whose select() is not the host's own.
-        first = narrow(model, model.select(key), moment).limit(1)
+        first = narrow(model, model.select(cast(Any, model).id), moment).limit(1)
         # After waiting for a lock PostgreSQL judges the row again, and takes the next if need be.
         backend = backend_of(database_of(model))
         first = backend.locking(first)
         changes = {"usage_count": _one_more(model), "last_accessed_at": moment}
         columns = changes | backend.columns_of_update()
-        query: Any = model.update(columns).where(key == first)
+        same_user = of_user(model, slot("user"))
+        query: Any = model.update(columns).where(cast(Any, model).id == first, *same_user)
         return query.returning(model), model._meta.sorted_fields
 
     return first_row(model, ("use", key), values, build)
@@ -128,6 +135,14 @@ def first_row(
     statement = statement_of(model, key, values, build)
     rows = survived(database_of(model), lambda: statement.rows(values))
     return next(iter(load(model, rows)), None)
+
+
+def status_of(table: Any) -> Any:
+    """Return the status for a condition on few rows, for which no index on it must be used.
+
+    Statistics may be from a time when few rows had a status that many have now.
+    """
+    return peewee.fn.COALESCE(table.status, literal(""))
 
 
 def unexpired(table: Any, moment: Any) -> Any:

@@ -14,9 +14,11 @@ from ..database.statement import (
     Computed,
     computed_names,
     driver_values,
+    is_partitioned,
     parameters_of,
     slot,
     statement_of,
+    to_driver,
     with_slots,
 )
 from ..database.supported import backend_of, database_of
@@ -198,29 +200,33 @@ def insert(content: Record, unless: Computed | None = None, **on_conflict: Any) 
     return bool(rows)
 
 
-def update(content: Record, changes: Mapping[str, Any], condition: Computed | None = None) -> bool:
+def update(content: Any, changes: Mapping[str, Any], condition: Computed | None = None) -> bool:
     """Write changes to the row, and tell whether there is such a row that fulfils a condition.
 
     Raises:
         ValidationError, UnknownUserError, NotBoundError: nothing was written.
     """
-    model = type(content)
+    model: Any = type(content)
     database = database_of(model)
     if content._pk is None:
         raise ValidationError("id", "must be selected too, to write this instance", "None")
     validate(model, changes, partial=True)
     converted, key = driver_values(model, changes), cast(Any, model._meta.primary_key)
+    user = _stored_user(content)
 
     def build() -> tuple[Any, list[Any]]:
         columns = {**with_slots(model, converted), **backend_of(database).columns_of_update()}
         query = model.update(columns).where(key == slot(":pk"))
+        if user is not None:
+            query = query.where(model.user == slot(":user"))
         if condition is not None:
             query = query.where(condition.build(model))
         returned = [model._meta.fields[name] for name in (*computed_names(changes), "updated_at")]
         return query.returning(*returned), returned
 
-    statement = statement_of(model, ("update", condition and condition.key), converted, build)
-    parameters = {**parameters_of(converted), ":pk": key.db_value(content._pk)}
+    name = ("update", user is not None, condition and condition.key)
+    statement = statement_of(model, name, converted, build)
+    parameters = {**parameters_of(converted), ":pk": key.db_value(content._pk), ":user": user}
     parameters |= condition.parameters if condition else {}
     with backend_of(database).constraints_explained(database):
         rows = statement.rows(parameters)
@@ -228,6 +234,21 @@ def update(content: Record, changes: Mapping[str, Any], condition: Computed | No
         content.__data__ |= {**changes, **rows[0]}
         mark_saved(content, changes, converted)
     return bool(rows)
+
+
+def _stored_user(content: Record) -> Any:
+    """Return the user in whose partition the row is, or None if it need not or cannot be named."""
+    model = type(content)
+    if "user" in content._dirty or not is_partitioned(model):
+        return None
+    return to_driver(model._meta.fields["user"])(content.__data__.get("user"))
+
+
+def stored(content: Any, *columns: Any) -> Any:
+    """Select columns of the row of an instance; all of them by default."""
+    model: Any = type(content)
+    query, user = model.select(*columns).where(model.id == content.id), _stored_user(content)
+    return query if user is None else query.where(model.user == user)
 
 
 def mark_saved(content: Record, names: Iterable[str], written: Mapping[str, Any]) -> None:

@@ -42,7 +42,9 @@ def applied(database: peewee.Database) -> list[str]:
     return [row[0] for row in database.execute_sql(sql).fetchall()]
 
 
-def expected_definitions(backend: str, user_id_type: str) -> dict[str, str]:
+def expected_definitions(
+    backend: str, user_id_type: str, *, is_partitioned: bool = False
+) -> dict[str, str]:
     """Return how all migrations together define the table on a backend, by its name.
 
     `user_id_type` is the type of `userId`, which is that of the host's users' ids.
@@ -54,4 +56,11 @@ def expected_definitions(backend: str, user_id_type: str) -> dict[str, str]:
     if check in definitions and "INT" not in user_id_type:  # SQLite's
         text = definitions.pop(check).replace("integer", "text")
         definitions[check.replace("integer", "text")] = text
+    if is_partitioned:  # as PostgreSQL writes it
+        for name, text in definitions.items():
+            if name.startswith("index "):
+                definitions[name] = text.replace(f" ON {TABLE} ", f" ON ONLY {TABLE} ")
+        for name in (f"constraint {TABLE}_pkey", f"index {TABLE}_pkey"):
+            definitions[name] = definitions[name].replace("(id)", '(id, "userId")')
+        definitions["partition key"] = 'HASH ("userId")'
     return definitions

@@ -21,6 +21,7 @@ from ..errors import (
     one_line,
 )
 from ..table import TABLE
+from .partitions import check_partitions, partition_sql
 
 if TYPE_CHECKING:
     from .router import Router
@@ -30,6 +31,7 @@ def migrate(
     database: peewee.Database,
     create_users: bool = False,
     *,
+    partitions: int | None = None,
     schema: str | None = None,
     lock_timeout: float = 10.0,
     directory: Path | None = None,
@@ -40,6 +42,9 @@ def migrate(
         database: where the table will be; the model need not be bound.
         create_users: create a minimal `users` table if there is none, for a database that
             belongs to no host application.
+        partitions: on PostgreSQL, create the table in this number of partitions by the user, 1 to
+            1,024. A table that has this number is migrated as any other; one that is there in
+            another form is refused (docs/scaling.md shows how to move its content).
         schema: the first schema of PostgreSQL's search path. It must be named to create a second
             table there while another schema of the search path has one, as for tenants.
         lock_timeout: seconds to wait on PostgreSQL for another migrator or for a lock on a
@@ -50,26 +55,32 @@ def migrate(
         The names of the applied migrations; empty when the schema was up to date.
 
     Raises:
-        UnsupportedDatabaseError: as `bind`.
+        UnsupportedDatabaseError: as `bind`; or `partitions` on SQLite. ArgumentError: `partitions`.
         UsersTableError: the `users` table is missing, or its `id` cannot be referenced.
         TableConflictError: a table of our name exists that these migrations did not create.
         DatabaseUnavailableError: the database is locked, read-only or unreachable, or this role
             may not change it.
         MigrationError: the migration failed; or `schema` is not where it would create the table,
-            or is not given and the new table would hide another. After any of these errors the
+            or is not given and the new table would hide another; or the table has not that number
+            of partitions. After any of these errors the
             database is unchanged.
     """
     with _migrating(database, directory, lock_timeout) as router:
         pending: list[str] = router.diff
-        for sql in _preparation(router, create_users, schema):
+        first, last = _preparation(router, create_users, schema, partitions)
+        for sql in first:
             router.database.execute_sql(sql)
-        return [router.run_one(name) for name in pending]
+        names = [router.run_one(name) for name in pending]
+        for sql in last:
+            router.database.execute_sql(sql)
+        return names
 
 
 def migration_sql(
     database: peewee.Database,
     create_users: bool = False,
     *,
+    partitions: int | None = None,
     schema: str | None = None,
     directory: Path | None = None,
 ) -> list[str]:
@@ -79,18 +90,19 @@ def migration_sql(
     other tools in one transaction. SQLite cannot do all of it by SQL, which a comment then says.
 
     Args:
-        database, create_users, schema, directory: as for `migrate`.
+        database, create_users, partitions, schema, directory: as for `migrate`.
 
     Returns:
         Statements without a semicolon, and comments; empty when the schema is up to date.
 
     Raises:
-        UnsupportedDatabaseError, UsersTableError, TableConflictError, MigrationError: as `migrate`.
+        UnsupportedDatabaseError, ArgumentError, UsersTableError, TableConflictError,
+        MigrationError: as `migrate`.
     """
     with _router(database, directory) as router, connected(resolved(database)):
         pending: list[str] = router.diff
-        first = _preparation(router, create_users, schema)
-        return [*first, *router.statements()] if pending else []
+        first, last = _preparation(router, create_users, schema, partitions)
+        return [*first, *router.statements(), *last] if pending else []
 
 
 def rollback(
@@ -185,14 +197,24 @@ def _explained(error: peewee.PeeweeException) -> AIContentError:
     return MigrationError(f"the migration failed and nothing was changed: {reason}")
 
 
-def _preparation(router: Router, create_users: bool, schema: str | None) -> list[str]:
-    """Check that the database can be migrated; return the SQL that comes before the migrations."""
-    database = router.database
-    _check_schema(database, schema, is_new=not router.done)
-    if router.done:
-        return []
+def _preparation(
+    router: Router, create_users: bool, schema: str | None, partitions: int | None
+) -> tuple[list[str], list[str]]:
+    """Check that the database can be migrated.
+
+    Returns:
+        The SQL that comes before the migrations, and the SQL that comes after them.
+    """
+    database, is_new = router.database, not router.done
+    _check_schema(database, schema, is_new=is_new)
+    if partitions is not None:
+        check_partitions(database, partitions, is_new=is_new)
+    if not is_new:
+        return [], []
     _check_no_conflict(database)
-    return _users_sql(database, create_users)
+    router.is_partitioned = partitions is not None
+    first = _users_sql(database, create_users)
+    return first, [] if partitions is None else partition_sql(partitions)
 
 
 def _check_schema(database: peewee.Database, schema: str | None, *, is_new: bool) -> None:

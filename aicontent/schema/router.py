@@ -37,6 +37,8 @@ class Router(FileRouter):
     """Runs the migrations of one directory in the caller's transaction."""
 
     database: Any
+    is_partitioned = False
+    """Whether the first migration creates the table for partitions."""
 
     def __init__(self, database: peewee.Database, directory: Path | None = None) -> None:
         super().__init__(
@@ -70,7 +72,7 @@ class Router(FileRouter):
             yield self.model._schema._create_table(safe=False).query()[0]
         for name in self.diff:
             migrate, _ = self.read(name)  # type: ignore[no-untyped-call]
-            migrator: Any = Migrator(database)
+            migrator = self._migrator()
             migrate(migrator, database, fake=False)
             yield f"-- {name}"
             steps = [s for s in migrator.__ops__ if isinstance(s, Operation)]
@@ -86,7 +88,7 @@ class Router(FileRouter):
         if backend_of(self.database).catalog(self.database).relation(HISTORY_TABLE) is None:
             self.model.create_table(safe=False)
         migrate, rollback = self.read(name)  # type: ignore[no-untyped-call]
-        migrator = Migrator(self.database)
+        migrator = self._migrator()
         if downgrade:
             rollback(migrator, self.database, fake=False)
             migrator()
@@ -97,3 +99,8 @@ class Router(FileRouter):
             self.model.create(name=name)
         logger.info("%s %s", "rolled back" if downgrade else "migrated", name)
         return name
+
+    def _migrator(self) -> Any:
+        migrator: Any = Migrator(self.database)
+        migrator.is_partitioned = self.is_partitioned
+        return migrator

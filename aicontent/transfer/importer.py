@@ -11,6 +11,7 @@ import peewee
 from ..database.availability import connected
 from ..database.bulk_load import Row
 from ..database.constraints import reason_of_error, refusal
+from ..database.statement import is_partitioned
 from ..database.supported import backend_of, resolved
 from ..errors import (
     ArgumentError,
@@ -199,6 +200,7 @@ class _Import:
             return set(), {}
         try:
             with self._backend.atomic(self._database):
+                self._move(rows)
                 return set(self._insertion.execute([row for _, row in rows.values()])), {}
         except (peewee.PeeweeException, UnicodeEncodeError) as error:
             self._raise_unless_of_a_row(error)
@@ -210,6 +212,7 @@ class _Import:
                     self._backend.constraints_explained(self._database),
                     self._backend.atomic(self._database),
                 ):
+                    self._move({id: rows[id]})
                     written.update(self._insertion.execute([row]))
             except (peewee.PeeweeException, UnicodeEncodeError) as error:
                 self._raise_unless_of_a_row(error)
@@ -233,6 +236,21 @@ class _Import:
         key: Any = self._model.id
         selected: Any = self._model.select(key).where(self._backend.any_of(key, rows)).tuples()
         return {id for (id,) in selected}
+
+    def _move(self, rows: Mapping[str, _Numbered]) -> None:
+        """Give rows that are stored to the users that the lines name.
+
+        In a table that is partitioned by the user, the row of another user is no conflict.
+        """
+        if self._on_conflict != "replace" or not is_partitioned(self._model):
+            return
+        model: Any = self._model
+        is_stored = self._backend.any_of(model.id, rows)
+        for id, user in list(model.select(model.id, model.user).where(is_stored).tuples()):
+            new = rows[id][1][_USER]
+            if model.user.db_value(user) != model.user.db_value(new):
+                same = (model.id == id, model.user == user)
+                model.update({model.user: new}).where(*same).execute()
 
     def _unknown_users(self, rows: Mapping[str, _Numbered]) -> set[int | str]:
         """Add missing users if `users` is minimal; return those that are still missing."""

@@ -42,8 +42,8 @@ def as_moment(value):
 
 
 def test_each_kind_has_a_backend_of_its_name(database, backend, kind):
-    assert backend.name == kind
-    assert backend_named(kind) is backend
+    assert backend.name == kind.split("-")[0]
+    assert backend_named(backend.name) is backend
     proxy = peewee.DatabaseProxy()
     proxy.initialize(database)
     assert resolved(proxy) is database
@@ -270,11 +270,12 @@ def test_a_row_that_is_deleted_must_fulfil_the_rule(database, backend, store, Co
     """Also one that is no longer in the place where it was found."""
     one, other = store(level="A1"), store(level="A2")
     deletion = backend.deletion(Content, Content.level == "A1")
-    location = peewee.SQL(deletion.location)
-    locations = [row[0] for row in Content.select(location).tuples()]
-    assert len(sorted(locations, key=deletion.storage_order)) == 2
-    places = [None] * 3 if has_moved else [*locations, locations[0]]
-    deleted = deletion.delete([one.id, other.id, "gone"], places)
+    found = Content.select(Content.id, *deletion.location).tuples()
+    places = {id: place for id, *place in found}
+    assert len(sorted(places.values(), key=deletion.storage_order)) == 2
+    if has_moved:
+        places = {one.id: places[other.id], other.id: places[one.id]}
+    deleted = deletion.delete({**places, "gone": places[one.id]})
     assert deleted[:3] == (1, set(), set())
     assert deleted.seconds >= 0
     assert list(Content.select()) == [other]

@@ -118,7 +118,7 @@ def enter_claimed(world, _):
 BY_FREE = {
     "claim": lambda world, _: world.Content.claim(lease=LEASE, max_attempts=MAX_ATTEMPTS),
     "take over": lambda world, place: claims.claim_row(
-        world.Content, str(place), LEASE, MAX_ATTEMPTS
+        world.Content, str(place), world.user, LEASE, MAX_ATTEMPTS
     ),
     "enter": enter_claimed,
 }

@@ -14,6 +14,7 @@ import pytest
 
 import aicontent
 from aicontent import ContentStatus
+from aicontent.database.statement import is_partitioned
 from helpers import on_statement
 
 HOUR = timedelta(hours=1)
@@ -243,7 +244,9 @@ def test_a_hit_without_a_mark_writes_nothing(get_or_generate, Content):
 
 
 def test_how_many_statements_are_sent(get_or_generate, Content):
-    """A hit sends one, and a call that generates at most four."""
+    """A hit sends one, and a call that generates at most four; the first one of a process looks
+    whether the table is partitioned."""
+    is_partitioned(Content)
     for most in (4, 1):
         statements = []
         with on_statement(statements.append):

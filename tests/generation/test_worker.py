@@ -332,7 +332,7 @@ def test_a_row_that_cannot_be_read_stops_nobody(work, ask, Content, database, ki
         "sqlite": 'substr("requestPayload", 1, 20)',
         "postgresql": f"'{{\"number\": {'9' * 5000}}}'",
     }
-    table = f'UPDATE ai_generated_content SET "requestPayload" = {damaged[kind]}'
+    table = f'UPDATE ai_generated_content SET "requestPayload" = {damaged[kind.split("-")[0]]}'
     database.execute_sql(f"{table} WHERE id = '{first.id}'")
     done = []
     options = {"stop": lambda: bool(done)} if max_attempts > 1 else {}

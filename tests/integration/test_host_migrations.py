@@ -98,14 +98,17 @@ class Course(Base):
 """
 
 
-def test_alembic(tmp_path, url, database, store):
+def test_alembic(tmp_path, url, database, store, kind):
     store()
     env = section("Alembic")["env.py"]
     assert env.count('"aicontent_migratehistory"}') == 1
     # The fixture's users table is this package's.
     env = env.replace('"aicontent_migratehistory"}', '"aicontent_migratehistory", "users"}')
     (tmp_path / "env.py").write_text(env, "utf-8")
-    (tmp_path / "models.py").write_text(ALEMBIC_MODELS, "utf-8")
+    models = ALEMBIC_MODELS
+    if kind == "postgresql-partitioned":  # its key has two columns
+        models = models.replace("sa.ForeignKey(content.c.id)", "sa.String(36)")
+    (tmp_path / "models.py").write_text(models, "utf-8")
     database.close()
     # SQLAlchemy's default driver for PostgreSQL is psycopg 3 since 2.1.
     named = plain(url).replace("postgresql://", "postgresql+psycopg2://")
@@ -138,6 +141,7 @@ def models(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.plain  # its table references the key, which has two columns in a partitioned table
 def test_peewee_migrate(tmp_path, database, store, models):
     content = store()
     scope: dict[str, object] = {}
@@ -219,7 +223,7 @@ def test_a_rebuild_of_users_without_foreign_keys_enforced(tmp_path, url, empty_u
     assert_untouched(database)
 
 
-def test_peewees_own_tools(tmp_path, database, store, models):
+def test_peewees_own_tools(tmp_path, database, store, models, kind):
     store()
     name = models(section("Peewee's own tools")["models.py"])
     module = __import__(name)
@@ -231,7 +235,8 @@ def test_peewees_own_tools(tmp_path, database, store, models):
     assert runner.up() == ["0001_courses"]
     assert not diff_models(database, module.MIGRATED)
     # The model itself declares no index.
-    assert len(diff_models(database, [module.Content]).drop_indexes) == 14
+    indexes = 0 if kind == "postgresql-partitioned" else 14  # Peewee sees none of a partitioned one
+    assert len(diff_models(database, [module.Content]).drop_indexes) == indexes
     assert_untouched(database)
 
 

@@ -53,7 +53,7 @@ def test_it_judges_by_the_databases_clock(store, Content, database, kind):
     with on_statement(lambda statement: statements.append(statement[0])):
         assert Content.cleanup(dry_run=True).expired == 1
         assert Content.cleanup().expired == 1
-    clock = "statement_timestamp()" if kind == "postgresql" else "'now'"
+    clock = "'now'" if kind == "sqlite" else "statement_timestamp()"
     assert all(clock in sql for sql in statements if "expiresAt" in sql)
 
 

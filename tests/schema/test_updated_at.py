@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 import peewee
 import pytest
 
+from aicontent.database.statement import key_columns
+
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 
 
@@ -76,7 +78,8 @@ def by_upsert(content):
     row = {"id": content.id, "user": content.user_id, "type": "lesson", "request_payload": {}}
     row |= {"created_at": LONG_AGO, "updated_at": LONG_AGO}
     query = type(content).insert(row)
-    query.on_conflict(conflict_target=["id"], preserve=[type(content).updated_at]).execute()
+    key = key_columns(type(content))
+    query.on_conflict(conflict_target=key, preserve=[type(content).updated_at]).execute()
 
 
 WAYS = [value for name, value in sorted(globals().items()) if name.startswith("by_")]

@@ -1,0 +1,219 @@
+"""Tables in partitions by the user: made, migrated, rolled back, checked, and refused."""
+
+from __future__ import annotations
+
+import shutil
+
+import peewee
+import pytest
+
+import aicontent
+from aicontent.database.supported import backend_of
+from aicontent.schema.history import available
+from aicontent.schema.migrate import migration_sql
+from aicontent.table import TABLE
+from helpers import run_here
+
+NAMES = available()
+
+on_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+on_partitions = pytest.mark.parametrize("kind", ["postgresql-partitioned"], indirect=True)
+
+
+def partitions(database):
+    return backend_of(database).catalog(database).partitions(TABLE)
+
+
+@on_postgresql
+def test_the_form_of_a_new_table_is_chosen(empty):
+    assert aicontent.migrate(empty, create_users=True, partitions=5) == NAMES
+    assert [(each.modulus, each.remainder) for each in partitions(empty)] == [
+        (5, remainder) for remainder in range(5)
+    ]
+    assert aicontent.check(empty) == []
+    # A deployment repeats its command.
+    assert aicontent.migrate(empty, partitions=5) == []
+    assert aicontent.migrate(empty) == []
+
+
+@on_postgresql
+def test_a_migration_at_a_time(empty, tmp_path):
+    """Later migrations change the partitions of a table that is there."""
+    directory = tmp_path / "migrations"
+    directory.mkdir()
+    source = aicontent.schema.history.MIGRATIONS
+    for name in NAMES:
+        shutil.copy(source / f"{name}.py", directory)
+        migrated = aicontent.migrate(empty, True, partitions=2, directory=directory)
+        assert migrated == [name]
+        assert len(partitions(empty)) == 2
+    assert aicontent.check(empty) == []
+    whole = compression(empty)
+    assert len(set(whole.values())) == 1
+    for name in reversed(NAMES):
+        assert aicontent.rollback(empty) == [name]
+    assert not [name for name in empty.get_tables() if name.startswith(TABLE)]
+    assert aicontent.migrate(empty, partitions=3) == NAMES
+    assert len(partitions(empty)) == 3
+
+
+def compression(database):
+    """How the documents of the table and of its partitions are compressed."""
+    rows = database.execute_sql(
+        "SELECT relname, string_agg(attcompression::text, '') FROM pg_attribute a "
+        "JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') AND a.attnum > 0 "
+        f"WHERE relname LIKE '{TABLE}%%' GROUP BY relname"
+    ).fetchall()
+    return dict(rows)
+
+
+@on_postgresql
+def test_the_printed_sql_makes_the_same(empty, make_url):
+    other = aicontent.connect(make_url("postgresql"))
+    aicontent.migrate(other, create_users=True, partitions=4)
+    with empty.atomic():
+        for sql in migration_sql(empty, True, partitions=4):
+            if not sql.startswith("--"):
+                empty.execute_sql(sql)
+    catalogs = [backend_of(each).catalog(each) for each in (empty, other)]
+    assert catalogs[0].definitions(TABLE) == catalogs[1].definitions(TABLE)
+    assert partitions(empty) == partitions(other)
+    assert migration_sql(empty, partitions=4) == []
+    other.close()
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "postgresql-partitioned"], indirect=True)
+def test_a_table_of_another_form_is_refused(database, store, kind):
+    store()
+    form = "has 3 partitions" if kind == "postgresql-partitioned" else "is not partitioned"
+    for call in (aicontent.migrate, migration_sql):
+        with pytest.raises(aicontent.MigrationError, match=rf"{form}.* export its content"):
+            call(database, partitions=8)
+    assert aicontent.check(database) == []
+
+
+@pytest.mark.parametrize("number", [0, -1, 1025, True, 2.0, "8"])
+@on_postgresql
+def test_a_number_that_is_none(empty, number):
+    with pytest.raises(aicontent.ArgumentError, match="partitions: must be an int from 1 to 1024"):
+        aicontent.migrate(empty, create_users=True, partitions=number)
+    assert empty.get_tables() == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_sqlite_has_none(empty_url, empty):
+    for call in (aicontent.migrate, migration_sql):
+        with pytest.raises(aicontent.UnsupportedDatabaseError, match="SQLite has none"):
+            call(empty, create_users=True, partitions=2)
+    assert empty.get_tables() == []
+    arguments = ("migrate", "--database", empty_url, "--create-users", "--partitions")
+    status, _, errors = run_here(*arguments, "2")
+    assert (status, "SQLite has none" in errors) == (1, True)
+    assert run_here(*arguments, "0")[0] == 2
+
+
+@on_postgresql
+def test_the_command(empty_url, empty):
+    arguments = ("migrate", "--database", empty_url, "--create-users", "--partitions", "2")
+    status, output, _ = run_here(*arguments, "--dry-run")
+    assert (status, output.count("PARTITION OF")) == (0, 2)
+    assert empty.get_tables() == []
+    assert run_here(*arguments)[0] == 0
+    assert run_here(*arguments)[1] == "up to date\n"
+    assert len(partitions(empty)) == 2
+
+
+@on_partitions
+def test_check_tells_of_a_missing_partition(database):
+    table, bounds = f'"{TABLE}"', "FOR VALUES WITH (MODULUS 3, REMAINDER 1)"
+    database.execute_sql(f"ALTER TABLE {table} DETACH PARTITION {TABLE}_p1")
+    (problem,) = aicontent.check(database)
+    assert "no partition for the remainders 1 of modulus 3" in problem
+    assert bounds in problem
+    database.execute_sql(f"ALTER TABLE {table} ATTACH PARTITION {TABLE}_p1 {bounds}")
+    assert aicontent.check(database) == []
+
+
+@on_partitions
+def test_a_partition_can_be_split(database, store, Content):
+    """By hand: two partitions of twice the modulus have the rows of one."""
+    stored = {store(user=Content.user.rel_model.create()).id for _ in range(20)}
+    with database.atomic():
+        database.execute_sql(f"ALTER TABLE {TABLE} DETACH PARTITION {TABLE}_p2")
+        for remainder in (2, 5):
+            database.execute_sql(
+                f"CREATE TABLE {TABLE}_p2_{remainder} PARTITION OF {TABLE} "
+                f"FOR VALUES WITH (MODULUS 6, REMAINDER {remainder})"
+            )
+        database.execute_sql(f"INSERT INTO {TABLE} SELECT * FROM {TABLE}_p2")
+        database.execute_sql(f"DROP TABLE {TABLE}_p2")
+    assert aicontent.check(database) == []
+    assert {content.id for content in Content.select()} == stored
+
+
+@on_partitions
+def test_check_tells_of_a_trigger_that_is_off_in_one_partition(database):
+    database.execute_sql(f"ALTER TABLE {TABLE}_p0 DISABLE TRIGGER USER")
+    (problem,) = aicontent.check(database)
+    assert "trigger update_ai_generated_content_updated_at differs" in problem
+
+
+@on_partitions
+def test_errors_of_a_partition_are_those_of_the_table(store, Content, user):
+    stored = store(id="one")
+    with pytest.raises(aicontent.DuplicateIdError):
+        store(id="one")
+    with pytest.raises(aicontent.DuplicateIdError):
+        Content.create_many([{"id": "one", "user": user, "type": "lesson", "request_payload": {}}])
+    with pytest.raises(aicontent.UnknownUserError):
+        store(user=10**6)
+    in_flight = {"status": "pending", "fingerprint": "0" * 64}
+    store(**in_flight)
+    with pytest.raises(aicontent.DuplicateRequestError):
+        store(**in_flight)
+    assert Content.get_by_id("one") == stored
+
+
+@on_partitions
+def test_a_table_of_the_hosts_references_both_columns_of_the_key(database, store, Content):
+    database.execute_sql(
+        'CREATE TABLE bookmark (content varchar(36), "user" integer, '
+        f'FOREIGN KEY (content, "user") REFERENCES {TABLE} (id, "userId"))'
+    )
+    kept = store()
+    database.execute_sql("INSERT INTO bookmark VALUES (%s, %s)", (kept.id, kept.user_id))
+    with pytest.raises(peewee.IntegrityError):
+        kept.delete_instance()
+    assert Content.select().count() == 1
+
+
+@on_partitions
+def test_the_user_of_a_row_can_change(store, Content, user):
+    """The row then moves to another partition."""
+    other = Content.user.rel_model.create().id
+    content = store()
+    content.user = other
+    content.level = "B1"
+    content.save()
+    content.mark_accessed()
+    assert Content.get_by_id(content.id, other).level == "B1"
+    with pytest.raises(Content.DoesNotExist):
+        Content.get_by_id(content.id, user)
+    assert Content.reuse(user, "lesson") is None
+    assert Content.reuse(other, "lesson") == content
+
+
+@on_partitions
+def test_an_import_that_replaces_gives_a_row_to_another_user(database, store, Content, user):
+    other = Content.user.rel_model.create().id
+    store(id="a", attempts=7)
+    line = b'{"id":"a","userId":%d,"type":"lesson","requestPayload":{},"attempts":1}\n' % other
+    for conflict, counts in (
+        ("error", (0, 0, 0, 1)),
+        ("skip", (0, 0, 1, 0)),
+        ("replace", (0, 1, 0, 0)),
+    ):
+        report = aicontent.import_lines(database, [line], on_conflict=conflict)
+        assert (report.stored, report.replaced, report.skipped, report.refused) == counts
+    (row,) = Content.select()
+    assert (row.user_id, row.attempts) == (other, 7)
