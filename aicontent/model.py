@@ -22,7 +22,7 @@ from .generation.rescue import MAX_ATTEMPTS, RescueReport
 from .generation.single_flight import WAIT
 from .maintenance.defaults import BATCH_SIZE, FAILED_AFTER
 from .records import lookup
-from .records.record import check_selected, mark_saved
+from .records.instances import check_selected, mark_saved
 from .table import ContentTable
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class AIGeneratedContent(ContentTable):
 
         Raises:
             DoesNotExist: the model's own: there is no such row.
-            ValidationError: no row can have this id, or no user. NotBoundError: the model has no
-                database.
+            ValidationError: the id has characters that no text can have, or `user` is none.
+            NotBoundError: the model has no database.
         """
         return lookup.get_by_id(cls, pk, user)
 
@@ -77,7 +77,8 @@ class AIGeneratedContent(ContentTable):
     ) -> peewee.ModelSelect[Self]:
         """Select content that can be served again: completed and not expired.
 
-        The least used content comes first, and of equally used content the newest.
+        The least used content comes first, and of equally used content the newest. SQLite's clock
+        has milliseconds: content of the same one comes in any order.
 
         Args:
             user: the user's id, or the user's model instance.

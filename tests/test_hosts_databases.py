@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import pickle
 import weakref
@@ -152,12 +153,23 @@ def test_instances_of_a_class_for_one_database_are_pickled(Content, user):
         user=Content.user.rel_model(id=user), type="lesson", request_payload={}
     )
     content.level = "A2"
-    copy = pickle.loads(pickle.dumps(content))
-    assert type(copy) is AIGeneratedContent
-    assert (copy.id, copy.user_id, copy.level) == (content.id, user, "A2")
-    assert [field.name for field in copy.dirty_fields] == ["level"]
+    loaded = pickle.loads(pickle.dumps(content))
+    assert type(loaded) is AIGeneratedContent
+    assert (loaded.id, loaded.user_id, loaded.level) == (content.id, user, "A2")
+    assert [field.name for field in loaded.dirty_fields] == ["level"]
     with pytest.raises(aicontent.NotBoundError):
-        copy.save()
+        loaded.save()
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])
+def test_a_copy_writes_to_the_database_of_the_original(how, Content, user):
+    content = Content.create(user=user, type="lesson", request_payload={"n": 1}, level="A1")
+    copied = how(content)
+    assert (type(copied), copied, copied.dirty_fields) == (Content, content, [])
+    copied.level = "A2"
+    copied.save()
+    assert (Content.get_by_id(content.id).level, content.level) == ("A2", "A1")
+    assert how is copy.copy or copied.request_payload is not content.request_payload
 
 
 def test_databases_that_cannot_work_are_refused_by_name(monkeypatch):

@@ -225,3 +225,33 @@ def test_a_save_of_the_hosts_own_is_heard(Content, user):
     content.level = "A2"
     content.save()
     assert heard == ["A1", "A2"]
+
+
+def test_an_unknown_user_is_known_beside_a_foreign_key_of_the_hosts(Content, user, database):
+    """SQLite does not say which key fails."""
+    database.execute_sql("CREATE TABLE course (id INTEGER PRIMARY KEY)")
+    database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN course INTEGER REFERENCES course (id)")
+    row = {"type": "lesson", "request_payload": {}}
+    with pytest.raises(UnknownUserError):
+        Content.create(user=user + 1, **row)
+    with pytest.raises(UnknownUserError) as caught:
+        Content.create_many([{"user": user, **row}, {"user": user + 1, **row}])
+    assert caught.value.row == 2
+    content = Content.create(user=user, **row)
+    content.user = user + 1
+    with pytest.raises(UnknownUserError):
+        content.save()
+    model = subclass(Content, course=peewee.IntegerField(null=True))
+    with pytest.raises(peewee.IntegrityError) as of_host:
+        model.create(user=user, course=5, **row)
+    assert not isinstance(of_host.value, UnknownUserError)
+
+
+def test_a_select_that_joins_counts_in_the_cleanup(Content, user):
+    def select(cls, *fields):
+        return super(model, cls).select(*fields).join(Content.user.rel_model)
+
+    model = subclass(Content, select=classmethod(select))
+    past = datetime(2026, 1, 1, tzinfo=UTC)
+    Content.create(user=user, type="lesson", request_payload={}, expires_at=past)
+    assert model.cleanup().expired == 1

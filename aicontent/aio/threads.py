@@ -17,11 +17,13 @@ from typing import Any, Protocol
 import peewee
 
 from ..database.availability import keeping_connection
+from ..database.internals import pool_size
 from ..database.supported import backend_of
 from ..generation.steps import Step
 
 THREADS = 4
-"""Threads of a database, and so its connections: more would wait for Python's lock."""
+"""Threads of a database, and so its connections: more would wait for Python's lock. A smaller pool
+has fewer."""
 
 _LOOKS = 0.5
 """Seconds after which an idle thread looks for calls whose loop was closed."""
@@ -45,6 +47,7 @@ class Threads:
     def __init__(self, database: peewee.Database) -> None:
         self.calls: set[Call] = set()
         self._database = database
+        self._most = min(THREADS, pool_size(database) or THREADS)
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._changed = threading.Lock()
         self._unfinished = 0
@@ -55,7 +58,7 @@ class Threads:
         future: Future[Any] = Future()
         with self._changed:
             self._unfinished += 1
-            if len(self._ends) < min(self._unfinished, THREADS):
+            if len(self._ends) < min(self._unfinished, self._most):
                 self._start()
         self._jobs.put((future, copy_context(), step))
         return future

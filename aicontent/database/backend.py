@@ -45,9 +45,6 @@ class Backend(ABC):
     json_methods: ClassVar[type]
     """The class of the queries into JSON documents."""
 
-    identity_type: ClassVar[str]
-    """The type of an integer id that the database assigns."""
-
     in_array: ClassVar[tuple[str, str]]  # what stands before and after the array
     can_reclaim: ClassVar[bool] = False
     """Whether space can be returned to the file system on request."""
@@ -69,13 +66,13 @@ class Backend(ABC):
         """Return why the model cannot work on this database as it is configured, or None."""
         return None
 
+    def connection_problem(self, database: peewee.Database) -> str | None:
+        """Return why the open connection cannot be used at all, or None."""
+        return None
+
     def session_problems(self, database: peewee.Database) -> list[str]:
         """Return what settings of the open connection make content unreadable."""
         return []
-
-    def encoding_problem(self, database: peewee.Database) -> str | None:
-        """Return why the database cannot store all content, or None."""
-        return None
 
     def in_transaction(self, database: peewee.Database) -> bool:
         """Tell whether the open connection has a transaction, also one begun without Peewee.
@@ -143,8 +140,12 @@ class Backend(ABC):
         return nullcontext()
 
     @contextmanager
-    def constraints_explained(self, database: peewee.Database) -> Iterator[None]:
+    def constraints_explained(
+        self, database: peewee.Database, user: object = None
+    ) -> Iterator[None]:
         """Run one statement; if it fails, an open transaction stays usable.
+
+        `user` is the user whom it names, as the driver takes it, if it names one.
 
         Raises:
             UnknownUserError, DuplicateIdError, DuplicateRequestError: for the database's error.
@@ -153,10 +154,10 @@ class Backend(ABC):
             try:
                 yield
             except peewee.IntegrityError as error:
-                raise explained(error, self.references_users_alone(database)) from error
+                raise explained(error, self.lacks_user(database, user)) from error
 
-    def references_users_alone(self, database: peewee.Database) -> bool:
-        """Tell whether a foreign key that fails can only be that of the user."""
+    def lacks_user(self, database: peewee.Database, user: object) -> bool:
+        """Tell whether a foreign key that fails, and that has no name, is that of the user."""
         return False
 
     @abstractmethod

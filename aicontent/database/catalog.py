@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import peewee
 
@@ -78,6 +78,9 @@ class IndexUsage:
 class Catalog(ABC):
     """What one database knows of its tables."""
 
+    identity_type: ClassVar[str]
+    """The type of an integer id that the database assigns."""
+
     def __init__(self, database: peewee.Database) -> None:
         self._database: Any = database
 
@@ -87,6 +90,10 @@ class Catalog(ABC):
 
         PostgreSQL looks where a CREATE would put the name; `anywhere` on its whole search path.
         """
+
+    def encoding_problem(self) -> str | None:
+        """Return why the database cannot store all content, or None."""
+        return None
 
     def schema(self) -> str | None:
         """Return the schema where a CREATE would put a table, or None where there are none."""

@@ -143,14 +143,14 @@ _FAILURES = ("08", "25", "28", "40", "42", "53", "55P03", "57", "58", "F0", "XX"
 """SQLSTATEs of a connection, of rights, of resources, of a lock, and of the server."""
 
 
-def explained(error: peewee.IntegrityError, only_users: bool) -> Exception:
+def explained(error: peewee.IntegrityError, lacks_user: bool) -> Exception:
     """Return this package's error for a constraint error, or the same error of a host's own.
 
-    `only_users` says that the table references users alone: SQLite does not name a foreign key.
+    `lacks_user` says that a foreign key without a name is that of the user: SQLite names none.
     """
     code = error_code(error)
     name = _said(error, "constraint_name")
-    if (code == "SQLITE_CONSTRAINT_FOREIGNKEY" and only_users) or (name or "").endswith(
+    if (code == "SQLITE_CONSTRAINT_FOREIGNKEY" and lacks_user) or (name or "").endswith(
         "_userid_foreign"
     ):
         return UnknownUserError("user: the users table has no such id; store the user first")

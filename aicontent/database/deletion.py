@@ -100,7 +100,7 @@ class Deletion(ABC):
     ) -> Any:
         sql, values = statement
         arrays = {_IDS: ids, _PLACES: places, _USERS: users}
-        filled = [self._backend.array(arrays[v]) if v in arrays else v for v in values]
+        filled = [self._backend.array(arrays[v]) if type(v) is object else v for v in values]
         return self._database.execute_sql(sql, filled)
 
     def _rows(self, statement: _Sql, ids: Collection[str], *arrays: Collection[Any]) -> list[Any]:
@@ -149,12 +149,13 @@ class PostgresqlDeletion(Deletion):
 
     def __init__(self, backend: Any, model: Any, rule: Any) -> None:
         super().__init__(backend, model, rule)
-        place, meta = peewee.SQL("ctid"), model._meta
+        meta = model._meta
+        place, partition = (peewee.Column(meta.table, name) for name in ("ctid", "tableoid"))
         self.location = [place]
         same_users = []
         if backend.catalog(self._database).is_partitioned(meta.schema, meta.table_name):
             # A batch of neighbours has the users of one partition, which alone is then asked.
-            self.location += [peewee.SQL("tableoid"), model.user]
+            self.location += [partition, model.user]
             same_users = [backend.any_of(model.user, _value(_USERS))]
         self._to_driver = model.user.db_value
         due = model.select(model.id, place).where(self._chosen, rule)

@@ -24,6 +24,7 @@ __all__ = [
     "json_types",
     "keeping_contexts",
     "new_connection",
+    "pool_size",
     "uses_psycopg3",
     "using_connection",
     "within_context",
@@ -105,6 +106,11 @@ def is_pool_exhausted(error: BaseException) -> bool:
     """Tell whether an error says that all connections of a pool are in use."""
     pool = _pool()
     return pool is not None and isinstance(error, pool.MaxConnectionsExceeded)
+
+
+def pool_size(database: Any) -> int | None:
+    """Return the most connections of a pool; None if there is no limit, or no pool."""
+    return database._max_connections if is_pooled(database) else None
 
 
 def _pool() -> Any:

@@ -45,7 +45,6 @@ class SqliteBackend(Backend):
     documents_are_text = True
     distinct_from = "IS NOT"
     json_methods = SqliteMethods
-    identity_type = "INTEGER"
     can_reclaim = True
     in_array = "IN (SELECT value FROM json_each(", "))"
 
@@ -74,9 +73,14 @@ class SqliteBackend(Backend):
         # With the database's own type of lock it may fail at once, beside another writer.
         return self.atomic(database, "IMMEDIATE")
 
-    def references_users_alone(self, database: peewee.Database) -> bool:
-        sql = "SELECT count(*) FROM pragma_foreign_key_list('ai_generated_content')"
-        return bool(database.execute_sql(sql).fetchone()[0] == 1)
+    def lacks_user(self, database: peewee.Database, user: object) -> bool:
+        user = None if isinstance(user, peewee.Node) else user
+        is_missing = "? IS NOT NULL AND NOT EXISTS (SELECT 1 FROM users WHERE id = ?)"
+        sql = (
+            f"SELECT count(*) = 1 OR ({is_missing}) "
+            "FROM pragma_foreign_key_list('ai_generated_content')"
+        )
+        return bool(database.execute_sql(sql, (user, user)).fetchone()[0])
 
     def snapshot(self, database: Any) -> Any:
         return self.atomic(database, "DEFERRED")

@@ -12,6 +12,8 @@ from .internals import driver_errors
 class SqliteCatalog(Catalog):
     """SQLite's schema table and pragmas."""
 
+    identity_type = "INTEGER"
+
     def relation(self, name: str, *, anywhere: bool = False) -> Relation | None:
         kinds = self._all(
             "SELECT type FROM sqlite_master "

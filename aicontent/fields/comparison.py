@@ -12,6 +12,8 @@ import peewee
 from ..errors import AIContentError, ValidationError, kind_of
 from .policy import check_document, check_text, plain_text
 
+_NO_JSON = (peewee.Value, peewee.SQL, peewee.Function, peewee.Expression)
+
 _AGGREGATES = "MIN(", "MAX(", "SUM(", "AVG("
 _BEFORE_CONDITIONS = " WHERE ", " HAVING ", " WHEN ", " AND ", " OR "
 
@@ -92,6 +94,11 @@ class Comparable(_Compared):
             raise AIContentError(
                 f"{field.name} holds JSON, which is compared with JSON alone: compare as_int(), "
                 "as_float() or as_text() of a path with a column"
+            )
+        if isinstance(value, _NO_JSON):
+            raise AIContentError(
+                f"{field.name} holds JSON, which is compared with a value as it is, or with JSON: "
+                "not with an SQL expression; compare as_int(), as_float() or as_text() with that"
             )
         if value is None or isinstance(value, peewee.Node):
             return value
@@ -180,6 +187,9 @@ class _Number(_Compared, peewee.WrappedNode):
 
     def unwrap(self) -> Any:
         return self
+
+    def __mod__(self, _: Any) -> Any:  # Peewee's is LIKE
+        raise AIContentError(f"{self._name}: a number at a path has no %: use fn.MOD()")
 
     def _operand(self, value: Any) -> Any:
         if value is None or isinstance(value, peewee.Node):

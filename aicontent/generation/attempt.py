@@ -29,7 +29,7 @@ from ..errors import (
     shortened,
 )
 from ..fields.json_types import as_json
-from ..records.record import stored
+from ..records.instances import stored
 from ..records.validation import validate
 from .completion import Outcome, changes_of, store_as_new
 from .events import say

@@ -9,7 +9,16 @@ from typing import Any
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Slot, key_columns, literal, of_user, row_key, slot, statement_of
+from ..database.statement import (
+    Slot,
+    is_partitioned,
+    key_columns,
+    literal,
+    of_user,
+    row_key,
+    slot,
+    statement_of,
+)
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import AIContentError, ArgumentError, kind_of
@@ -94,10 +103,16 @@ def claim_row(
         NotBoundError: the model has no database.
     """
 
+    return _claim_row(model, id, user, lease, max_attempts)[0]
+
+
+def _claim_row(
+    model: type[C], id: str, user: Any, lease: float, max_attempts: int | None
+) -> tuple[C | None, bool]:
     def select_key() -> Any:
         return unlocked(model, [model.id == slot("id"), *of_user(model, slot("user"))])
 
-    return _claim(model, "row", select_key, {"id": id, "user": user}, lease, max_attempts)[0]
+    return _claim(model, "row", select_key, {"id": id, "user": user}, lease, max_attempts)
 
 
 def attributes_of_claim(lease: float, max_attempts: int | None) -> dict[str, Any]:
@@ -140,6 +155,15 @@ def _claim(
     """
     database = database_of(model)
     backend = backend_of(database)
+    if is_partitioned(model) and "user" not in values:
+        # An UPDATE that names no user would be planned for each partition, which takes longer.
+        with backend.atomic(database):
+            key_of_row = statement_of(
+                model, ("pick", key), values, lambda: (select_key(), key_columns(model))
+            )
+            for id, user in key_of_row.fetch(values):
+                return _claim_row(model, id, model.user.db_value(user), lease, max_attempts)
+        return None, False
 
     def build() -> tuple[Any, Sequence[Any]]:
         changes = {

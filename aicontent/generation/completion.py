@@ -15,8 +15,9 @@ from ..enums import ContentStatus
 from ..errors import LeaseLostError, ValidationError, kind_of, shortened
 from ..fields.json_types import as_json
 from ..fields.scalars import CountField
+from ..records.instances import check_selected, mark_saved, stored
 from ..records.lookup import status_of
-from ..records.record import check_selected, insert, mark_saved, stored, update
+from ..records.record import insert, update
 from ..records.validation import validate
 from .arguments import Duration, seconds_of
 from .events import say

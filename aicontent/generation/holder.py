@@ -13,9 +13,10 @@ from ..database.statement import Computed, Slot, literal, slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import ArgumentError, LeaseLostError, kind_of
+from ..records.instances import check_selected, stored
 from ..records.loading import load
 from ..records.lookup import status_of
-from ..records.record import check_selected, stored, update
+from ..records.record import update
 from .arguments import Duration, seconds_of
 from .events import say
 from .failures import reason_of, with_failure

@@ -135,7 +135,7 @@ class Work:
             content = yield self._query(self._claim)
             if content is not None:
                 yield from self._attempt(content)
-            elif self.until_empty and not (yield Query(self._has_pending)):
+            elif self.until_empty and not (yield self._query(self._has_pending)):
                 return
             else:
                 self.looks_at = time.monotonic() + random.uniform(*_IDLE)  # noqa: S311

@@ -48,7 +48,8 @@ def check(
         if unreadable:
             return unreadable
         clock = _clock(database, moment)  # first, because the rest takes time
-        settings = backend.configuration_problem(database), backend.encoding_problem(database)
+        encoding = backend.catalog(database).encoding_problem()
+        settings = backend.configuration_problem(database), encoding
         problems = [*filter(None, settings), *_schema(database, dropped)]
         # A model can only be bound to a sound database.
         if not problems:
@@ -120,11 +121,15 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     return problems
 
 
+_ANEW = "drop it and add it again"
+_REMEDY = {"column": "change it back by ALTER TABLE, without dropping it"}
+
+
 def _differences(expected: dict[str, str], actual: dict[str, str]) -> list[str]:
     return [
         f"{name} is missing: add it again as the migration does"
         if name not in actual
-        else f"{name} differs from the migrations, so drop it and add it again: it is "
+        else f"{name} differs from the migrations, so {_REMEDY.get(name.split()[0], _ANEW)}: it is "
         f"{actual[name]}, not {definition}"
         for name, definition in expected.items()
         if actual.get(name) != definition

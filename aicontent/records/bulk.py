@@ -13,8 +13,9 @@ from ..database.supported import backend_of, database_of
 from ..errors import AIContentError, ValidationError, check_number, kind_of
 from ..fields.scalars import is_ours
 from .insertion import BATCH, Insertion
+from .instances import check_selected, check_times, field_named, mark_saved
 from .loading import is_plain
-from .record import Record, check_selected, field_named, insert, mark_saved
+from .record import Record, insert
 from .validation import check_values
 
 _UPDATE_BATCH = 200
@@ -79,22 +80,34 @@ def _check_update(model: type[Record], content: Record, names: Sequence[str]) ->
     if content.is_new:
         raise ValidationError("id", "must be that of a stored row: call save() first", "a new one")
     check_selected(content, "id", *names)
-    check_values(model, {name: data.get(name) for name in names}, partial=True)
+    values = {name: data.get(name) for name in names}
+    check_times(values)
+    check_values(model, values, partial=True)
 
 
 def _update(model: type[Record], batch: Sequence[Record], names: Sequence[str], before: int) -> int:
-    """Write a batch by one statement."""
+    """Write a batch by one statement, and by another one the columns that it empties."""
     database = database_of(model)
     backend = backend_of(database)
-    update: Any = peewee.Model.bulk_update.__func__  # type: ignore[attr-defined]
+
+    def update(batch: Sequence[Record]) -> int:
+        empty = [n for n in names if all(each.__data__.get(n) is None for each in batch)]
+        by_peewee: Any = peewee.Model.bulk_update.__func__  # type: ignore[attr-defined]
+        written = 0
+        if empty:  # PostgreSQL takes a CASE of NULLs alone for text
+            is_chosen = field_named(model, "id").in_([each._pk for each in batch])
+            written = model.update(dict.fromkeys(empty)).where(is_chosen).execute()
+        others = [name for name in names if name not in empty]
+        return int(by_peewee(model, batch, others) if others else written)
+
     try:
         with backend.statement_savepoint(database):
-            return int(update(model, batch, names))
+            return update(batch)
     except peewee.IntegrityError:
         # One by one, to learn which row is at fault.
         for number, content in enumerate(batch, before + 1):
             with _numbered(number), backend.constraints_explained(database):
-                update(model, [content], names)
+                update([content])
         raise
 
 
@@ -166,8 +179,12 @@ def _execute(
         try:
             insertion.execute(batch)
         except peewee.IntegrityError:
-            number = before + insertion.row_at_fault + 1
-            with _numbered(number), backend.constraints_explained(database):
+            place = insertion.row_at_fault
+            user = batch[place][1]
+            with (
+                _numbered(before + place + 1),
+                backend.constraints_explained(database, user),
+            ):
                 raise
         return
     try:

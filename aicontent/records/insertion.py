@@ -12,7 +12,8 @@ from ..database.bulk_load import BulkInsert, Loader, Row
 from ..database.statement import key_columns, to_driver
 from ..database.supported import backend_of, database_of
 from ..fields.scalars import is_ours
-from .record import SET_BY_DATABASE, Record
+from .instances import SET_BY_DATABASE
+from .record import Record
 from .validation import validate
 
 BATCH = 500

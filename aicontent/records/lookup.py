@@ -13,8 +13,9 @@ from ..database.statement import Computed, literal, of_user, slot, statement_of,
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..fields.scalars import moment_of
+from .instances import gone
 from .loading import load
-from .record import R, gone, update
+from .record import R, update
 from .validation import validate
 
 _COMPLETED = literal(ContentStatus.COMPLETED)

@@ -4,8 +4,8 @@
 """
 
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
-from typing import Any, ClassVar, TypeVar, cast
+from copy import copy, deepcopy
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import peewee
 
@@ -14,22 +14,17 @@ from ..database.statement import (
     Computed,
     computed_names,
     driver_values,
-    is_partitioned,
     parameters_of,
     slot,
     statement_of,
-    to_driver,
     with_slots,
 )
 from ..database.supported import backend_of, database_of
 from ..enums import Served
-from ..errors import ContentGoneError, MigrationError, ValidationError, shortened
-from ..fields.document import DocumentField
+from ..errors import MigrationError, ValidationError
 from ..fields.encoding import snapshot
+from .instances import SET_BY_DATABASE, check_times, field_named, gone, mark_saved, stored_user
 from .validation import Rules, validate
-
-SET_BY_DATABASE = ("created_at", "updated_at")
-"""The times that the database's clock sets where a new row has none: one clock for all writers."""
 
 R = TypeVar("R", bound="Record")
 
@@ -93,6 +88,18 @@ class Record(peewee.Model):
             return super().__reduce_ex__(protocol)
         # A class that was made for one database has no name by which it could be found.
         return _unpickled, (base, {**self.__dict__, "__rel__": {}})
+
+    def __copy__(self) -> Self:
+        return self._copied({name: copy(value) for name, value in vars(self).items()})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._copied(deepcopy({**vars(self), "__rel__": {}}, memo))
+
+    def _copied(self, state: dict[str, Any]) -> Self:
+        """Return an instance of the same class, which pickle could not find by a name."""
+        content = type(self).__new__(type(self))
+        vars(content).update(state)
+        return content
 
     @property
     def dirty_fields(self) -> list[peewee.Field]:
@@ -192,7 +199,7 @@ def insert(content: Record, unless: Computed | None = None, **on_conflict: Any) 
     is_complete = values.keys() >= {field.name for field in model._meta.defaults}
     key = ("insert", bool(on_conflict), unless and unless.key) if is_complete else None
     statement = statement_of(model, key, converted, build)
-    with backend_of(database).constraints_explained(database):
+    with backend_of(database).constraints_explained(database, converted.get("user")):
         rows = statement.rows(parameters_of(converted) | dict(unless.parameters if unless else {}))
     if rows:
         content.__data__ |= {**values, **rows[0]}
@@ -210,9 +217,10 @@ def update(content: Any, changes: Mapping[str, Any], condition: Computed | None 
     database = database_of(model)
     if content._pk is None:
         raise ValidationError("id", "must be selected too, to write this instance", "None")
+    check_times(changes)
     validate(model, changes, partial=True)
     converted, key = driver_values(model, changes), cast(Any, model._meta.primary_key)
-    user = _stored_user(content)
+    user = stored_user(content)
 
     def build() -> tuple[Any, list[Any]]:
         columns = {**with_slots(model, converted), **backend_of(database).columns_of_update()}
@@ -228,70 +236,9 @@ def update(content: Any, changes: Mapping[str, Any], condition: Computed | None 
     statement = statement_of(model, name, converted, build)
     parameters = {**parameters_of(converted), ":pk": key.db_value(content._pk), ":user": user}
     parameters |= condition.parameters if condition else {}
-    with backend_of(database).constraints_explained(database):
+    with backend_of(database).constraints_explained(database, converted.get("user")):
         rows = statement.rows(parameters)
     if rows:
         content.__data__ |= {**changes, **rows[0]}
         mark_saved(content, changes, converted)
     return bool(rows)
-
-
-def _stored_user(content: Record) -> Any:
-    """Return the user in whose partition the row is, or None if it need not or cannot be named."""
-    model = type(content)
-    if "user" in content._dirty or not is_partitioned(model):
-        return None
-    return to_driver(model._meta.fields["user"])(content.__data__.get("user"))
-
-
-def stored(content: Any, *columns: Any) -> Any:
-    """Select columns of the row of an instance; all of them by default."""
-    model: Any = type(content)
-    query, user = model.select(*columns).where(model.id == content.id), _stored_user(content)
-    return query if user is None else query.where(model.user == user)
-
-
-def mark_saved(content: Record, names: Iterable[str], written: Mapping[str, Any]) -> None:
-    """Note that attributes are stored; `written` holds the texts of their documents."""
-    content.is_new = False
-    content._dirty.difference_update(names)
-    for name in names:
-        value = content.__data__.get(name)
-        if isinstance(value, (dict, list)):
-            is_document = isinstance(content._meta.fields[name], DocumentField)
-            text = written.get(name) if is_document else None
-            content._document_texts[name] = text if isinstance(text, str) else snapshot(value)
-        else:
-            content._document_texts.pop(name, None)
-
-
-def check_selected(content: Record, *names: str) -> None:
-    """Refuse an instance of a query that did not select these attributes.
-
-    Raises:
-        ValidationError: without one of them an answer would be a guess.
-    """
-    for name in names:
-        if name not in content.__data__ and content._is_selected:
-            raise ValidationError(name, "must be selected too, for this call", "nothing")
-
-
-def gone(content: Record) -> ContentGoneError:
-    """Return the error of a row that was deleted meanwhile."""
-    return ContentGoneError(f"content {content._pk} was deleted; nothing was written")
-
-
-def field_named(model: type[Record], name: peewee.Field | str) -> peewee.Field:
-    """Return the model's field of a name, or of a field that another class or an alias has.
-
-    Raises:
-        ValidationError: there is no such attribute.
-    """
-    name = name.name if isinstance(name, peewee.Field) else name
-    field = getattr(model, name, None)
-    if not isinstance(field, peewee.Field):
-        known = ", ".join(model._meta.sorted_field_names)
-        raise ValidationError(
-            shortened(str(name)), f"is no attribute; the attributes are {known}", "an unknown name"
-        )
-    return field

@@ -100,6 +100,7 @@ def migration_sql(
         MigrationError: as `migrate`.
     """
     with _router(database, directory) as router, connected(resolved(database)):
+        _check_session(router.database)
         pending: list[str] = router.diff
         first, last = _preparation(router, create_users, schema, partitions)
         return [*first, *router.statements(), *last] if pending else []
@@ -152,8 +153,16 @@ def _migrating(
                 "migrating needs its own transaction: call migrate() or rollback() outside atomic()"
             )
         lock = backend_of(database).migration_lock(database, lock_timeout)
-        with connected(database), lock:
-            yield router
+        with connected(database):
+            _check_session(database)
+            with lock:
+                yield router
+
+
+def _check_session(database: peewee.Database) -> None:
+    problem = backend_of(database).connection_problem(database)
+    if problem is not None:
+        raise MigrationError(problem)
 
 
 @contextmanager
@@ -247,14 +256,15 @@ def _check_no_conflict(database: peewee.Database) -> None:
 def _users_sql(database: peewee.Database, create: bool) -> list[str]:
     """Check the users table; return the SQL that creates a minimal one, if there is none."""
     backend = backend_of(database)
-    users = backend.catalog(database).relation("users", anywhere=True)
+    catalog = backend.catalog(database)
+    users = catalog.relation("users", anywhere=True)
     if users is None:
         if not create:
             raise UsersTableError(
                 "there is no users table to reference: create it first, or let migrate() create a "
                 "minimal one with create_users=True (--create-users on the command line)"
             )
-        return [f'CREATE TABLE "users" ("id" {backend.identity_type} PRIMARY KEY)']
+        return [f'CREATE TABLE "users" ("id" {catalog.identity_type} PRIMARY KEY)']
     type = users.columns.get("id")
     if users.kind != "table":
         raise UsersTableError("users is a view, which a foreign key cannot reference: use a table")

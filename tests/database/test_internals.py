@@ -93,6 +93,8 @@ def test_a_connection_that_is_discarded_goes_to_no_pool(pooled):
 def test_a_connection_beside_the_pool(pooled, database):
     assert internals.is_pooled(pooled)
     assert not internals.is_pooled(database)
+    assert internals.pool_size(pooled) == pooled._max_connections
+    assert internals.pool_size(database) is None
     for each in (pooled, database):
         connection = internals.new_connection(each)
         connection.cursor().execute("SELECT 1")

@@ -146,3 +146,26 @@ def test_times_that_a_driver_cannot_read_are_refused(store, database, moment):
         for value in (last, "0001-01-02 00:00:00+00"):
             database.execute_sql(f'UPDATE {TABLE} SET "expiresAt" = %s', (value,))
             assert type(content).get_by_id(content.id).is_expired() is (value != last)
+
+
+@pytest.mark.parametrize("path", ["nosuch", ""])
+def test_a_search_path_without_a_schema(server_url, path):
+    url = server_url(search_path=path)
+    database = aicontent.connect(url)
+    (problem,) = aicontent.check(database)
+    assert problem.startswith("no schema of the search path")
+    with pytest.raises(aicontent.MigrationError, match="no schema of the search path"):
+        aicontent.migrate(database, create_users=True)
+    database.close()
+
+
+def test_a_hosts_connection_that_decodes_no_text(server_url):
+    """That of psycopg 3 to a database without an encoding, which connect() would have set."""
+    pytest.importorskip("psycopg")
+    options = "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
+    url = plain(server_url(options))
+    database = peewee.PostgresqlDatabase(url, prefer_psycopg3=True)
+    with pytest.raises(aicontent.MigrationError, match="encoding is SQL_ASCII.*connect"):
+        aicontent.migrate(database, create_users=True)
+    assert ["SQL_ASCII" in problem for problem in aicontent.check(database)] == [True]
+    database.close()

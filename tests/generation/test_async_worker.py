@@ -6,8 +6,10 @@ import asyncio
 from collections import Counter
 
 import pytest
+from playhouse import pool
 
 import aicontent
+from helpers import plain as plain_url
 
 pytestmark = [
     pytest.mark.filterwarnings(f"error::{warning}")
@@ -263,3 +265,30 @@ def test_within_a_transaction_it_is_refused(ask, Content, database):
             await Content.awork(plain)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_a_small_pool_is_enough(ask, Content, database, url, most):
+    for number in range(6):
+        ask(number)
+    if url.startswith("sqlite"):
+        pooled = pool.PooledSqliteDatabase(
+            url.removeprefix("sqlite:///"),
+            pragmas={"foreign_keys": 1},
+            check_same_thread=False,
+            max_connections=most,
+        )
+    else:
+        is_psycopg3 = url.startswith("postgresql+psycopg:")
+        pooled = pool.PooledPostgresqlDatabase(
+            plain_url(url), max_connections=most, prefer_psycopg3=is_psycopg3
+        )
+    model = aicontent.for_database(pooled)
+
+    async def generate(content):
+        await asyncio.sleep(0)
+        return {"title": "Tea"}
+
+    report = asyncio.run(model.awork(generate, concurrency=6, until_empty=True))
+    pooled.close_all()
+    assert report.completed == 6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import peewee
 import pytest
 
@@ -120,3 +122,32 @@ def test_partly_selected_instances(store, Content):
     partial.level = "C1"
     assert Content.bulk_update([partial], ["level"]) == 1
     assert Content.get_by_id(content.id).level == "C1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("expires_at", datetime(2030, 1, 1, tzinfo=UTC)),
+        ("metadata", {"n": 1}),
+        ("token_usage", 5),
+        ("validation_score", 0.5),
+        ("level", "A1"),
+    ],
+)
+def test_a_column_can_be_emptied(store, Content, name, value):
+    contents = [store(**{name: value}) for _ in range(2)]
+    for content in contents:
+        setattr(content, name, None)
+        content.usage_count = 3
+    assert Content.bulk_update(contents, [name, "usage_count"]) == 2
+    assert [(getattr(c, name), c.usage_count) for c in Content.select()] == [(None, 3)] * 2
+
+
+@pytest.mark.parametrize("name", ["created_at", "updated_at"])
+def test_a_time_of_the_database_cannot_be_emptied(store, Content, name):
+    content = store()
+    setattr(content, name, None)
+    with pytest.raises(ValidationError, match=f"^{name}: must be a time in a stored row"):
+        content.save()
+    with pytest.raises(ValidationError, match=f"^row 1: {name}: must be a time"):
+        Content.bulk_update([content], [name])

@@ -1,0 +1,86 @@
+"""What is known of an instance: its row, its attributes, and what may be written of them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import peewee
+
+from ..database.statement import is_partitioned, to_driver
+from ..errors import ContentGoneError, ValidationError, shortened
+from ..fields.document import DocumentField
+from ..fields.encoding import snapshot
+
+SET_BY_DATABASE = ("created_at", "updated_at")
+"""The times that the database's clock sets where a new row has none: one clock for all writers."""
+
+
+def stored(content: Any, *columns: Any) -> Any:
+    """Select columns of the row of an instance; all of them by default."""
+    model: Any = type(content)
+    query, user = model.select(*columns).where(model.id == content.id), stored_user(content)
+    return query if user is None else query.where(model.user == user)
+
+
+def stored_user(content: Any) -> Any:
+    """Return the user in whose partition the row is, or None if it need not or cannot be named."""
+    model = type(content)
+    if "user" in content._dirty or not is_partitioned(model):
+        return None
+    return to_driver(model._meta.fields["user"])(content.__data__.get("user"))
+
+
+def mark_saved(content: Any, names: Iterable[str], written: Mapping[str, Any]) -> None:
+    """Note that attributes are stored; `written` holds the texts of their documents."""
+    content.is_new = False
+    content._dirty.difference_update(names)
+    for name in names:
+        value = content.__data__.get(name)
+        if isinstance(value, (dict, list)):
+            is_document = isinstance(content._meta.fields[name], DocumentField)
+            text = written.get(name) if is_document else None
+            content._document_texts[name] = text if isinstance(text, str) else snapshot(value)
+        else:
+            content._document_texts.pop(name, None)
+
+
+def check_selected(content: Any, *names: str) -> None:
+    """Refuse an instance of a query that did not select these attributes.
+
+    Raises:
+        ValidationError: without one of them an answer would be a guess.
+    """
+    for name in names:
+        if name not in content.__data__ and content._is_selected:
+            raise ValidationError(name, "must be selected too, for this call", "nothing")
+
+
+def check_times(changes: Mapping[str, Any]) -> None:
+    """Refuse to clear a time that the database's clock sets in a new row.
+
+    Raises:
+        ValidationError: one of them is None.
+    """
+    for name in SET_BY_DATABASE:
+        if changes.get(name, name) is None:
+            raise ValidationError(name, "must be a time in a stored row", "None")
+
+
+def gone(content: Any) -> ContentGoneError:
+    """Return the error of a row that was deleted meanwhile."""
+    return ContentGoneError(f"content {content._pk} was deleted; nothing was written")
+
+
+def field_named(model: Any, name: peewee.Field | str) -> peewee.Field:
+    """Return the model's field of a name, or of a field that another class or an alias has.
+
+    Raises:
+        ValidationError: there is no such attribute.
+    """
+    name = name.name if isinstance(name, peewee.Field) else name
+    field = getattr(model, name, None)
+    if not isinstance(field, peewee.Field):
+        known = ", ".join(model._meta.sorted_field_names)
+        raise ValidationError(
+            shortened(str(name)), f"is no attribute; the attributes are {known}", "an unknown name"
+        )
+    return field
