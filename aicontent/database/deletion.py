@@ -68,6 +68,10 @@ class Deletion(ABC):
         """Return the key that sorts places, which are values of `location`, as they are stored."""
         return place
 
+    def neighbours(self, rows: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        """Return the last of some rows that one statement deletes fast."""
+        return rows
+
     @abstractmethod
     def delete(self, rows: Mapping[str, Any]) -> Deleted:
         """Delete the rows that are due, in one transaction; `rows` are places by their ids."""
@@ -150,14 +154,13 @@ class PostgresqlDeletion(Deletion):
     def __init__(self, backend: Any, model: Any, rule: Any) -> None:
         super().__init__(backend, model, rule)
         meta = model._meta
-        place, partition = (peewee.Column(meta.table, name) for name in ("ctid", "tableoid"))
+        place, *others = (peewee.Column(meta.table, n) for n in ("ctid", "tableoid", "userId"))
         self.location = [place]
         same_users = []
         if backend.catalog(self._database).is_partitioned(meta.schema, meta.table_name):
             # A batch of neighbours has the users of one partition, which alone is then asked.
-            self.location += [partition, model.user]
+            self.location += others
             same_users = [backend.any_of(model.user, _value(_USERS))]
-        self._to_driver = model.user.db_value
         due = model.select(model.id, place).where(self._chosen, rule)
         self._lock = self._statement(due.where(*same_users).for_update("FOR UPDATE SKIP LOCKED"))
         self._wait = self._statement(due.limit(1).for_update())
@@ -173,8 +176,14 @@ class PostgresqlDeletion(Deletion):
         block, _, item = place[0][1:-1].partition(",")
         return *place[1:2], int(block), int(item)
 
+    def neighbours(self, rows: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        # Each partition that a statement names looks for all rows of the batch.
+        _, (_, *partition) = rows[-1]
+        others = (n for n in range(len(rows), 0, -1) if rows[n - 1][1][1:2] != partition[:1])
+        return rows[next(others, 0) :]
+
     def delete(self, rows: Mapping[str, Any]) -> Deleted:
-        users = {self._to_driver(place[2]) for place in rows.values() if place[2:]}
+        users = {place[2] for place in rows.values() if place[2:]}
         began = time.monotonic()
         with self._backend.atomic(self._database):
             free = dict(self._rows(self._lock, rows, (), users))

@@ -78,8 +78,8 @@ class Batches:
         if not source:
             self._finish()
             return 0, 0.0
-        batch = source[-limit:]
-        del source[-limit:]
+        batch = self._deletion.neighbours(source[-limit:])
+        del source[-len(batch) :]
         if self._halves and not source:
             self._halves.pop()
         places = dict(batch)

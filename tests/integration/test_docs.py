@@ -22,7 +22,7 @@ from aicontent import AIGeneratedContent
 from aicontent.database.supported import backend_of
 from aicontent.schema.history import available, expected_definitions
 from aicontent.table import TABLE, user_id_type
-from helpers import PYTHON, ROOT, code_of, plain, run_script
+from helpers import PROGRAM, PYTHON, ROOT, code_of, plain, run_script
 
 COLUMNS = [field.column_name for field in AIGeneratedContent._meta.sorted_fields]
 
@@ -240,3 +240,39 @@ def test_the_indexes_that_are_built_before_the_migration(database):
         database.execute_sql(statement)
     aicontent.migrate(database)
     assert (len(statements), aicontent.check(database)) == (2, [])
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"], indirect=True)
+def test_the_two_commands_that_move_content_into_partitions(url, varied, database, make_url):
+    """From either database; interrupted, it goes on when it is repeated."""
+    text = (ROOT / "docs/scaling.md").read_text("utf-8")
+    section = text[text.index("### Moving there") :].partition("###")[2]
+    commands = re.findall(r"^\$ (aicontent .*)$", section, re.M)
+    assert len(commands) == 2
+    new = make_url("postgresql")
+    environment = {**os.environ, "OLD": url, "NEW": new, "PATH": f"{PROGRAM.parent}:/usr/bin:/bin"}
+    for command in (*commands, commands[1]):
+        shell = ["bash", "-o", "pipefail", "-c", command]
+        ran = subprocess.run(shell, env=environment, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 0, ran.stderr
+    moved = aicontent.connect(new)
+    partitions = backend_of(moved).catalog(moved).partitions(TABLE)
+    assert partitions is not None
+    assert len(partitions) == 32
+    lines = list(aicontent.export_lines(database))
+    assert len(lines) == 13
+    assert list(aicontent.export_lines(moved)) == lines
+    assert aicontent.check(moved) == aicontent.check(database)
+    moved.close()
+
+
+def test_the_code_of_scaling(tmp_path):
+    code = next(each for each in code_of("docs/scaling.md") if "FILES" in each)
+    users = """
+for number in range(8):
+    model = content_of(number)
+    user = model.user.rel_model.create(id=number)
+    model.get_or_generate(user, "lesson", {"n": number}, lambda content: {"n": number})
+print([model.select().count() for model in CONTENT])
+"""
+    assert run_script(code + users, tmp_path) == "[2, 2, 2, 2]\n"

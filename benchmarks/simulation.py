@@ -1,0 +1,60 @@
+"""Estimate the calls on tables that are too large to measure, from the figures of smaller ones.
+
+A statement that uses indexes reads as many pages as they have levels, which grows with the
+logarithm of the rows in one partition. So a call takes `base + slope * log2(rows / partitions)`
+while the pages it needs are in memory, with both numbers fitted to the measured sizes. If the table
+is larger than the memory, a call also waits for the disk: for the leaf of each index and for the
+row, each with the chance that it is not in memory. Planning time is in `base`, which is of one
+number of partitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import log2
+
+BYTES = 2_400
+"""Bytes of a row of 1 KB with its entries in the indexes, as measured."""
+
+PAGES = 4
+"""Pages that a call for one user reads apart from the inner pages of indexes, which stay in
+memory: the leaf of the index that finds the row, the row, and for an UPDATE the leaf of the key and
+the page where the new version goes."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The memory that holds pages, in bytes, and the microseconds of a read from the disk."""
+
+    memory: float = 64e9
+    read: float = 100.0
+
+
+def fitted(measured: Mapping[int, float], partitions: int) -> tuple[float, float]:
+    """Return base and slope of the times of a call, by the rows of the table: least squares."""
+    points = [(log2(rows / partitions), time) for rows, time in measured.items()]
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    return mean_y - slope * mean_x, slope
+
+
+def estimate(
+    measured: Mapping[int, float], partitions: int, rows: int, machine: Machine | None = None
+) -> float:
+    """Return the microseconds of a call on a table of this many rows.
+
+    Args:
+        measured: the microseconds on smaller tables, all in memory, by their rows.
+        partitions: of all these tables.
+        rows: of the table to estimate.
+        machine: where it is; without one, in memory.
+    """
+    base, slope = fitted(measured, partitions)
+    time = base + slope * log2(rows / partitions)
+    if machine is None:
+        return time
+    missing = max(0.0, 1 - machine.memory / (rows * BYTES))
+    return time + missing * PAGES * machine.read
