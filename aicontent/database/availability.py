@@ -97,27 +97,27 @@ def survived(database: peewee.Database, call: Callable[[], T]) -> T:
         return call()
 
 
-def retried(database: peewee.Database, seconds: float, call: Callable[[bool], T]) -> T:
+def retried(database: peewee.Database, seconds: float, call: Callable[[], T]) -> T:
     """Call, and call again for some seconds while the database is unavailable.
 
     Args:
         database: where the call writes, outside any transaction.
         seconds: how long to try.
-        call: gets whether it is called again; the reply of its previous try may be lost.
+        call: may be called after a try that succeeded, but whose reply was lost.
     """
     until = time.monotonic() + seconds
-    pause, is_retry, was_open = _FIRST_PAUSE, False, not database.is_closed()
+    pause, was_open = _FIRST_PAUSE, not database.is_closed()
     _dropped(database)
     while True:
         try:
             with connected(database, keep=was_open):
-                return call(is_retry)
+                return call()
         except Exception as error:
             if not is_temporary(error) or time.monotonic() + pause > until:
                 raise
             _dropped(database, error)
         backend_of(database).sleep(pause)
-        pause, is_retry = min(2 * pause, _LONGEST_PAUSE), True
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def is_temporary(error: BaseException) -> bool:

@@ -113,7 +113,7 @@ def end(content: Any, error: BaseException, give_up: Callable[[Exception], None]
     After an interruption, the row is released instead.
     """
 
-    def call(_: bool) -> None:
+    def call() -> None:
         with suppress(LeaseLostError):  # the row is another's, or a reply was lost
             if isinstance(error, Exception):
                 give_up(error)
@@ -188,7 +188,7 @@ def _store(content: Any, answer: _Answer, defaults: dict[str, Any]) -> bool:
     costs = {name: value for name, value in answer.costs.items() if value is not None}
     outcome = {**defaults, **costs}
 
-    def store(_: bool) -> bool:
+    def store() -> bool:
         try:
             content.complete(answer.document, **outcome)
         except LeaseLostError as error:
@@ -230,7 +230,7 @@ def _store(content: Any, answer: _Answer, defaults: dict[str, Any]) -> bool:
         raise
 
 
-def _is_stored_again(content: Any, store: Callable[[bool], bool]) -> bool:
+def _is_stored_again(content: Any, store: Callable[[], bool]) -> bool:
     """Store once more after an interruption, which is raised whether or not that succeeds."""
     try:
         retried(database_of(type(content)), FAIL_FOR, store)
