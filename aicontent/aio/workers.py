@@ -8,7 +8,7 @@ from typing import Any
 from ..database.supported import database_of
 from ..errors import ArgumentError, kind_of, one_line
 from ..generation.arguments import check_generate
-from ..generation.worker import WorkReport, prepared
+from ..generation.worker import Work, WorkReport
 from .driver import Driver
 
 
@@ -21,7 +21,7 @@ async def work(
         raise ArgumentError(
             "concurrency", "must be a whole number, 1 or more", kind_of(concurrency)
         )
-    all_work = prepared("awork", model, generate, **options)
+    all_work = Work("awork", model, generate, **options)
     drivers = [Driver(all_work.steps(), database_of(model)) for _ in range(concurrency)]
     tasks = [driver.start() for driver in drivers]
     try:

@@ -52,66 +52,54 @@ def work(model: Any, generate: Callable[[Any], Any], **options: Any) -> WorkRepo
     """Work off pending rows; see `AIGeneratedContent.work`."""
     refuse_loop("work")
     check_generate(generate, "awork")
-    all_work = prepared("work", model, generate, **options)
+    all_work = Work("work", model, generate, **options)
     run(all_work.steps())
     return all_work.report
 
 
-def prepared(
-    call: str,
-    model: Any,
-    generate: Callable[[Any], Any],
-    *,
-    types: Collection[str] | str | None,
-    lease: Duration | None,
-    stop: Callable[[], bool] | None,
-    until_empty: bool,
-    max_attempts: int | None,
-    expires_in: Duration | None,
-    progress: Callable[[WorkReport], object] | None,
-) -> "Work":
-    """Return a call of `work`, whose arguments are checked; `call` is its name in messages.
+class Work:
+    """One call of `work`, or of `awork`, whose workers share it; times are in seconds.
+
+    The arguments are those of the method, and `call` is its name in messages.
 
     Raises:
         ValidationError, OpenTransactionError, NotBoundError: as the method says.
     """
-    database = database_of(model)
-    refuse_transaction(database, call)
-    if not isinstance(until_empty, bool):
-        raise ArgumentError("until_empty", "must be True or False", kind_of(until_empty))
-    for name, function in (("stop", stop), ("progress", progress)):
-        if function is not None and not callable(function):
-            raise ArgumentError(name, "must be callable, or None", kind_of(function))
-    return Work(
-        model=model,
-        generate=generate,
-        types=None if types is None else types_of(model, types),
-        lease=lease_seconds(database, lease),
-        is_told=stop or bool,
-        until_empty=until_empty,
-        max_attempts=None if max_attempts is None else checked_attempts(max_attempts),
-        expires_in=None if expires_in is None else seconds_of(expires_in, "expires_in"),
-        progress=progress,
-    )
 
-
-@dataclass
-class Work:
-    """One call of `work`, or of `awork`, whose workers share it; times are in seconds."""
-
-    model: Any
-    generate: Callable[[Any], Any]
-    types: list[str] | None
-    lease: float
-    is_told: Callable[[], bool]
-    until_empty: bool
-    max_attempts: int | None
-    expires_in: float | None
-    progress: Callable[[WorkReport], object] | None
-    report: WorkReport = WorkReport()
-    rescue_at: float = 0.0
-    looks_at: float = 0.0
+    report = WorkReport()
+    rescue_at = 0.0
+    looks_at = 0.0
     """When to look again, after one worker has found that nothing is due."""
+
+    def __init__(
+        self,
+        call: str,
+        model: Any,
+        generate: Callable[[Any], Any],
+        *,
+        types: Collection[str] | str | None,
+        lease: Duration | None,
+        stop: Callable[[], bool] | None,
+        until_empty: bool,
+        max_attempts: int | None,
+        expires_in: Duration | None,
+        progress: Callable[[WorkReport], object] | None,
+    ) -> None:
+        database = database_of(model)
+        refuse_transaction(database, call)
+        if not isinstance(until_empty, bool):
+            raise ArgumentError("until_empty", "must be True or False", kind_of(until_empty))
+        for name, function in (("stop", stop), ("progress", progress)):
+            if function is not None and not callable(function):
+                raise ArgumentError(name, "must be callable, or None", kind_of(function))
+        self.model, self.generate = model, generate
+        self.types = None if types is None else types_of(model, types)
+        self.lease = lease_seconds(database, lease)
+        self.is_told = stop or bool
+        self.until_empty = until_empty
+        self.max_attempts = None if max_attempts is None else checked_attempts(max_attempts)
+        self.expires_in = None if expires_in is None else seconds_of(expires_in, "expires_in")
+        self.progress = progress
 
     def steps(self) -> Steps[None]:
         """Be one worker: claim and generate, until it is told to stop."""
@@ -141,7 +129,7 @@ class Work:
                 self.looks_at = time.monotonic() + random.uniform(*_IDLE)  # noqa: S311
 
     def _query(self, call: Callable[[], Any]) -> Query:
-        return Query(lambda: retried(database_of(self.model), STORE_FOR, lambda _: call()))
+        return Query(partial(retried, database_of(self.model), STORE_FOR, call))
 
     def _claim(self) -> Any:
         return self.model.claim(self.types, self.lease, max_attempts=self.max_attempts)
