@@ -1,9 +1,10 @@
 """Write many rows at once: validated, in batches, within one transaction."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import peewee
 
@@ -17,6 +18,9 @@ from .instances import check_selected, check_times, field_named, mark_saved
 from .loading import is_plain
 from .record import Record, insert
 from .validation import check_values
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 _UPDATE_BATCH = 200
 """Rows of one UPDATE: its CASE is searched for each row, so its time grows with the square."""
@@ -34,7 +38,7 @@ def create_many(model: type[Record], rows: Iterable[Mapping[str, Any]]) -> list[
         return tuple(name for name in hosts if name not in values)
 
     with backend_of(database).atomic(database):
-        while batch := _values(model, islice(source, BATCH), len(ids)):
+        while batch := _each(islice(source, BATCH), len(ids), partial(values_of, model)):
             # Rows that leave the same columns to the database's defaults are inserted together.
             for names, group in groupby(batch, omitted):
                 if names not in insertions:
@@ -50,9 +54,7 @@ def bulk_update(
     size = _UPDATE_BATCH if batch_size is None else batch_size
     check_number(size, "batch_size", 1)
     names = [field_named(model, field).name for field in fields]
-    for number, content in enumerate(contents, 1):
-        with _numbered(number):
-            _check_update(model, content, names)
+    _each(contents, 0, lambda content: _check_update(model, content, names))
     if not names:
         return 0
     database = database_of(model)
@@ -142,30 +144,22 @@ def _numbered(number: int) -> Iterator[None]:
         raise
 
 
-def _values(
-    model: type[Record], rows: Iterable[Mapping[str, Any]], before: int
-) -> list[dict[str, Any]]:
-    batch = []
+def _each(rows: Iterable[S], before: int, call: Callable[[S], T]) -> list[T]:
+    """Call a function with each of many rows; `before` is how many came before these."""
+    results = []
     for number, row in enumerate(rows, before + 1):
         with _numbered(number):
-            batch.append(values_of(model, row))
-    return batch
+            results.append(call(row))
+    return results
 
 
 def _insert(
     model: type[Record], insertion: Insertion, batch: list[dict[str, Any]], before: int
 ) -> list[str]:
     """Insert rows of the same columns, and return their ids."""
-    rows: list[Row] = []
-    has_expressions = False
-    for number, values in enumerate(batch, before + 1):
-        with _numbered(number):
-            rows.append(insertion.converted(values))
-            has_expressions |= insertion.has_expression(rows[-1])
-    if has_expressions:
-        for number, values in enumerate(batch, before + 1):
-            with _numbered(number):
-                insert(model(**values))
+    rows = _each(batch, before, insertion.converted)
+    if any(map(insertion.has_expression, rows)):
+        _each(batch, before, lambda values: insert(model(**values)))
     else:
         _execute(database_of(model), insertion, rows, before)
     return [row[0] for row in rows]
