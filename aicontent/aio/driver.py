@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import peewee
@@ -149,7 +150,8 @@ class Driver(Generic[T]):
         is_held = True
         while is_held:
             await asyncio.sleep(claim.due_in())
-            is_held = await asyncio.wrap_future(self._threads.submit(Query(claim.renew_alone)))
+            renewal = Query(partial(claim.renew, connect=True))
+            is_held = await asyncio.wrap_future(self._threads.submit(renewal))
 
 
 def _cancelled_after(step: Step, steps: Steps[T]) -> Steps[T]:

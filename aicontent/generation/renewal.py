@@ -66,25 +66,19 @@ class Claim:
         self.context = copy_context()  # what a host's queries depend on, such as a tenant
         self.due = time.monotonic() + max(lease / 3, _SHORTEST)
 
-    def renew(self) -> bool:
-        """Renew the lease by the open connection; False if the row is lost."""
-        self.postpone(1)
-        try:
-            return self.context.run(renew, self.content, self.lease)
-        except Exception as error:  # noqa: BLE001 - the lease has two thirds left for other tries
-            self.note(error)
-            return True
+    def renew(self, *, connect: bool = False) -> bool:
+        """Renew the lease by the open connection; False if the row is lost.
 
-    def renew_alone(self) -> bool:
-        """Renew the lease, by a connection that is opened if there is none."""
-        database = database_of(type(self.content))
+        With `connect`, a connection is opened if there is none, or if the server has closed it.
+        """
+        database, call = database_of(type(self.content)), partial(renew, self.content, self.lease)
         self.postpone(1)
         try:
+            if not connect:
+                return self.context.run(call)
             with connected(database):
-                return self.context.run(
-                    survived, database, partial(renew, self.content, self.lease)
-                )
-        except Exception as error:  # noqa: BLE001 - as in `renew`
+                return self.context.run(survived, database, call)
+        except Exception as error:  # noqa: BLE001 - the lease has two thirds left for other tries
             self.note(error)
             return True
 
