@@ -67,6 +67,11 @@ class ExecuteManyLoader(Loader):
 
 _COPIED = {str, int, bool, float, datetime, NoneType}
 
+_CAN_COPY = """
+    SELECT current_setting('client_encoding') = 'UTF8'
+        AND NOT row_security_active(to_regclass(%s)::oid)
+"""
+
 
 class CopyLoader(Loader):
     """Sends rows by COPY, which is 1.5 times as fast as an INSERT.
@@ -76,7 +81,8 @@ class CopyLoader(Loader):
 
     def __init__(self, database: peewee.Database, insert: BulkInsert) -> None:
         super().__init__(database, insert)
-        self._is_possible = _is_utf8(database) and not _has_row_security(database, insert.table)
+        cursor: Any = database.execute_sql(_CAN_COPY, (insert.table,))
+        (self._is_possible,) = cursor.fetchone()
 
     def load(self, rows: Sequence[Row]) -> int | None:
         if not self._is_possible:
@@ -100,15 +106,6 @@ class CopyLoader(Loader):
                 with cursor.copy(sql) as copy:
                     copy.write(text)
         return int(cursor.rowcount)
-
-
-def _is_utf8(database: peewee.Database) -> bool:
-    return bool(database.execute_sql("SHOW client_encoding").fetchone()[0] == "UTF8")
-
-
-def _has_row_security(database: peewee.Database, table: str) -> bool:
-    sql = "SELECT row_security_active(to_regclass(%s)::oid)"
-    return bool(database.execute_sql(sql, (table,)).fetchone()[0])
 
 
 def _escaped(value: object) -> str:
