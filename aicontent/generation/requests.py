@@ -27,8 +27,7 @@ _IS_IN_FLIGHT = Computed("in flight", lambda model: _IN_FLIGHT)
 
 
 def _same(model: Any, completed: bool) -> Any:
-    states = (ContentStatus.PENDING, ContentStatus.GENERATING)
-    wanted = model.status.in_([*map(literal, states)])
+    wanted: Any = _IN_FLIGHT
     if completed:
         now = backend_of(database_of(model)).statement_clock()
         is_completed = model.status == literal(ContentStatus.COMPLETED)
@@ -144,6 +143,7 @@ def enter(
     # A call that is repeated, because its reply was lost, knows its own row.
     attributes.setdefault("id", new_id())
     content = model(**attributes, **claim)
+    same = (model.user == attributes["user"], model.fingerprint == attributes["fingerprint"])
     for _ in range(_TRIES):
         # It looks before it inserts: otherwise it would wait for a transaction that is about to
         # end the row.
@@ -155,12 +155,13 @@ def enter(
             conflict_where=_IN_FLIGHT,
         ):
             return content, True
-        existing = _in_flight(model, attributes, columns)
+        existing: C | None = model.select(*columns).where(*same, _IN_FLIGHT).first()
         if existing is not None and existing.id == content.id:  # the insert's reply was lost
             return get_by_id(model, content.id, attributes["user"]), True
         if existing is not None:
             return existing, False
-        if unless_completed and _is_completed(model, attributes):
+        answers = model.select().where(*same, model.status == ContentStatus.COMPLETED)
+        if unless_completed and answers.exists():
             return None, False
     raise _never_entered(attributes)
 
@@ -185,20 +186,9 @@ def answer_of(table: Any, query: Any, _: Any) -> Any:
     return query.where(table.id == slot("id"), *of_user(table, slot("user")), is_completed)
 
 
-def _is_completed(model: type[C], attributes: dict[str, Any]) -> bool:
-    same = (model.user == attributes["user"], model.fingerprint == attributes["fingerprint"])
-    return bool(model.select().where(*same, model.status == ContentStatus.COMPLETED).exists())
-
-
 def _never_entered(attributes: dict[str, Any]) -> AIContentError:
     return AIContentError(
         f"a row for request {attributes['fingerprint']} neither exists nor can be inserted: check "
         "that no trigger of the database suppresses the insert, and that no select() of the "
         "model's own hides the row"
     )
-
-
-def _in_flight(model: type[C], attributes: dict[str, Any], columns: tuple[Any, ...]) -> C | None:
-    same = (model.user == attributes["user"], model.fingerprint == attributes["fingerprint"])
-    found: C | None = model.select(*columns).where(*same, _IN_FLIGHT).first()
-    return found
