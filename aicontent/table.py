@@ -270,9 +270,8 @@ def user_field(user_model: type[peewee.Model]) -> UserField[Any]:
             f"user_model {user_model.__name__} has a {type(key).__name__} as its primary key, "
             "which content cannot reference: it must be an integer, a UUID or a text"
         )
-    user: UserField[Any] = deepcopy(
-        ContentTable._meta.fields["user"]
-    )  # with its place in the order
+    # A copy has the field's place in the order.
+    user: UserField[Any] = deepcopy(ContentTable._meta.fields["user"])
     user.rel_model, user.rel_field = user_model, key
     return user
 

@@ -165,12 +165,10 @@ def in_thread(step: Step) -> Future[Any]:
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()  # from now on it cannot be cancelled
     call = partial(copy_context().run, step.run)
-
-    def work() -> None:
-        _outcome(future, call)()
-
     # A second Ctrl-C ends the process without waiting for this thread.
-    threading.Thread(target=work, name="aicontent-generate", daemon=True).start()
+    threading.Thread(
+        target=lambda: _outcome(future, call)(), name="aicontent-generate", daemon=True
+    ).start()
     return future
 
 

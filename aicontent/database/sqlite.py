@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -244,9 +244,5 @@ def _enforces_foreign_keys(database: Any) -> bool:
     The setting belongs to a connection, so the open one says nothing about the next. This one is
     closed at once, and is no pool's.
     """
-    connection = new_connection(database)
-    try:
-        (enforces,) = connection.execute("PRAGMA foreign_keys").fetchone()
-    finally:
-        connection.close()
-    return bool(enforces)
+    with closing(new_connection(database)) as connection:
+        return bool(connection.execute("PRAGMA foreign_keys").fetchone()[0])

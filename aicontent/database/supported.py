@@ -37,11 +37,9 @@ def backend_of(database: Any) -> Backend:
     """
     backend = known_backend(database)
     if backend is None:
-        problem = _problem_of_type(type(database))
-        if problem is not None:
-            raise UnsupportedDatabaseError(problem)
         raise UnsupportedDatabaseError(
-            "expected a peewee SqliteDatabase or PostgresqlDatabase that is initialised, "
+            _problem_of_type(type(database))
+            or "expected a peewee SqliteDatabase or PostgresqlDatabase that is initialised, "
             f"got {type(database).__name__}"
         )
     return backend

@@ -35,20 +35,18 @@ class Storage:
         Raises:
             ValidationError: it is too large.
         """
-        if 4 * len(text) > self.max_document_bytes:  # a character has up to four bytes
-            self._check(len(text.encode()), field)
-        if not compressible or self.compress_over is None or len(text) <= self.compress_over:
-            return text
-        compressed: bytes = zstd().compress(text.encode(), _LEVEL)
-        return compressed
-
-    def _check(self, size: int, field: str) -> None:
+        # A character has up to four bytes.
+        size = len(text.encode()) if 4 * len(text) > self.max_document_bytes else 0
         if size > self.max_document_bytes:
             rule = (
                 f"must be at most {self.max_document_bytes:,} bytes as JSON "
                 "(aicontent.configure, or --max-document-bytes of an import, allows more)"
             )
             raise ValidationError(field, rule, f"{size:,} bytes")
+        if not compressible or self.compress_over is None or len(text) <= self.compress_over:
+            return text
+        compressed: bytes = zstd().compress(text.encode(), _LEVEL)
+        return compressed
 
 
 _storages: WeakKeyDictionary[peewee.Database, Storage] = WeakKeyDictionary()

@@ -179,7 +179,7 @@ def _checking(methods: Any) -> Any:
     names = ("set", "insert", "replace", "append", "contains", "contained_by")
     checks = dict.fromkeys(names, check_document) | {
         "update": _check_object,
-        "has_key": _check_key,
+        "has_key": lambda key, field: _check_keys([key], field),
         "has_keys": _check_keys,
         "has_any_keys": _check_keys,
     }
@@ -192,10 +192,6 @@ def _check_object(value: Any, field: str) -> None:
         rule = "update() takes a dict: use append() to add to an array"
         raise ValidationError(field, rule, kind_of(value))
     check_document(value, field)
-
-
-def _check_key(key: Any, field: str) -> None:
-    _check_keys([key], field)
 
 
 def _check_keys(keys: Any, field: str) -> None:

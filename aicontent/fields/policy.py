@@ -4,6 +4,7 @@ SQLite stores nearly any text. PostgreSQL's jsonb does not, and stores numbers a
 """
 
 import math
+from contextlib import suppress
 from typing import Any
 
 from ..errors import ValidationError, kind_of, shortened
@@ -96,19 +97,13 @@ def checked_text(document: object, field: str) -> str:
         ValidationError: as `check_document`.
     """
     if _is_plain(document, 0):
-        text = dumps(document)
-        if (text.isascii() or _is_unicode(text)) and "\\u0000" not in text:
-            return text
+        with suppress(UnicodeEncodeError):
+            text = dumps(document)
+            text.isascii() or text.encode()
+            if "\\u0000" not in text:
+                return text
     check_document(document, field)  # raises with the path, if there is a fault
     return encode(document)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 _SHORT = 2**53

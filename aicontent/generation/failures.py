@@ -2,7 +2,6 @@
 
 import random
 import re
-from functools import cache
 from typing import Any
 
 import peewee
@@ -51,14 +50,9 @@ def reason_of(failure: str | BaseException) -> str:
         return type(failure).__qualname__
     if not isinstance(failure, str):
         raise ArgumentError("reason", "must be a str or an exception", kind_of(failure))
-    text = printable(_secrets().sub(_without_secret, failure[:_READ]), " ")
-    text = " ".join(text.split())
+    text = re.sub(_SECRETS, _without_secret, failure[:_READ], flags=re.VERBOSE | re.IGNORECASE)
+    text = " ".join(printable(text, " ").split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-
-
-@cache
-def _secrets() -> re.Pattern[str]:
-    return re.compile(_SECRETS, re.VERBOSE | re.IGNORECASE)
 
 
 def _without_secret(match: re.Match[str]) -> str:

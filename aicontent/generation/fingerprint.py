@@ -54,17 +54,13 @@ def fingerprint(
 def canonical_text(value: Any) -> str:
     """Return the canonical JSON of a checked document."""
     if isinstance(value, dict):
-        keys = sorted(value, key=_utf16)
+        keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
         return "{" + ",".join(f"{_quoted(key)}:{canonical_text(value[key])}" for key in keys) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(canonical_text, value)) + "]"
     if isinstance(value, float):
         return _number(value)
     return _quoted(value)
-
-
-def _utf16(key: str) -> bytes:
-    return key.encode("utf-16-be")
 
 
 def _number(value: float) -> str:

@@ -68,10 +68,12 @@ class Rules:
         Raises:
             ValidationError: the first rule that is broken.
         """
+        import fastjsonschema
+
         compiled = self._compiled.get(partial) or self._compile(partial)
         try:
             compiled(row)
-        except _schema_error() as error:
+        except fastjsonschema.JsonSchemaValueException as error:
             column = error.path[1] if len(error.path) > 1 else self._first_missing(row)
             raise ValidationError(
                 (columns or self._columns)[column].name, _rule_text(error), _kind_text(error)
@@ -121,12 +123,6 @@ def check_values(model: Any, values: Mapping[str, Any], *, partial: bool = False
     validate(model, values, partial=partial)
     for name, value in values.items():
         model._meta.fields[name].db_value(value)
-
-
-def _schema_error() -> type[JsonSchemaValueException]:
-    from fastjsonschema import JsonSchemaValueException
-
-    return JsonSchemaValueException
 
 
 def _rule_text(error: JsonSchemaValueException) -> str:
