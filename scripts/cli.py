@@ -117,13 +117,8 @@ def quickstart(file: IO[bytes] | None, url: str, content_type: str | None) -> No
     """
     if content_type is not None and file is None:
         raise click.UsageError("--type applies only to FILE: the samples have their own types")
-    run_quickstart(
-        open_database(url, must_exist=False),
-        redact(url),
-        file,
-        content_type or ContentType.PERSONALIZED_EXERCISE,
-        click.echo,
-    )
+    kind = content_type or ContentType.PERSONALIZED_EXERCISE
+    run_quickstart(open_database(url, must_exist=False), redact(url), file, kind)
 
 
 for command in (check, cleanup, export_command, import_command, requeue, stats, systemd_unit, work):

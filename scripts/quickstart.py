@@ -2,41 +2,28 @@
 
 import shlex
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
 
+import click
 import peewee
 
 import aicontent
-from aicontent import (
-    AIContentError,
-    AIGeneratedContent,
-    ContentStatus,
-    Refused,
-    User,
-    ValidationError,
-)
+from aicontent import AIGeneratedContent, ContentStatus, Refused, User, ValidationError
 from aicontent.database.supported import backend_of
 from aicontent.errors import counted, printable
 from aicontent.fields.scalars import UTCDateTimeField
 from aicontent.records.bulk import values_of
-from aicontent.records.insertion import BATCH
 from aicontent.records.validation import check_values
 from aicontent.transfer.json_lines import by_column, field_of, objects, time_of
 
 _REFUSED_SHOWN = 20
 
-Show = Callable[[str, str], object]
-
 
 def run(
-    database: peewee.Database,
-    url: str,
-    file: Iterable[bytes] | None,
-    content_type: str,
-    echo: Callable[[str], object],
+    database: peewee.Database, url: str, file: Iterable[bytes] | None, content_type: str
 ) -> None:
     """Run the tour, and print it line by line.
 
@@ -46,86 +33,83 @@ def run(
         url: the database's URL as it may be shown.
         file: JSON lines as `import` takes them; the samples when None.
         content_type: the type of lines that have none.
-        echo: prints a line.
 
     Raises:
         AIContentError: the database belongs to an application, or cannot be used.
     """
-
-    def show(label: str, text: str) -> None:
-        echo(f"{label:<11}{text}")
-
     backend = backend_of(database)
     with database.connection_context():
         users = backend.catalog(database).relation("users", anywhere=True)
         if users is not None and not users.is_minimal:
-            raise AIContentError(
+            raise aicontent.AIContentError(
                 "the quickstart creates users, but this database's users belong to an "
                 "application: name another database with --database"
             )
         applied = aicontent.migrate(database, create_users=True)
-        show("Database", f"{url} ({', '.join(applied) or 'up to date'})")
+        _show("Database", f"{url} ({', '.join(applied) or 'up to date'})")
         aicontent.bind(database)
         others = AIGeneratedContent.select().count()
         if others:
-            show("", f"{counted(others, 'row')} of other users, which this tour leaves alone")
-        _tour(file, content_type, show)
+            _show("", f"{counted(others, 'row')} of other users, which this tour leaves alone")
+        _tour(file, content_type)
     if database.database != ":memory:":
         query = 'SELECT type, level, "usageCount" FROM ai_generated_content'
-        show("Explore", shlex.join(backend.shell_command(database, url, query)))
+        _show("Explore", shlex.join(backend.shell_command(database, url, query)))
 
 
-def _tour(file: Iterable[bytes] | None, content_type: str, show: Show) -> None:
+def _show(label: str, text: str) -> None:
+    click.echo(f"{label:<11}{text}")
+
+
+def _tour(file: Iterable[bytes] | None, content_type: str) -> None:
     user = User.create().id
     first = content_type if file else "lesson"
     miss = AIGeneratedContent.reuse(user, first)
-    show("Miss", f"user {user} asks for a {first}: {miss or 'none is stored yet'}")
+    _show("Miss", f"user {user} asks for a {first}: {miss or 'none is stored yet'}")
 
     started = time.perf_counter()
     lines = file or files(__package__).joinpath("samples.jsonl").read_bytes().splitlines()
     stored, refused = _load(lines, user, content_type)
     source = "your file" if file else "samples, in the place of a model's answers"
     seconds = time.perf_counter() - started
-    show("Generated", f"{counted(stored, 'piece')} in {seconds:.1f} s ({source})")
+    _show("Generated", f"{counted(stored, 'piece')} in {seconds:.1f} s ({source})")
     for kind, status, pieces in _summary(user):
-        show("", f"{pieces:>6,} {kind}, {status}")
+        _show("", f"{pieces:>6,} {kind}, {status}")
     if refused:
-        show("Refused", f"{counted(len(refused), 'line')}, the others are stored:")
+        _show("Refused", f"{counted(len(refused), 'line')}, the others are stored:")
         for item in refused[:_REFUSED_SHOWN]:
-            show("", f"line {item.line}: {printable(item.reason)}")
+            _show("", f"line {item.line}: {printable(item.reason)}")
         if len(refused) > _REFUSED_SHOWN:
-            show("", f"and {len(refused) - _REFUSED_SHOWN:,} more")
+            _show("", f"and {len(refused) - _REFUSED_SHOWN:,} more")
 
     completed = AIGeneratedContent.get_or_none(
         AIGeneratedContent.user == user, AIGeneratedContent.status == ContentStatus.COMPLETED
     )
     if completed is None:
-        show("Hit", "nothing was completed, so nothing can be reused")
+        _show("Hit", "nothing was completed, so nothing can be reused")
         return
-    _reuse(user, first if file is None else completed.type, show)
-    _expire(user, show)
+    _reuse(user, first if file is None else completed.type)
+    _expire(user)
 
 
 def _load(lines: Iterable[bytes], user: int, content_type: str) -> tuple[int, list[Refused]]:
     """Store the lines as new content of one user; return how many, and those refused."""
-    stored, refused = 0, []
-    batch: list[dict[str, Any]] = []
-    for number, _, record in objects(lines):
-        if isinstance(record, str):
-            refused.append(Refused(number, record))
-            continue
-        try:
-            row = {"type": content_type} | _attributes(record) | {"user": user}
-            check_values(AIGeneratedContent, values_of(AIGeneratedContent, row))
-        except ValidationError as error:
-            refused.append(Refused(number, str(by_column(error))))
-            continue
-        batch.append(row)
-        if len(batch) == BATCH:
-            stored += len(AIGeneratedContent.create_many(batch))
-            batch.clear()
-    stored += len(AIGeneratedContent.create_many(batch))
-    return stored, refused
+    refused: list[Refused] = []
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number, _, record in objects(lines):
+            if isinstance(record, str):
+                refused.append(Refused(number, record))
+                continue
+            try:
+                row = {"type": content_type} | _attributes(record) | {"user": user}
+                check_values(AIGeneratedContent, values_of(AIGeneratedContent, row))
+            except ValidationError as error:
+                refused.append(Refused(number, str(by_column(error))))
+            else:
+                yield row
+
+    return len(AIGeneratedContent.create_many(rows())), refused
 
 
 def _attributes(record: dict[str, Any]) -> dict[str, Any]:
@@ -138,20 +122,20 @@ def _attributes(record: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _reuse(user: int, kind: str, show: Show) -> None:
+def _reuse(user: int, kind: str) -> None:
     hit = AIGeneratedContent.reuse(user, kind)
     if hit is None:
-        show("Hit", f"none: no {kind} is completed and unexpired")
+        _show("Hit", f"none: no {kind} is completed and unexpired")
         return
     saved = f", {hit.token_usage:,} tokens saved" if hit.token_usage else ""
-    show("Hit", f"the same request again: {_headline(hit)} (use {hit.usage_count}{saved})")
+    _show("Hit", f"the same request again: {_headline(hit)} (use {hit.usage_count}{saved})")
     for label in ("Least used", ""):
         again = AIGeneratedContent.reuse(user, kind)
         if again is not None:
-            show(label, f"and again: {_headline(again)} (use {again.usage_count})")
+            _show(label, f"and again: {_headline(again)} (use {again.usage_count})")
 
 
-def _expire(user: int, show: Show) -> None:
+def _expire(user: int) -> None:
     now = datetime.now(UTC)
     later = now + timedelta(hours=2)
     brief = AIGeneratedContent.create(
@@ -164,7 +148,7 @@ def _expire(user: int, show: Show) -> None:
         expires_at=now + timedelta(hours=1),
     )
     content = AIGeneratedContent.find_reusable_content(user, brief.type, "today", later).first()
-    show("Expiry", f"{_headline(brief)} is good for an hour; in two: {content or 'not served'}")
+    _show("Expiry", f"{_headline(brief)} is good for an hour; in two: {content or 'not served'}")
 
     class Own(AIGeneratedContent):
         """The content of the tour's user: nobody else's is the tour's to delete."""
@@ -174,7 +158,7 @@ def _expire(user: int, show: Show) -> None:
             return super().select(*fields).where(cls.user == user)
 
     report = Own.cleanup(now=later)
-    show(
+    _show(
         "Cleanup",
         f"in two hours deletes {report.expired} expired, {report.failed} failed of this user "
         "(failed content is kept a day)",
