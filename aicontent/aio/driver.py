@@ -107,19 +107,15 @@ class Driver(Generic[T]):
         return step.result
 
     async def _do(self, step: Step) -> Any:
-        match step:
-            case Query():
-                return await self._finished(self._threads.submit(step))
-            case Renewing():
-                return self._renewed(step)
+        if isinstance(step, Query):
+            return await self._finished(self._threads.submit(step))
+        if isinstance(step, Renewing):
+            return self._renewed(step)
         if self._cancelled is not None:
             raise self._cancelled
-        match step:
-            case Pause():
-                return await self.pause(step)
-            case Generating():
-                return await self.generate(step)
-        raise TypeError(step)
+        if isinstance(step, Pause):
+            return await self.pause(step)
+        return await self.generate(step)
 
     async def _finished(self, future: Future[Any] | asyncio.Future[Any]) -> Any:
         """Wait for a thread, also when this task is cancelled."""

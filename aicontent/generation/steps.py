@@ -5,7 +5,6 @@ A generator holds the rules and yields steps; a driver runs each one and sends b
 """
 
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,16 +15,8 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Step(ABC):
-    """What a driver runs."""
-
-    @abstractmethod
-    def run(self) -> Any:
-        """Run it in this thread, and return what came of it."""
-
-
 @dataclass(frozen=True)
-class Query(Step):
+class Query:
     """Statements on the database."""
 
     call: Callable[[], Any]
@@ -36,7 +27,7 @@ class Query(Step):
 
 
 @dataclass(frozen=True)
-class Pause(Step):
+class Pause:
     """A wait for what another caller does.
 
     A driver that can tell when the row of the id `awaited` is done waits for that instead, at most
@@ -53,7 +44,7 @@ class Pause(Step):
 
 
 @dataclass(frozen=True)
-class Renewing(Step):
+class Renewing:
     """Leads to a context manager that renews the lease of a claimed row."""
 
     content: Any
@@ -66,7 +57,7 @@ class Renewing(Step):
 
 
 @dataclass(frozen=True)
-class Generating(Step):
+class Generating:
     """A call of the function that generates the content of a claimed row.
 
     It leads to what the function returned, and to whether it left a transaction open.
@@ -78,12 +69,14 @@ class Generating(Step):
 
     def run(self) -> tuple[Any, bool]:
         """Call it in this thread."""
-        call = partial(self.call, self.content, self.generate)
-        result: tuple[Any, bool] = _stopping_nothing(call)
-        return result
+        return _stopping_nothing(partial(self.call, self.content, self.generate))
 
 
-def _stopping_nothing(call: Callable[[], Any]) -> Any:
+Step = Query | Pause | Renewing | Generating
+"""What a driver runs. `run()` runs it in this thread, and returns what came of it."""
+
+
+def _stopping_nothing(call: Callable[[], T]) -> T:
     """Call; StopIteration, at which the steps would end, becomes another error."""
     try:
         return call()
