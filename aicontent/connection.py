@@ -155,9 +155,8 @@ def _write_ahead(database: peewee.SqliteDatabase, timeout: float) -> None:
     deadline = time.monotonic() + timeout
     while True:
         try:
-            if database.pragma("journal_mode") in ("wal", "memory"):
-                return
-            database.pragma("journal_mode", "wal")
+            if database.pragma("journal_mode") not in ("wal", "memory"):
+                database.pragma("journal_mode", "wal")
             return
         except peewee.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > deadline:

@@ -217,9 +217,7 @@ def bound_model(
         UnsupportedDatabaseError: as `aicontent.for_database`.
     """
     database = bindable(database)
-    if user_model is None:
-        user_model = users_model("integer", database)
-    user = user_field(user_model)
+    user = user_field(users_model("integer", database) if user_model is None else user_model)
     namespace: dict[str, Any] = {
         "__module__": base.__module__,
         "__doc__": base.__doc__,

@@ -46,11 +46,9 @@ class SqliteMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined,misc
     ) -> None:
         super().__init__(database)
         self.compare, self.run = compare, run
-        for of_database, function in (
-            (database._collations, compare),
-            (database._functions, (run, -1, True)),
-        ):
-            of_database[_NAME] = function  # for connections that are opened from now on
+        # For connections that are opened from now on.
+        database._collations[_NAME] = compare
+        database._functions[_NAME] = (run, -1, True)
 
     def register_functions(self) -> None:
         """Give the thread's connection, which may be older than the model, the two functions."""

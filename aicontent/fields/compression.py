@@ -45,8 +45,7 @@ class Storage:
             raise ValidationError(field, rule, f"{size:,} bytes")
         if not compressible or self.compress_over is None or len(text) <= self.compress_over:
             return text
-        compressed: bytes = zstd().compress(text.encode(), _LEVEL)
-        return compressed
+        return bytes(zstd().compress(text.encode(), _LEVEL))
 
 
 _storages: WeakKeyDictionary[peewee.Database, Storage] = WeakKeyDictionary()
@@ -105,10 +104,9 @@ def decompressed(data: bytes) -> str:
     """
     module = zstd()
     try:
-        text: str = module.decompress(data).decode()
+        return str(module.decompress(data), "utf-8")
     except (module.ZstdError, UnicodeDecodeError) as error:
         raise CorruptDocumentError(f"a compressed document cannot be read: {error}") from error
-    return text
 
 
 @cache

@@ -116,10 +116,9 @@ class UserField(RuledField[V], peewee.ForeignKeyField):
         if not isinstance(user, int) or isinstance(user, bool):
             raise self._refused(user)
         most = MAX_BIGINT if isinstance(self.rel_field, _EIGHT_BYTES) else MAX_INTEGER
-        if user > most:
-            raise ValidationError(self.name, f"must be at most {most}", kind_of(user))
-        if user < -most - 1:
-            raise ValidationError(self.name, f"must be at least {-most - 1}", kind_of(user))
+        if not -most - 1 <= user <= most:
+            rule = f"must be at most {most}" if user > most else f"must be at least {-most - 1}"
+            raise ValidationError(self.name, rule, kind_of(user))
         return int(user)  # it may be a member of an enumeration
 
     def _uuid_of(self, user: Any) -> uuid.UUID:

@@ -4,6 +4,7 @@ An answer costs money, so it is stored unless the row has one already. docs/clai
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypedDict
 
 import peewee
@@ -92,10 +93,8 @@ def with_document(answer: Any, store: Callable[[Any], Any]) -> Any:
         ValidationError: it cannot be stored, and nothing was written.
     """
     if isinstance(answer, dict):
-        try:
+        with suppress(ValidationError):  # it may hold types that are not JSON's
             return store(answer)
-        except ValidationError:  # it may hold types that are not JSON's
-            return store(as_json(answer, "generated_data"))
     converted = as_json(answer, "generated_data")
     if not isinstance(converted, dict):
         rule = "must be a dict, or an object that becomes one, such as a pydantic model"

@@ -75,8 +75,7 @@ def batches(
 
 def by_column(error: ValidationError) -> ValidationError:
     """Return an error that names the line's column instead of the model's attribute."""
-    name = re.match(r"\w*", error.field)
-    attribute = name[0] if name else ""
+    attribute = re.split(r"\W", error.field, maxsplit=1)[0]
     column = _ATTRIBUTES.get(attribute, attribute)
     return ValidationError(column + error.field[len(attribute) :], error.rule, error.kind)
 
@@ -165,11 +164,9 @@ class _Parser:
         if isinstance(field, DocumentField):
             return lambda value: decoded_text(value, field.name)
         if isinstance(field, UTCDateTimeField):
-            return lambda value: self._time(field.column_name, value)
+            name = field.column_name
+            return lambda value: self._time_text(to_utc(time_of(name, value), name))
         return to_driver(field)
-
-    def _time(self, column: str, value: object) -> str:
-        return self._time_text(to_utc(time_of(column, value), column))
 
 
 def field_of(column: str) -> Any:
