@@ -49,9 +49,8 @@ def requeue(
 
     The exit status is 1, and no row is changed, if an --id is of no row with this status.
     """
-    number = detected_model(
-        aicontent.AIGeneratedContent, open_database(url, reads=dry_run)
-    ).requeue(
+    model = detected_model(aicontent.AIGeneratedContent, open_database(url, reads=dry_run))
+    number = model.requeue(
         status=status,
         types=types or None,
         ids=ids or None,

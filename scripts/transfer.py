@@ -98,11 +98,9 @@ def _output(name: str) -> Iterator[IO[bytes]]:
         sys.stdout.buffer.flush()
     elif name.endswith(os.sep):
         raise click.BadParameter(f"{name} is a folder: name a file", param_hint="FILE")
-    elif path.exists() and not path.is_file():  # a pipe or a device
-        with path.open("wb") as out:
-            yield out
     else:
-        with _replaced(path) as out:
+        is_device = path.exists() and not path.is_file()  # or a pipe
+        with path.open("wb") if is_device else _replaced(path) as out:
             yield out
 
 
