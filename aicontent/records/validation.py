@@ -32,22 +32,17 @@ class Rules:
     """
 
     def __init__(self, fields: Iterable[peewee.Field]) -> None:
-        properties: dict[str, Any] = {}
-        required: list[str] = []
-        self._columns: dict[str, peewee.Field] = {}
-        for field in fields:
+        self._columns: dict[str, Any] = {field.column_name: field for field in fields}
+        columns = self._columns.items()
+        for name, field in columns:
             if not isinstance(field, RuledField):
-                raise TypeError(f"column {field.column_name} has no rule: use a type of fields/")
-            properties[field.column_name] = dict(field.validation_rule)
-            self._columns[field.column_name] = field
-            if field.is_required:
-                required.append(field.column_name)
+                raise TypeError(f"column {name} has no rule: use a type of fields/")
         self.schema: dict[str, Any] = {
             # In draft 4, 1.0 is not an integer.
             "$schema": "http://json-schema.org/draft-04/schema#",
             "type": "object",
-            "required": required,
-            "properties": properties,
+            "required": [name for name, field in columns if field.is_required],
+            "properties": {name: dict(field.validation_rule) for name, field in columns},
         }
         self._compiled: dict[bool, Check] = {}
 
@@ -70,27 +65,18 @@ class Rules:
         """
         import fastjsonschema
 
-        compiled = self._compiled.get(partial) or self._compile(partial)
+        if partial not in self._compiled:
+            omitted = "required" if partial else None
+            schema = {key: value for key, value in self.schema.items() if key != omitted}
+            self._compiled[partial] = fastjsonschema.compile(schema, use_default=False)
         try:
-            compiled(row)
+            self._compiled[partial](row)
         except fastjsonschema.JsonSchemaValueException as error:
-            column = error.path[1] if len(error.path) > 1 else self._first_missing(row)
+            missing = (name for name in self.schema["required"] if name not in row)
+            column = error.path[1] if len(error.path) > 1 else next(missing)
             raise ValidationError(
                 (columns or self._columns)[column].name, _rule_text(error), _kind_text(error)
             ) from None
-
-    def _compile(self, partial: bool) -> Check:
-        import fastjsonschema
-
-        omitted = "required" if partial else None
-        schema = {key: value for key, value in self.schema.items() if key != omitted}
-        compiled: Check = fastjsonschema.compile(schema, use_default=False)
-        self._compiled[partial] = compiled
-        return compiled
-
-    def _first_missing(self, row: Mapping[str, object]) -> str:
-        missing: str = next(name for name in self.schema["required"] if name not in row)
-        return missing
 
 
 def validate(model: Any, values: Mapping[str, Any], *, partial: bool = False) -> None:
