@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..database.supported import database_of
-from ..errors import ArgumentError, kind_of, one_line
+from ..errors import check_number, one_line
 from ..generation.arguments import check_generate
 from ..generation.worker import Work, WorkReport
 from .driver import Driver
@@ -17,10 +17,7 @@ async def work(
 ) -> WorkReport:
     """Work off pending rows; see `AIGeneratedContent.awork`."""
     check_generate(generate)
-    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
-        raise ArgumentError(
-            "concurrency", "must be a whole number, 1 or more", kind_of(concurrency)
-        )
+    check_number(concurrency, "concurrency", 1)
     all_work = Work("awork", model, generate, **options)
     drivers = [Driver(all_work.steps(), database_of(model)) for _ in range(concurrency)]
     tasks = [driver.start() for driver in drivers]
