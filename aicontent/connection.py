@@ -6,7 +6,6 @@ import re
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 import peewee
@@ -202,7 +201,7 @@ def _has_too_many_files() -> bool:
 def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database:
     _check_postgresql(parts)
     prepares = parts.scheme == _PREPARING
-    database: Any = IsoPostgresqlDatabase(url, prefer_psycopg3=prepares)
+    database = IsoPostgresqlDatabase(url, prefer_psycopg3=prepares)
     if uses_psycopg3(database):
         if not prepares:
             database.connect_params["prepare_threshold"] = None
@@ -231,8 +230,7 @@ def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database
         # _check_postgresql has refused URLs in which libpq takes part of a password for a host.
         reason = one_line(error)
         raise DatabaseUnavailableError(f"cannot reach {redact(url)}: {reason}") from None
-    opened: peewee.Database = database
-    return opened
+    return database
 
 
 def _check_postgresql(parts: SplitResult) -> None:

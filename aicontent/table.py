@@ -25,7 +25,7 @@ from .fields.scalars import (
     ShortTextField,
     UTCDateTimeField,
 )
-from .fields.users import UserField, can_be_referenced, key_field
+from .fields.users import KEYS, UserField, key_field
 from .records.record import Record
 from .records.validation import Rules
 
@@ -263,7 +263,7 @@ def user_field(user_model: type[peewee.Model]) -> UserField[Any]:
             "primary key id, which the foreign key references: docs/schema.md shows what to do "
             "if yours has other names"
         )
-    if not can_be_referenced(key):
+    if not isinstance(key, KEYS):
         raise UnsupportedDatabaseError(
             f"user_model {user_model.__name__} has a {type(key).__name__} as its primary key, "
             "which content cannot reference: it must be an integer, a UUID or a text"

@@ -67,7 +67,6 @@ class Driver(Generic[T]):
     async def generate(self, step: Generating) -> tuple[Any, bool]:
         """Call an async function here and any other in a thread, and await what it returns."""
         self.is_paid = True
-        returned: Any
         if is_async(step.generate):
             returned, left_open = step.generate(step.content), False
         else:

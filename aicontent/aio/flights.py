@@ -74,10 +74,9 @@ class _Caller(Driver[Any]):
 
     def __init__(self, flights: _Flights, call: Flight, awaited: str | None) -> None:
         super().__init__(call.steps(awaited), database_of(call.model))
-        loop = asyncio.get_running_loop()
-        self.row: asyncio.Future[str | None] = loop.create_future()
+        self.row: asyncio.Future[str | None] = self._loop.create_future()
         """The id of the row that this call generates or waits for; None if there is none."""
-        self._ended: asyncio.Future[None] = loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
         self._watching = flights.watching
         self._watched: set[Any] = set()
 

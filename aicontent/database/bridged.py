@@ -4,8 +4,7 @@ Peewee runs such a call in a greenlet, which awaits the driver wherever the call
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import peewee
@@ -51,14 +50,11 @@ class _Bridged(Backend):
 
     sleep = staticmethod(_awaited_sleep)
 
-    @contextmanager
-    def snapshot(self, database: peewee.Database) -> Iterator[Any]:
-        with self.atomic(database):
-            yield
+    def snapshot(self, database: peewee.Database) -> Any:
+        return self.atomic(database)
 
-    @contextmanager
-    def pace(self, database: peewee.Database) -> Iterator[Pace]:
-        yield _BridgedPace(database, _awaited_sleep)
+    def pace(self, database: peewee.Database) -> Any:
+        return nullcontext(_BridgedPace(database, _awaited_sleep))
 
     def _connection(self, database: Any) -> Any:
         """Return the driver's connection that this task has open, or None."""

@@ -110,5 +110,4 @@ class SqliteCatalog(Catalog):
 def file_of(database: Any) -> str:
     """Return the path of a database's file, which its name may give as a URI; "" in memory."""
     sql = "SELECT file FROM pragma_database_list WHERE name = 'main'"
-    path: str = database.execute_sql(sql).fetchone()[0]
-    return path
+    return str(database.execute_sql(sql).fetchone()[0])

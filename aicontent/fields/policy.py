@@ -32,8 +32,6 @@ def check_text(text: str, field: str) -> None:
         raise ValidationError(
             field, "must not contain NUL (U+0000): remove it", f"one at character {place}"
         )
-    if text.isascii():
-        return
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -137,11 +135,14 @@ _ONLY_STR = {str}
 
 
 def _check(value: object, depth: int) -> None:
+    if depth >= MAX_DEPTH and isinstance(value, (dict, list)):
+        raise ValidationError(
+            "", f"must be nested at most {MAX_DEPTH} levels deep", "a deeper document"
+        )
     # Each level prepends its own step to the path only when an error passes through it.
     if isinstance(value, str):
         check_text(value, "")
     elif isinstance(value, dict):
-        _check_depth(depth)
         for key, item in value.items():
             if not isinstance(key, str):
                 raise ValidationError("", "must have strings as keys", f"a key {kind_of(key)}")
@@ -153,7 +154,6 @@ def _check(value: object, depth: int) -> None:
                 step = f".{shown}" if shown.isidentifier() else f"[{shown!r}]"
                 raise ValidationError(step + error.field, error.rule, error.kind) from None
     elif isinstance(value, list):
-        _check_depth(depth)
         for index, item in enumerate(value):
             try:
                 _check(item, depth + 1)
@@ -174,11 +174,4 @@ def _check(value: object, depth: int) -> None:
             "",
             "must be JSON: dict, list, str, int, float, bool or None",
             kind_of(value),
-        )
-
-
-def _check_depth(depth: int) -> None:
-    if depth >= MAX_DEPTH:
-        raise ValidationError(
-            "", f"must be nested at most {MAX_DEPTH} levels deep", "a deeper document"
         )

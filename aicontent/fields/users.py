@@ -15,13 +15,10 @@ from .scalars import MAX_INTEGER, RuledField, V
 
 MAX_BIGINT = 2**63 - 1
 
-_KEYS = (peewee.IntegerField, peewee.UUIDField, peewee.CharField, peewee.TextField)
+KEYS = (peewee.IntegerField, peewee.UUIDField, peewee.CharField, peewee.TextField)
+"""The primary keys of a users table that content can reference."""
+
 _EIGHT_BYTES = (peewee.BigAutoField, peewee.BigIntegerField)
-
-
-def can_be_referenced(key: peewee.Field) -> bool:
-    """Tell whether the ids of a users table with this primary key have a supported type."""
-    return isinstance(key, _KEYS)
 
 
 def key_field(column_type: str) -> peewee.Field:

@@ -33,12 +33,9 @@ def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> 
     least = "0 or more" if may_be_zero else "more than 0"
     rule = f"must be a timedelta or a number of seconds, {least}, at most a hundred years"
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    most = LONGEST.total_seconds()
     # NaN fails each comparison.
-    if not (
-        is_number
-        and (value > 0 or (may_be_zero and value == 0))
-        and value <= LONGEST.total_seconds()
-    ):
+    if not (is_number and 0 <= value <= most and (value > 0 or may_be_zero)):
         raise ArgumentError(field, rule, kind_of(value))
     return float(value)
 

@@ -138,8 +138,7 @@ class _Renewer:
                 due = [claim for claim in self._claims if claim.due <= now]
                 if due:
                     return due
-                next_due = min((claim.due for claim in self._claims), default=now + _LONGEST)
-                self._wakes_at = min(next_due, now + _LONGEST)
+                self._wakes_at = min([now + _LONGEST, *(claim.due for claim in self._claims)])
                 self._changed.wait(self._wakes_at - now)
 
 

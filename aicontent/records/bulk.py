@@ -71,8 +71,7 @@ def bulk_update(
     for content in contents:
         row = stored.get(content._pk)
         if row is not None:  # it was not deleted meanwhile
-            changed = {n: v for n, v in row.__data__.items() if n in content.__data__}
-            content.__data__ |= changed
+            content.__data__ |= {n: v for n, v in row.__data__.items() if n in content.__data__}
             mark_saved(content, names, {})
     return written
 

@@ -106,9 +106,7 @@ def _bulk_insert(
         table=".".join(f'"{name}"' for name in (meta.schema, meta.table_name) if name),
         columns=[field.column_name for field in fields],
         clock_columns=[i for i, field in enumerate(fields) if field.name in SET_BY_DATABASE],
-        head=parts["head"],
-        row=parts["row"],
-        tail=parts["tail"],
+        **parts.groupdict(),
     )
 
 
