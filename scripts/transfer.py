@@ -179,8 +179,8 @@ def import_command(
     database = open_database(url, wait=wait)
     if max_document_bytes is not None:
         aicontent.configure(database, max_document_bytes=max_document_bytes)
-    source = sys.stdin.buffer if name == "-" else open(name, "rb")  # noqa: SIM115 - below
-    with source as file, handled((signal.SIGTERM,), _exit):  # the report is printed
+    # At SIGTERM too, the report is printed.
+    with click.open_file(name, "rb") as file, handled((signal.SIGTERM,), _exit):
         _import(file, database, on_conflict)
 
 
