@@ -65,7 +65,7 @@ def measure(
         if group is None:
             database.execute_sql("SET plan_cache_mode = force_generic_plan")
     models = [aicontent.for_database(database) for database in databases]
-    for name, call in _calls(models[0]).items():
+    for name, call in _calls(models).items():
         times: list[list[float]] = [[], []]
         for round in range(-1, rounds):  # the first warms up
             for model, measured in zip(models, times, strict=True):
@@ -94,9 +94,8 @@ def line(name: str, one: float, other: float) -> str:
     return f"  {name:<34}{one:>12,.0f}{other:>12,.0f}  {ratio:.2f}"
 
 
-def _calls(model: Any) -> dict[str, Call]:
-    sample = model.select(model.id, model.user).where(model.model_used.is_null(False)).limit(5_000)
-    rows: list[tuple[str, int]] = list(sample.tuples())
+def _calls(models: Sequence[Any]) -> dict[str, Call]:
+    rows = {model: _sample(model) for model in models}
     types = list(ContentType)
 
     def asked(rng: random.Random) -> tuple[int, str, str]:
@@ -110,10 +109,10 @@ def _calls(model: Any) -> dict[str, Call]:
         model.claim().complete({"number": rng.random()})
 
     def by_id(model: Any, rng: random.Random) -> object:
-        return model.get_by_id(rng.choice(rows)[0])
+        return model.get_by_id(rng.choice(rows[model])[0])
 
     def by_id_and_user(model: Any, rng: random.Random) -> object:
-        return model.get_by_id(*rng.choice(rows))
+        return model.get_by_id(*rng.choice(rows[model]))
 
     def generate(model: Any, rng: random.Random) -> object:
         user, type, _ = asked(rng)
@@ -129,6 +128,12 @@ def _calls(model: Any) -> dict[str, Call]:
         "get_or_generate(), which generates": generate,
         "claim() and complete()": claim,
     }
+
+
+def _sample(model: Any) -> list[tuple[str, int]]:
+    """Return ids with their users."""
+    query = model.select(model.id, model.user).where(model.model_used.is_null(False))
+    return list(query.limit(5_000).tuples())
 
 
 class _Text:
