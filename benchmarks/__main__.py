@@ -142,6 +142,28 @@ def draw_chart(results: Path, image: Path) -> None:
     draw(hot, image)
 
 
+@main.command("simulate")
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--memory", default=64.0, show_default=True, help="Gigabytes that hold pages.")
+@click.option(
+    "--read", default=100.0, show_default=True, help="Microseconds of a read from the disk."
+)
+def simulate(results: tuple[Path, ...], memory: float, read: float) -> None:
+    """Estimate calls on tables that are too large to measure.
+
+    RESULTS are files benchmark.json of --part partitions, of at least three sizes.
+    """
+    from .simulation import Machine, table
+
+    found = [each for path in results for each in json.loads(path.read_text())["partitions"]]
+    if len({each["rows"] for each in found}) < 3:
+        raise click.UsageError("RESULTS must have at least three sizes: see --rows")
+    for driver in dict.fromkeys(each["driver"] for each in found):
+        click.echo(driver)
+        chosen = [each for each in found if each["driver"] == driver]
+        click.echo("\n".join(table(chosen, Machine(memory * 1e9, read))))
+
+
 def _check_packages() -> None:
     missing = [name for module, name in PACKAGES.items() if find_spec(module) is None]
     if missing:

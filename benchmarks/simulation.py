@@ -10,9 +10,12 @@ number of partitions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import log2
+from typing import Any
+
+SIZES = (100_000_000, 1_000_000_000)
 
 BYTES = 2_400
 """Bytes of a row of 1 KB with its entries in the indexes, as measured."""
@@ -58,3 +61,24 @@ def estimate(
         return time
     missing = max(0.0, 1 - machine.memory / (rows * BYTES))
     return time + missing * PAGES * machine.read
+
+
+def table(results: Iterable[Mapping[str, Any]], machine: Machine) -> Iterator[str]:
+    """Return lines: for each call the error at the largest size, and what is estimated beyond it.
+
+    Args:
+        results: of the part `partitions`, of at least three sizes and of one driver.
+        machine: where the tables to estimate are.
+    """
+    calls: dict[tuple[int, str], dict[int, float]] = {}
+    for each in results:
+        if not each["name"].startswith("cleanup"):
+            calls.setdefault((each["partitions"], each["name"]), {})[each["rows"]] = each["ours"]
+    sizes = "".join(f"{rows:>16,}" for rows in SIZES)
+    yield f"  {'partitions':>10}  {'µs per call':<36}{'largest':>10}{'error':>8}{sizes}"
+    for (partitions, name), times in sorted(calls.items()):
+        largest = max(times)
+        smaller = {rows: time for rows, time in times.items() if rows < largest}
+        error = estimate(smaller, partitions, largest) / times[largest] - 1
+        known = f"  {partitions:>10}  {name:<36}{times[largest]:>10,.0f}{error:>+8.0%}"
+        yield known + "".join(f"{estimate(times, partitions, n, machine):>16,.0f}" for n in SIZES)

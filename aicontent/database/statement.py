@@ -41,6 +41,10 @@ def literal(text: str) -> peewee.SQL:
     return peewee.SQL(f"'{text}'")
 
 
+ONE: Any = peewee.SQL("1")
+"""The limit of a query for one row: PostgreSQL does not know a parameter when it keeps a plan."""
+
+
 @dataclass(frozen=True)
 class Computed:
     """A value or a condition that the database computes.

@@ -10,6 +10,7 @@ import peewee
 
 from ..database.availability import survived
 from ..database.statement import (
+    ONE,
     Slot,
     is_partitioned,
     key_columns,
@@ -65,7 +66,7 @@ def claim(
         query = model.select(*key_columns(model)).where(*chosen)
         if names:
             query = query.where(model.type.in_([slot(name) for name in names]))
-        return backend.skipping_locked(query.order_by(order, model.id).limit(1))
+        return backend.skipping_locked(query.order_by(order, model.id).limit(ONE))
 
     def retried() -> Any:
         return first(model.retry_at <= backend.statement_clock(), model.retry_at)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Computed, literal, of_user, slot, statement_of, to_driver
+from ..database.statement import ONE, Computed, literal, of_user, slot, statement_of, to_driver
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..fields.scalars import moment_of
@@ -102,7 +102,7 @@ def find(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any
 
     def build() -> tuple[Any, list[Any]]:
         query = narrow(model, model.select(), _moment(model, values))
-        return query.limit(1), model._meta.sorted_fields
+        return query.limit(ONE), model._meta.sorted_fields
 
     return first_row(model, ("find", key), values, build)
 
@@ -113,7 +113,7 @@ def use(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any]
     def build() -> tuple[Any, list[Any]]:
         moment = _moment(model, values)
         # Not of an alias, whose select() is not the host's own.
-        first = narrow(model, model.select(cast(Any, model).id), moment).limit(1)
+        first = narrow(model, model.select(cast(Any, model).id), moment).limit(ONE)
         # After waiting for a lock PostgreSQL judges the row again, and takes the next if need be.
         backend = backend_of(database_of(model))
         first = backend.locking(first)
