@@ -76,7 +76,7 @@ class ValidationError(AIContentError, ValueError):
 class ArgumentError(ValidationError):
     """An argument that the program chooses breaks its rule: `lease`, `generate`, `batch_size`.
 
-    Other `ValidationError`s show a mistake of a client, this one a mistake of the service itself.
+    Another `ValidationError` shows a mistake of a client, this one a mistake of the service itself.
     """
 
 

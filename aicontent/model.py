@@ -319,8 +319,7 @@ class AIGeneratedContent(ContentTable):
         Args:
             generate: an async function, which is awaited in this loop, or a plain one, which runs
                 in a thread of its own; either sees the contextvars of the caller who began.
-            user, type, request_payload, level, variant, wait, expires_in, serve_stale, refresh,
-                mark, lease, max_attempts: as `get_or_generate` takes them.
+            user, type, request_payload: as `get_or_generate` takes them, and so are the others.
 
         Returns:
             What `get_or_generate` returns; each caller gets an instance of its own.

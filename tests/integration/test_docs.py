@@ -276,3 +276,25 @@ for number in range(8):
 print([model.select().count() for model in CONTENT])
 """
     assert run_script(code + users, tmp_path) == "[2, 2, 2, 2]\n"
+
+
+def test_the_reference_has_every_name_and_the_table_every_error():
+    page = (ROOT / "docs/reference.md").read_text("utf-8")
+    named = set(re.findall(r"^\.\. (?:auto)?\w+:: aicontent\.(\w+)$", page, re.M))
+    assert named - {"testing"} == set(aicontent.__all__)
+    errors = {
+        name
+        for name in aicontent.__all__
+        if isinstance(getattr(aicontent, name), type)
+        and issubclass(getattr(aicontent, name), aicontent.AIContentError)
+    }
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| .+ \| \d{3} \|$", page, re.M)
+    assert sorted(rows) == sorted(errors - {"AIContentError"})
+    members = re.search(r"AIGeneratedContent\n   :members: (.*?)\n   :exclude", page, re.S)
+    assert members is not None
+    public = {
+        name
+        for name, value in vars(AIGeneratedContent).items()
+        if not name.startswith("_") and (callable(value) or isinstance(value, classmethod))
+    }
+    assert set(re.findall(r"\w+", members[1])) == public - {"DoesNotExist"}
