@@ -31,7 +31,7 @@ def test_the_readmes_code(tmp_path, empty_url):
     code = "\n".join(code_of("README.md"))
     assert code.count("sqlite:///content.db") == 1
     out = run_script(code.replace("sqlite:///content.db", empty_url), tmp_path)
-    assert out == "0 0\nlevel: must have at most 10 characters; got str of 12 characters\n"
+    assert out == "About ordering in a café generated\n0 0\nlevel: must have at most 10 characters; got str of 12 characters\n"
 
 
 def test_the_code_of_claims(tmp_path, empty_url):
