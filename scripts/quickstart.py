@@ -2,7 +2,9 @@
 
 import shlex
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
@@ -20,6 +22,9 @@ from aicontent.records.validation import check_values
 from aicontent.transfer.json_lines import by_column, field_of, objects, time_of
 
 _REFUSED_SHOWN = 20
+_CALLERS = 20
+_MODEL_SECONDS = 1.0
+"""How long the stand-in for a model takes."""
 
 
 def run(
@@ -51,6 +56,8 @@ def run(
         others = AIGeneratedContent.select().count()
         if others:
             _show("", f"{counted(others, 'row')} of other users, which this tour leaves alone")
+        if backend.connects_twice(database):
+            _ask_together(database)
         _tour(file, content_type)
     if database.database != ":memory:":
         query = 'SELECT type, level, "usageCount" FROM ai_generated_content'
@@ -59,6 +66,31 @@ def run(
 
 def _show(label: str, text: str) -> None:
     click.echo(f"{label:<11}{text}")
+
+
+def _ask_together(database: peewee.Database) -> None:
+    """Let many callers ask for the same content at once."""
+    user = User.create().id
+    request = {"topic": "ordering in a café"}
+
+    def generate(_: AIGeneratedContent) -> dict[str, Any]:
+        time.sleep(_MODEL_SECONDS)
+        return {"title": "En la cafetería"}
+
+    def ask(_: int) -> str:
+        with database.connection_context():
+            content = AIGeneratedContent.get_or_generate(user, "lesson", request, generate)
+            return str(content.served)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(_CALLERS) as threads:
+        served = Counter(threads.map(ask, range(_CALLERS)))
+    seconds = time.perf_counter() - started
+    _show("At once", f"{_CALLERS} callers of get_or_generate() ask for the same lesson:")
+    _show("", f"{served.pop('generated')} asks the model, which takes {_MODEL_SECONDS:.0f} s,")
+    _show("", f"{served.total()} wait for its answer; all have it after {seconds:.1f} s")
+    started = time.perf_counter()
+    _show("Once more", f"{ask(0)}, served in {(time.perf_counter() - started) * 1000:.0f} ms")
 
 
 def _tour(file: Iterable[bytes] | None, content_type: str) -> None:

@@ -200,18 +200,21 @@ def test_quickstart(run, empty_url):
     assert (status, err) == (0, "")
     lines = [line.split(None, 1) for line in out.splitlines()]
     told = " ".join(line[0] for line in lines)
-    for step in ("Miss", "Generated", "Hit", "Least", "Expiry", "Cleanup", "Explore"):
+    for step in ("At", "Once", "Miss", "Generated", "Hit", "Least", "Expiry", "Cleanup", "Explore"):
         assert step in told
+    assert "1 asks the model" in out
+    assert "19 wait for its answer" in out
     assert "9 pieces" in out
     assert "1 expired" in out
     database = aicontent.connect(empty_url)
     model = aicontent.for_database(database)
     assert {content.type for content in model.select()} == set(aicontent.ContentType)
-    assert model.select(peewee.fn.SUM(model.usage_count)).scalar() == 3
+    uses = model.select(model.user, peewee.fn.SUM(model.usage_count)).group_by(model.user)
+    assert sorted(uses.tuples()) == [(1, 20), (2, 3)]
     assert aicontent.check(database) == []
     database.close()
     again = run("quickstart", "--database", empty_url)[1]
-    assert "user 2 asks" in again
+    assert "user 4 asks" in again
 
 
 def test_quickstart_on_a_file(run, empty_url, tmp_path):
@@ -270,12 +273,13 @@ def test_quickstart_on_a_file(run, empty_url, tmp_path):
     database = aicontent.connect(empty_url)
     model = aicontent.for_database(database)
     stored = {
-        content.type: content for content in model.select().where(model.status == "completed")
+        content.type: content
+        for content in model.select().where(model.status == "completed", model.user != 1)
     }
     exercise, lesson = stored["personalized_exercise"], stored["lesson"]
     assert exercise.validation_score == 0.75
     assert exercise.request_payload == {"instruction": "Name a fruit."}
-    assert lesson.user_id == 1
+    assert lesson.user_id == 2
     assert lesson.expires_at.year == 2999
     database.close()
 
