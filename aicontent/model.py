@@ -43,17 +43,17 @@ class AIGeneratedContent(ContentTable):
     # Find and serve content
 
     @classmethod
-    def get_by_id(cls, pk: Any, user: Any = None) -> Self:
+    def get_by_id(cls, pk: Any, user: Any = lookup.ANYBODY) -> Self:
         """Return the row of this id, as Peewee's `get_by_id` does.
 
         Args:
             pk: the id.
-            user: only if it is this user's, an id or an instance. In a table that is partitioned,
-                this user's partition alone is then asked.
+            user: the user to whom the row must belong, an id or an instance; anybody by default.
+                In a partitioned table, that user's partition alone is then searched.
 
         Raises:
             DoesNotExist: the model's own: there is no such row.
-            ValidationError: the id has characters that no text can have, or `user` is none.
+            ValidationError: the id has characters that no text can have, or `user` is not a user.
             NotBoundError: the model has no database.
         """
         return lookup.get_by_id(cls, pk, user)

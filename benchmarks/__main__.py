@@ -60,7 +60,7 @@ sys.path[:] = [entry for entry in sys.path if entry != _CHECKOUT] + [_CHECKOUT]
 )
 @click.option(
     "--characters",
-    type=click.IntRange(min=1_000),
+    type=click.IntRange(min=500),
     default=4_000,
     show_default=True,
     help="Characters of each document.",
@@ -156,8 +156,13 @@ def simulate(results: tuple[Path, ...], memory: float, read: float) -> None:
     from .simulation import Machine, table
 
     found = [each for path in results for each in json.loads(path.read_text())["partitions"]]
-    if len({each["rows"] for each in found}) < 3:
-        raise click.UsageError("RESULTS must have at least three sizes: see --rows")
+    sizes: dict[tuple[str, int], set[int]] = {}
+    for each in found:
+        sizes.setdefault((each["driver"], each["partitions"]), set()).add(each["rows"])
+    if min(map(len, sizes.values()), default=0) < 3:
+        raise click.UsageError(
+            "RESULTS must have at least three sizes for each number of partitions: see --rows"
+        )
     for driver in dict.fromkeys(each["driver"] for each in found):
         click.echo(driver)
         chosen = [each for each in found if each["driver"] == driver]

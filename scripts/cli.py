@@ -12,6 +12,7 @@ from aicontent.connection import redact
 from aicontent.errors import counted
 from aicontent.schema.history import applied
 from aicontent.schema.migrate import migration_sql
+from aicontent.schema.partitions import MOST
 from aicontent.table import TABLE
 
 from .check import check
@@ -36,7 +37,7 @@ def main() -> None:
 @click.option("--create-users", is_flag=True, help="Create a minimal users table if there is none.")
 @click.option(
     "--partitions",
-    type=click.IntRange(1, 1024),
+    type=click.IntRange(1, MOST),
     help="On PostgreSQL, create the table in this number of partitions by the user.",
 )
 @click.option(
@@ -61,6 +62,8 @@ def migrate(
 
     On PostgreSQL, what --dry-run prints can be run by other tools, in one transaction.
     """
+    if partitions is not None and url.startswith("sqlite:"):
+        raise click.UsageError("--partitions: SQLite has none (docs/scaling.md has other ways)")
     database = open_database(url, must_exist=dry_run or not create_users, reads=dry_run)
     if dry_run:
         sql = migration_sql(database, create_users, partitions=partitions, schema=schema)

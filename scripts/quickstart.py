@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
+from itertools import islice
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ from aicontent.database.supported import backend_of
 from aicontent.errors import counted, printable
 from aicontent.fields.scalars import UTCDateTimeField
 from aicontent.records.bulk import values_of
+from aicontent.records.insertion import BATCH
 from aicontent.records.validation import check_values
 from aicontent.transfer.json_lines import by_column, field_of, objects, time_of
 
@@ -141,7 +143,10 @@ def _load(lines: Iterable[bytes], user: int, content_type: str) -> tuple[int, li
             else:
                 yield row
 
-    return len(AIGeneratedContent.create_many(rows())), refused
+    stored, source = 0, rows()
+    while batch := list(islice(source, BATCH)):
+        stored += len(AIGeneratedContent.create_many(batch))
+    return stored, refused
 
 
 def _attributes(record: dict[str, Any]) -> dict[str, Any]:

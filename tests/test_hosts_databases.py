@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from playhouse import pool
 
 import aicontent
 from aicontent import AIGeneratedContent, UnsupportedDatabaseError, User
+from aicontent.table import new_id
 from helpers import plain
 
 MADE = {"title": "En la cafetería"}
@@ -170,6 +172,20 @@ def test_a_copy_writes_to_the_database_of_the_original(how, Content, user):
     copied.save()
     assert (Content.get_by_id(content.id).level, content.level) == ("A2", "A1")
     assert how is copy.copy or copied.request_payload is not content.request_payload
+
+
+def test_a_copy_keeps_a_user_who_is_not_stored_yet(Content):
+    model = Content.user.rel_model
+    content = Content(user=model(), type="lesson", request_payload={})
+    content.note = threading.Lock()  # a host's own attribute
+    copied = copy.copy(content)
+    assert copied.note is content.note
+    del content.note
+    for each in (copied, copy.deepcopy(content)):
+        each.user.save()
+        each.id = new_id()
+        each.save()
+    assert Content.select().count() == 2
 
 
 def test_databases_that_cannot_work_are_refused_by_name(monkeypatch):

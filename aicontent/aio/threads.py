@@ -22,8 +22,8 @@ from ..database.supported import backend_of
 from ..generation.steps import Step
 
 THREADS = 4
-"""Threads of a database, and so its connections: more would wait for Python's lock. A smaller pool
-has fewer."""
+"""Threads of a database, and so its connections: more would wait for Python's lock. With a
+smaller pool, there are as many threads as connections."""
 
 _LOOKS = 0.5
 """Seconds after which an idle thread looks for calls whose loop was closed."""

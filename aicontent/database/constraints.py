@@ -106,6 +106,10 @@ _REMEDIES = {
         "another process holds its lock: try again when that has ended, or wait longer"
     ),
     (("SQLITE_IOERR",), ()): "see the system's log, and the limits of files (df, ulimit -f)",
+    ((), ("max_locks_per_transaction",)): (
+        "raise max_locks_per_transaction of the server, as docs/scaling.md says for partitions"
+    ),
+    ((), ("no partition of relation",)): "a partition is missing: run `aicontent check`",
     (
         ("SQLITE_NOMEM", "53200"),
         ("out of memory",),

@@ -69,12 +69,12 @@ class Deletion(ABC):
         return place
 
     def neighbours(self, rows: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-        """Return the last of some rows that one statement deletes fast."""
+        """Return the last rows of the list that share one partition, for one statement."""
         return rows
 
     @abstractmethod
     def delete(self, rows: Mapping[str, Any]) -> Deleted:
-        """Delete the rows that are due, in one transaction; `rows` are places by their ids."""
+        """Delete the rows that are due, in one transaction; `rows` maps ids to places."""
 
     def can_be_locked(self, ids: Collection[str]) -> bool | None:
         """Wait a second for one of the rows; None if other transactions keep all of them locked.
@@ -131,7 +131,7 @@ class SqliteDeletion(Deletion):
         kept: set[str] = set()
         with self._backend.atomic(self._database, "IMMEDIATE"):
             began = time.monotonic()  # the wait for the lock is over
-            gone = self._execute(self._delete, rows, [id for (id,) in rows.values()]).rowcount
+            gone = self._execute(self._delete, rows, [rowid for (rowid,) in rows.values()]).rowcount
             if gone < len(rows):
                 gone += self._execute(self._delete_moved, rows).rowcount
                 kept = self.due(rows)
@@ -177,7 +177,7 @@ class PostgresqlDeletion(Deletion):
         return *place[1:2], int(block), int(item)
 
     def neighbours(self, rows: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-        # Each partition that a statement names looks for all rows of the batch.
+        # PostgreSQL searches each partition of a statement's users for all its ids.
         _, (_, *partition) = rows[-1]
         others = (n for n in range(len(rows), 0, -1) if rows[n - 1][1][1:2] != partition[:1])
         return rows[next(others, 0) :]

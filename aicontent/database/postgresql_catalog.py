@@ -47,11 +47,10 @@ _DEFINITIONS = f"""
 """
 
 _INDEXES = f"""
-    SELECT coalesce(whole.relname, s.indexrelname), sum(pg_relation_size(s.indexrelid))::bigint,
+    SELECT coalesce((SELECT relname FROM pg_class WHERE oid = pg_partition_root(s.indexrelid)),
+        s.indexrelname), sum(pg_relation_size(s.indexrelid))::bigint,
         sum(s.idx_scan)::bigint, bool_or(x.indisunique)
     FROM pg_stat_user_indexes s JOIN pg_index x ON x.indexrelid = s.indexrelid
-    LEFT JOIN pg_inherits i ON i.inhrelid = s.indexrelid
-    LEFT JOIN pg_class whole ON whole.oid = i.inhparent
     WHERE s.relid IN ({_STORED}) GROUP BY 1 ORDER BY 1
 """
 

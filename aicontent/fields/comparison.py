@@ -12,7 +12,7 @@ import peewee
 from ..errors import AIContentError, ValidationError, kind_of
 from .policy import check_document, check_text, plain_text
 
-_NO_JSON = (peewee.Value, peewee.SQL, peewee.Function, peewee.Expression)
+_SQL_EXPRESSIONS = (peewee.Value, peewee.SQL, peewee.Function, peewee.Expression)
 
 _AGGREGATES = "MIN(", "MAX(", "SUM(", "AVG("
 _BEFORE_CONDITIONS = " WHERE ", " HAVING ", " WHEN ", " AND ", " OR "
@@ -94,10 +94,10 @@ class Comparable(_Compared):
                 f"{field.name} holds JSON, which is compared with JSON alone: compare as_int(), "
                 "as_float() or as_text() of a path with a column"
             )
-        if isinstance(value, _NO_JSON):
+        if isinstance(value, _SQL_EXPRESSIONS):
             raise AIContentError(
-                f"{field.name} holds JSON, which is compared with a value as it is, or with JSON: "
-                "not with an SQL expression; compare as_int(), as_float() or as_text() with that"
+                f"{field.name} holds JSON: compare it with a Python value or with other JSON; to "
+                "compare with an SQL expression, use as_int(), as_float() or as_text()"
             )
         if value is None or isinstance(value, peewee.Node):
             return value

@@ -29,7 +29,6 @@ from ..errors import (
     shortened,
 )
 from ..fields.json_types import as_json
-from ..records.instances import stored
 from ..records.validation import validate
 from .completion import Outcome, changes_of, store_as_new
 from .events import say
@@ -194,7 +193,8 @@ def _store(content: Any, answer: _Answer, defaults: dict[str, Any]) -> bool:
         except LeaseLostError as error:
             if not is_lost(content, error):
                 raise
-            row = stored(content, type(content).status).first()
+            model = type(content)
+            row = model.select(model.status).where(model.id == content.id).first()
             if row is None:
                 try:
                     store_as_new(content, answer.document, outcome)

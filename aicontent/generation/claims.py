@@ -9,17 +9,7 @@ from typing import Any
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import (
-    ONE,
-    Slot,
-    is_partitioned,
-    key_columns,
-    literal,
-    of_user,
-    row_key,
-    slot,
-    statement_of,
-)
+from ..database.statement import ONE, Slot, literal, slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import AIContentError, ArgumentError, kind_of
@@ -27,6 +17,7 @@ from ..fields.document import selected_as_text
 from ..fields.policy import plain_text
 from ..records.loading import load
 from ..records.lookup import unexpired
+from ..records.partitioning import is_partitioned, key_columns, of_user, row_key
 from ..records.validation import validate
 from ..table import C, ContentTable
 from .arguments import Duration, seconds_of
@@ -98,7 +89,7 @@ def claim_row(
     """Claim one row for `lease` seconds, if it is pending and no other transaction has locked it.
 
     Args:
-        user: whose it is, as the driver takes it.
+        user: the owner's id, as the driver takes it.
 
     Raises:
         NotBoundError: the model has no database.
@@ -162,9 +153,11 @@ def _claim(
             key_of_row = statement_of(
                 model, ("pick", key), values, lambda: (select_key(), key_columns(model))
             )
-            for id, user in key_of_row.fetch(values):
-                return _claim_row(model, id, model.user.db_value(user), lease, max_attempts)
-        return None, False
+            row = next(iter(key_of_row.fetch(values)), None)
+            if row is None:
+                return None, False
+            id, user = row
+            return _claim_row(model, id, model.user.db_value(user), lease, max_attempts)
 
     def build() -> tuple[Any, Sequence[Any]]:
         changes = {

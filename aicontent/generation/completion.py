@@ -16,7 +16,7 @@ from ..enums import ContentStatus
 from ..errors import LeaseLostError, ValidationError, kind_of, shortened
 from ..fields.json_types import as_json
 from ..fields.scalars import CountField
-from ..records.instances import check_selected, mark_saved, stored
+from ..records.instances import check_selected, mark_saved
 from ..records.lookup import status_of
 from ..records.record import insert, update
 from ..records.validation import validate
@@ -140,7 +140,8 @@ def _check_stored(content: Any, answer: Any) -> None:
     Raises:
         LeaseLostError: it has another answer, or was deleted.
     """
-    row = stored(content).first()
+    model = type(content)
+    row = model.get_or_none(model.id == content.id)
     if row is None or row.generated_data != as_json(answer, "generated_data"):
         raise LeaseLostError(content.id, content.attempts, state_of(content))
     content.__data__ |= row.__data__

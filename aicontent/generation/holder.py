@@ -13,7 +13,7 @@ from ..database.statement import Computed, Slot, literal, slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import ArgumentError, LeaseLostError, kind_of
-from ..records.instances import check_selected, stored
+from ..records.instances import check_selected
 from ..records.loading import load
 from ..records.lookup import status_of
 from ..records.record import update
@@ -151,7 +151,8 @@ def _is_held(model: Any) -> Any:
 def state_of(content: Any) -> str:
     """Return why a claim is over."""
     model: Any = type(content)
-    for status, attempts in stored(content, model.status, model.attempts).tuples():
+    rows = model.select(model.status, model.attempts).where(model.id == content.id).tuples()
+    for status, attempts in rows:
         is_now = f"it is {status} now, at attempt {attempts}"
         if status in (ContentStatus.COMPLETED, ContentStatus.CACHED):
             return f"{is_now}: another answer was first"

@@ -5,11 +5,12 @@ from typing import Any
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Computed, literal, of_user, slot
+from ..database.statement import Computed, literal, slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus, ContentTypeLike
 from ..errors import AIContentError, ValidationError
-from ..records.lookup import get_by_id, status_of, unexpired
+from ..records.lookup import status_of, unexpired
+from ..records.partitioning import of_user
 from ..records.record import insert, update
 from ..records.validation import validate
 from ..table import C, ContentTable, new_id
@@ -157,7 +158,7 @@ def enter(
             return content, True
         existing: C | None = model.select(*columns).where(*same, _IN_FLIGHT).first()
         if existing is not None and existing.id == content.id:  # the insert's reply was lost
-            return get_by_id(model, content.id, attributes["user"]), True
+            return model.get_by_id(content.id), True
         if existing is not None:
             return existing, False
         answers = model.select().where(*same, model.status == ContentStatus.COMPLETED)

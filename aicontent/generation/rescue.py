@@ -12,20 +12,14 @@ import peewee
 
 from ..database.availability import connected, survived
 from ..database.constraints import CONFLICTS, error_code, refusal
-from ..database.statement import (
-    key_columns,
-    literal,
-    of_users,
-    row_key,
-    slot,
-    statement_of,
-)
+from ..database.statement import literal, slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import check_budget, check_number
 from ..fields.scalars import MAX_INTEGER, to_utc
 from ..records.loading import load
 from ..records.lookup import status_of
+from ..records.partitioning import key_columns, of_users, row_key
 from ..table import ContentTable
 from .events import say
 from .failures import LEASE_RAN_OUT, with_failure

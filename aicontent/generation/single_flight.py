@@ -11,7 +11,6 @@ from typing import Any
 
 from ..database.availability import connected, is_temporary, survived
 from ..database.internals import is_pool_exhausted
-from ..database.statement import of_user
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus, ContentTypeLike, Served
 from ..errors import (
@@ -23,6 +22,7 @@ from ..errors import (
     kind_of,
 )
 from ..records.lookup import Narrow, find, use
+from ..records.partitioning import of_user
 from ..table import C, new_id
 from .arguments import Duration, check_generate, refuse_loop, refuse_transaction, seconds_of
 from .attempt import attempt, end, is_lost

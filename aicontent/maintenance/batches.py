@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -115,7 +116,7 @@ class Batches:
         can_be_locked = bool(self._locked) and self._deletion.can_be_locked(self._locked)
         self._waits -= 1
         if can_be_locked and self._waits:
-            self._rows, self._locked = sorted(self._locked.items()), {}
+            self._rows, self._locked = self._sorted(self._locked.items()), {}
             return
         self.is_done = True
         if can_be_locked is False:
@@ -139,7 +140,10 @@ class Batches:
         query = self._select(aside, *columns).order_by(self.reason.order).limit(_LOOKED_UP)
         rows = [(id, place) for id, *place in query.tuples()]
         self._may_be_more = len(rows) == _LOOKED_UP
-        found = sorted(rows, key=lambda row: self._deletion.storage_order(row[1]))
+        found = self._sorted(rows)
         # Cleanups that run at once begin at different rows, so they seldom meet.
         start = random.randrange(len(found) + 1)  # noqa: S311 - no secret
         return found[start:] + found[:start]
+
+    def _sorted(self, rows: Iterable[_Row]) -> list[_Row]:
+        return sorted(rows, key=lambda row: self._deletion.storage_order(row[1]))

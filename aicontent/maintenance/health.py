@@ -110,8 +110,10 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
         for name in dropped:
             if expected.pop(f"index {name}", None) is None:
                 problems.append(f"no migration makes an index {name}: check the dropped names")
-        problems += _differences(expected, catalog.definitions(TABLE))
-        problems += partition_problems(partitions)
+        actual = catalog.definitions(TABLE)
+        problems += _differences(expected, actual)
+        if partitions is not None and actual["partition key"] == expected["partition key"]:
+            problems += partition_problems(partitions)
     orphans = catalog.orphans(TABLE)
     if orphans:
         problems.append(
@@ -121,16 +123,19 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     return problems
 
 
-_ANEW = "drop it and add it again"
-_REMEDY = {"column": "change it back by ALTER TABLE, without dropping it"}
+_RECREATE = "drop it and add it again"
+_REMEDY = {
+    "column": "change it back by ALTER TABLE, without dropping it",
+    "partition": "move the content to a table that `aicontent migrate --partitions` has created",
+}
 
 
 def _differences(expected: dict[str, str], actual: dict[str, str]) -> list[str]:
     return [
         f"{name} is missing: add it again as the migration does"
         if name not in actual
-        else f"{name} differs from the migrations, so {_REMEDY.get(name.split()[0], _ANEW)}: it is "
-        f"{actual[name]}, not {definition}"
+        else f"{name} differs from the migrations, so "
+        f"{_REMEDY.get(name.split()[0], _RECREATE)}: it is {actual[name]}, not {definition}"
         for name, definition in expected.items()
         if actual.get(name) != definition
     ]

@@ -10,12 +10,14 @@ import peewee
 
 from ..database.bulk_load import Row
 from ..database.internals import data_with_relations
+from ..database.statement import driver_values
 from ..database.supported import backend_of, database_of
 from ..errors import AIContentError, ValidationError, check_number, kind_of
 from ..fields.scalars import is_ours
-from .insertion import BATCH, Insertion
-from .instances import check_selected, check_times, field_named, mark_saved
+from .insertion import BATCH, USER, Insertion
+from .instances import check_selected, check_times, field_named, mark_saved, stored_user
 from .loading import is_plain
+from .partitioning import of_users
 from .record import Record, insert
 from .validation import check_values
 
@@ -87,19 +89,19 @@ def _check_update(model: type[Record], content: Record, names: Sequence[str]) ->
 
 
 def _update(model: type[Record], batch: Sequence[Record], names: Sequence[str], before: int) -> int:
-    """Write a batch by one statement, and by another one the columns that it empties."""
+    """Write a batch by one statement."""
     database = database_of(model)
     backend = backend_of(database)
 
+    fields, key = [field_named(model, name) for name in names], field_named(model, "id")
+
     def update(batch: Sequence[Record]) -> int:
-        empty = [n for n in names if all(each.__data__.get(n) is None for each in batch)]
-        by_peewee: Any = peewee.Model.bulk_update.__func__  # type: ignore[attr-defined]
-        written = 0
-        if empty:  # PostgreSQL takes a CASE of NULLs alone for text
-            is_chosen = field_named(model, "id").in_([each._pk for each in batch])
-            written = model.update(dict.fromkeys(empty)).where(is_chosen).execute()
-        others = [name for name in names if name not in empty]
-        return int(by_peewee(model, batch, others) if others else written)
+        changes = {field: _case(field, key, batch) for field in fields}
+        users = {stored_user(each) for each in batch}
+        chosen = [key.in_([each._pk for each in batch])]
+        if None not in users:
+            chosen += of_users(model, users)
+        return int(model.update(changes).where(*chosen).execute())
 
     try:
         with backend.statement_savepoint(database):
@@ -107,9 +109,23 @@ def _update(model: type[Record], batch: Sequence[Record], names: Sequence[str], 
     except peewee.IntegrityError:
         # One by one, to learn which row is at fault.
         for number, content in enumerate(batch, before + 1):
-            with _numbered(number), backend.constraints_explained(database):
+            data = driver_values(model, {"user": content.__data__.get("user")})
+            with _numbered(number), backend.constraints_explained(database, data["user"]):
                 update([content])
         raise
+
+
+def _case(field: Any, key: peewee.Field, batch: Sequence[Any]) -> Any:
+    """Return the value of each instance by its id; None if all are None.
+
+    PostgreSQL gives a CASE of NULLs the type text.
+    """
+    values = [getattr(content, field.safe_name) for content in batch]
+    if all(value is None for value in values):
+        return None
+    values = [v if isinstance(v, peewee.Node) else field.case_value(v) for v in values]
+    ids = [key.to_value(content._pk) for content in batch]
+    return peewee.Case(key, list(zip(ids, values, strict=True)))
 
 
 def values_of(model: type[Record], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,11 +189,8 @@ def _execute(
             insertion.execute(batch)
         except peewee.IntegrityError:
             place = insertion.row_at_fault
-            user = batch[place][1]
-            with (
-                _numbered(before + place + 1),
-                backend.constraints_explained(database, user),
-            ):
+            user = batch[place][USER]
+            with _numbered(before + place + 1), backend.constraints_explained(database, user):
                 raise
         return
     try:
@@ -186,5 +199,5 @@ def _execute(
     except peewee.IntegrityError:
         # One by one, to learn which row is at fault.
         for number, row in enumerate(batch, before + 1):
-            with _numbered(number), backend.constraints_explained(database):
+            with _numbered(number), backend.constraints_explained(database, row[USER]):
                 insertion.execute([row])

@@ -9,15 +9,19 @@ from typing import Any
 import peewee
 
 from ..database.bulk_load import BulkInsert, Loader, Row
-from ..database.statement import key_columns, to_driver
+from ..database.statement import to_driver
 from ..database.supported import backend_of, database_of
 from ..fields.scalars import is_ours
 from .instances import SET_BY_DATABASE
+from .partitioning import key_columns
 from .record import Record
 from .validation import validate
 
 BATCH = 500
 """The most rows of one INSERT: 24 columns each, within SQLite's 32,766 parameters."""
+
+USER = 1
+"""The position of the user in a row."""
 
 _TWO_ROWS = re.compile(r"(?P<head>.* VALUES )(?P<row>\(.+\)), (?P=row)(?P<tail>.*)", re.DOTALL)
 

@@ -1,24 +1,18 @@
-"""What is known of an instance: its row, its attributes, and what may be written of them."""
+"""Read and change the state of one instance. Called by the modules that write or load rows."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import peewee
 
-from ..database.statement import is_partitioned, to_driver
+from ..database.statement import to_driver
 from ..errors import ContentGoneError, ValidationError, shortened
 from ..fields.document import DocumentField
 from ..fields.encoding import snapshot
+from .partitioning import is_partitioned
 
 SET_BY_DATABASE = ("created_at", "updated_at")
 """The times that the database's clock sets where a new row has none: one clock for all writers."""
-
-
-def stored(content: Any, *columns: Any) -> Any:
-    """Select columns of the row of an instance; all of them by default."""
-    model: Any = type(content)
-    query, user = model.select(*columns).where(model.id == content.id), stored_user(content)
-    return query if user is None else query.where(model.user == user)
 
 
 def stored_user(content: Any) -> Any:

@@ -9,12 +9,13 @@ from typing import Any, cast
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import ONE, Computed, literal, of_user, slot, statement_of, to_driver
+from ..database.statement import ONE, Computed, literal, slot, statement_of, to_driver
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..fields.scalars import moment_of
 from .instances import gone
 from .loading import load
+from .partitioning import of_user
 from .record import R, update
 from .validation import validate
 
@@ -24,11 +25,15 @@ Narrow = Callable[[Any, Any, Any], Any]
 """Narrows and orders a query of a table by a moment: `(table, query, moment) -> query`."""
 
 
-def get_by_id(model: type[R], pk: Any, user: Any = None) -> R:
+ANYBODY: Any = object()
+"""Stands for any user, because None is a mistake."""
+
+
+def get_by_id(model: type[R], pk: Any, user: Any = ANYBODY) -> R:
     """Return the row of an id; see `AIGeneratedContent.get_by_id`."""
     key: Any = model._meta.primary_key
     field: Any = model._meta.fields["user"]
-    values = {} if user is None else {"user": to_driver(field)(field.id_of(user))}
+    values = {} if user is ANYBODY else {"user": to_driver(field)(field.id_of(user))}
     if isinstance(pk, peewee.Node):
         return model.get(key == pk, *_equal(model, values))
     values["id"] = key.db_value(pk)
@@ -39,7 +44,8 @@ def get_by_id(model: type[R], pk: Any, user: Any = None) -> R:
     content = find(model, "by id", narrow, values)
     if content is None:
         missing: Any = model
-        raise missing.DoesNotExist(f"{model.__name__} has no row of the id {values['id']!r}")
+        whose = "" if user is ANYBODY else " for this user"
+        raise missing.DoesNotExist(f"{model.__name__} has no row of the id {values['id']!r}{whose}")
     return content
 
 
@@ -96,8 +102,8 @@ def find(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any
         model: the bound model.
         key: names the statement.
         narrow: chooses and orders the rows, with slots for values.
-        values: what fills the slots: `user`, and `now`, the moment to judge by, if there is one,
-            instead of the database's clock.
+        values: what fills the slots. With `now`, that moment judges instead of the database's
+            clock. `use` needs `user`.
     """
 
     def build() -> tuple[Any, list[Any]]:
@@ -139,7 +145,7 @@ def first_row(
 
 
 def status_of(table: Any) -> Any:
-    """Return the status for a condition on few rows, for which no index on it must be used.
+    """Return the status as an expression that no index matches, for conditions on a few rows.
 
     Statistics may be from a time when few rows had a status that many have now.
     """

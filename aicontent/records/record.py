@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Mapping
 from copy import copy, deepcopy
+from functools import partial
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import peewee
@@ -89,17 +90,23 @@ class Record(peewee.Model):
         # A class that was made for one database has no name by which it could be found.
         return _unpickled, (base, {**self.__dict__, "__rel__": {}})
 
+    # Without these two, a copy would be pickled, and so have another class.
+
     def __copy__(self) -> Self:
-        return self._copied({name: copy(value) for name, value in vars(self).items()})
+        content = type(self).__new__(type(self))
+        own = ("__data__", "__rel__", "_dirty", "_document_texts")
+        vars(content).update(vars(self), **{name: copy(vars(self)[name]) for name in own})
+        return content
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self._copied(deepcopy({**vars(self), "__rel__": {}}, memo))
-
-    def _copied(self, state: dict[str, Any]) -> Self:
-        """Return an instance of the same class, which pickle could not find by a name."""
-        content = type(self).__new__(type(self))
-        vars(content).update(state)
+        content = memo[id(self)] = type(self).__new__(type(self))
+        vars(content).update(deepcopy(vars(self), memo))
         return content
+
+    def _pk_expr(self) -> Any:  # Peewee's, for delete_instance()
+        user, model = stored_user(self), cast(Any, type(self))
+        by_id = super()._pk_expr()  # type: ignore[misc]
+        return by_id if user is None else by_id & (model.user == user)
 
     @property
     def dirty_fields(self) -> list[peewee.Field]:
@@ -220,25 +227,27 @@ def update(content: Any, changes: Mapping[str, Any], condition: Computed | None 
     check_times(changes)
     validate(model, changes, partial=True)
     converted, key = driver_values(model, changes), cast(Any, model._meta.primary_key)
-    user = stored_user(content)
 
-    def build() -> tuple[Any, list[Any]]:
+    def build(names_user: bool) -> tuple[Any, list[Any]]:
         columns = {**with_slots(model, converted), **backend_of(database).columns_of_update()}
         query = model.update(columns).where(key == slot(":pk"))
-        if user is not None:
+        if names_user:
             query = query.where(model.user == slot(":user"))
         if condition is not None:
             query = query.where(condition.build(model))
         returned = [model._meta.fields[name] for name in (*computed_names(changes), "updated_at")]
         return query.returning(*returned), returned
 
-    name = ("update", user is not None, condition and condition.key)
-    statement = statement_of(model, name, converted, build)
-    parameters = {**parameters_of(converted), ":pk": key.db_value(content._pk), ":user": user}
+    parameters = {**parameters_of(converted), ":pk": key.db_value(content._pk)}
     parameters |= condition.parameters if condition else {}
-    with backend_of(database).constraints_explained(database, converted.get("user")):
-        rows = statement.rows(parameters)
-    if rows:
-        content.__data__ |= {**changes, **rows[0]}
-        mark_saved(content, changes, converted)
-    return bool(rows)
+    # Without the user once more, because the row may belong to another one since.
+    for user in dict.fromkeys((stored_user(content), None)):
+        name = ("update", user is not None, condition and condition.key)
+        statement = statement_of(model, name, converted, partial(build, user is not None))
+        with backend_of(database).constraints_explained(database, converted.get("user")):
+            rows = statement.rows({**parameters, ":user": user})
+        if rows:
+            content.__data__ |= {**changes, **rows[0]}
+            mark_saved(content, changes, converted)
+            return True
+    return False

@@ -63,15 +63,16 @@ class Rules:
         Raises:
             ValidationError: the first rule that is broken.
         """
-        import fastjsonschema
-
         if partial not in self._compiled:
+            import fastjsonschema
+
             omitted = "required" if partial else None
             schema = {key: value for key, value in self.schema.items() if key != omitted}
             self._compiled[partial] = fastjsonschema.compile(schema, use_default=False)
         try:
             self._compiled[partial](row)
-        except fastjsonschema.JsonSchemaValueException as error:
+        except ValueError as raised:  # fastjsonschema's, which is not imported before it is used
+            error: Any = raised
             missing = (name for name in self.schema["required"] if name not in row)
             column = error.path[1] if len(error.path) > 1 else next(missing)
             raise ValidationError(

@@ -100,7 +100,7 @@ def migration_sql(
         MigrationError: as `migrate`.
     """
     with _router(database, directory) as router, connected(resolved(database)):
-        _check_session(router.database)
+        _check_connection(router.database)
         pending: list[str] = router.diff
         first, last = _preparation(router, create_users, schema, partitions)
         return [*first, *router.statements(), *last] if pending else []
@@ -154,12 +154,12 @@ def _migrating(
             )
         lock = backend_of(database).migration_lock(database, lock_timeout)
         with connected(database):
-            _check_session(database)
+            _check_connection(database)
             with lock:
                 yield router
 
 
-def _check_session(database: peewee.Database) -> None:
+def _check_connection(database: peewee.Database) -> None:
     problem = backend_of(database).connection_problem(database)
     if problem is not None:
         raise MigrationError(problem)

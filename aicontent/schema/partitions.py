@@ -6,34 +6,36 @@ import peewee
 
 from ..database.catalog import Partition
 from ..database.supported import backend_of
-from ..errors import MigrationError, UnsupportedDatabaseError, check_number
+from ..errors import MigrationError, UnsupportedDatabaseError, check_number, counted
 from ..table import TABLE
 
-_MOST = 1024
+MOST = 1024
 """PostgreSQL plans a query that names no user for each partition: with a thousand it takes long."""
 
 
 def check_partitions(database: peewee.Database, number: int, *, is_new: bool) -> None:
-    """Check that a table can be made in a number of partitions, or has that number.
+    """Check that a table can be created in a number of partitions, or was created so.
 
     Raises:
-        ArgumentError: the number is none. UnsupportedDatabaseError: there are no partitions here.
-        MigrationError: the table is there in another form.
+        ArgumentError: the number is no int from 1 to 1,024. UnsupportedDatabaseError: this
+            database has no partitions. MigrationError: the table is there in another form.
     """
-    check_number(number, "partitions", 1, _MOST)
+    check_number(number, "partitions", 1, MOST)
     catalog = backend_of(database).catalog(database)
     problem = catalog.partitioning_problem()
     if problem is not None:
         raise UnsupportedDatabaseError(problem)
-    if is_new:
+    partitions = None if is_new else catalog.partitions(TABLE)
+    # A partition that was split by hand has twice the modulus of the others.
+    if is_new or (partitions and min(each.modulus for each in partitions) == number):
         return
-    partitions = catalog.partitions(TABLE)
-    if partitions is None or len(partitions) != number:
-        form = "is not partitioned" if partitions is None else f"has {len(partitions)} partitions"
-        raise MigrationError(
-            f"{TABLE} {form}, which cannot be changed to {number}: export its content, migrate "
-            f"another database with {number}, and import the content there (docs/scaling.md)"
-        )
+    form = "is not partitioned"
+    if partitions is not None:
+        form = f"has {counted(len(partitions), 'partition')} of another number"
+    raise MigrationError(
+        f"{TABLE} {form}, which cannot be changed to {number}: export its content, migrate another "
+        f"database with {number}, and import the content there (docs/scaling.md)"
+    )
 
 
 def partition_sql(number: int) -> list[str]:
@@ -46,22 +48,22 @@ def partition_sql(number: int) -> list[str]:
     ]
 
 
-def partition_problems(partitions: list[Partition] | None) -> list[str]:
-    """Return which partitions of a partitioned table are missing, with the remedy.
+def partition_problems(partitions: list[Partition]) -> list[str]:
+    """Return which partitions are missing, with the remedy.
 
     Partitions may have several moduli, because one can be split without the others.
     """
-    if partitions is None:
-        return []
+    if not partitions:
+        return [f"{TABLE} has no partitions: attach them again, or restore them from a backup"]
     modulus = lcm(*(each.modulus for each in partitions))
     present = {n for each in partitions for n in range(each.remainder, modulus, each.modulus)}
     missing = [n for n in range(modulus) if n not in present]
     if not missing:
         return []
-    names = ", ".join(map(str, missing[:10])) + (" and others" if len(missing) > 10 else "")
+    names = ", ".join(map(str, missing[:10])) + (" and others" if missing[10:] else "")
     return [
-        f"{TABLE} has no partition for the remainders {names} of modulus {modulus}, so the content "
-        "of their users is not found and cannot be stored: attach the partition again (ALTER TABLE "
+        f"{TABLE} lacks the partitions of modulus {modulus} with these remainders: {names}. The "
+        "content of their users is not found and cannot be stored: attach each again (ALTER TABLE "
         f"{TABLE} ATTACH PARTITION ... FOR VALUES WITH (MODULUS {modulus}, REMAINDER "
         f"{missing[0]})), or restore it from a backup"
     ]

@@ -11,7 +11,6 @@ import peewee
 from ..database.availability import connected
 from ..database.bulk_load import Row
 from ..database.constraints import reason_of_error, refusal
-from ..database.statement import is_partitioned
 from ..database.supported import backend_of, resolved
 from ..errors import (
     ArgumentError,
@@ -25,7 +24,8 @@ from ..errors import (
 from ..fields.document import DocumentField
 from ..fields.scalars import MAX_INTEGER
 from ..fields.users import MAX_BIGINT, without_hyphens
-from ..records.insertion import BATCH, Insertion
+from ..records.insertion import BATCH, USER, Insertion
+from ..records.partitioning import is_partitioned
 from ..table import TABLE, ContentTable, bound_model, user_id_type, users_model
 from .json_lines import Batch, Refused, batches, by_column
 
@@ -144,7 +144,7 @@ class _Import:
             unknown = self._unknown_users(rows) if rows else ()
             stored = self._stored_ids(rows) if rows else set()
             for id, (_, row) in rows.items():
-                if row[_USER] in unknown:
+                if row[USER] in unknown:
                     refused[id] = _UNKNOWN_USER
                 elif id in stored and self._on_conflict == "error":
                     refused[id] = _DUPLICATE
@@ -200,8 +200,8 @@ class _Import:
             return set(), {}
         try:
             with self._backend.atomic(self._database):
-                self._move(rows)
-                return set(self._insertion.execute([row for _, row in rows.values()])), {}
+                moved = self._move(rows)
+                return {*moved, *self._insertion.execute([row for _, row in rows.values()])}, {}
         except (peewee.PeeweeException, UnicodeEncodeError) as error:
             self._raise_unless_of_a_row(error)
         written: set[str] = set()
@@ -212,8 +212,8 @@ class _Import:
                     self._backend.constraints_explained(self._database),
                     self._backend.atomic(self._database),
                 ):
-                    self._move({id: rows[id]})
-                    written.update(self._insertion.execute([row]))
+                    moved = self._move({id: rows[id]})
+                    written |= {*moved, *self._insertion.execute([row])}
             except (peewee.PeeweeException, UnicodeEncodeError) as error:
                 self._raise_unless_of_a_row(error)
                 may_defer = self._may_defer and len(self._deferred) < _MOST_DEFERRED
@@ -237,30 +237,33 @@ class _Import:
         selected: Any = self._model.select(key).where(self._backend.any_of(key, rows)).tuples()
         return {id for (id,) in selected}
 
-    def _move(self, rows: Mapping[str, _Numbered]) -> None:
-        """Give rows that are stored to the users that the lines name.
+    def _move(self, rows: Mapping[str, _Numbered]) -> list[str]:
+        """Give stored rows to the users that the lines name; return the ids of these rows.
 
-        In a table that is partitioned by the user, the row of another user is no conflict.
+        In a partitioned table, the row of another user is no conflict.
         """
+        moved: list[str] = []
         if self._on_conflict != "replace" or not is_partitioned(self._model):
-            return
+            return moved
         model: Any = self._model
         is_stored = self._backend.any_of(model.id, rows)
         for id, user in list(model.select(model.id, model.user).where(is_stored).tuples()):
-            new = rows[id][1][_USER]
+            new = rows[id][1][USER]
             if model.user.db_value(user) != model.user.db_value(new):
                 same = (model.id == id, model.user == user)
                 model.update({model.user: new}).where(*same).execute()
+                moved.append(id)
+        return moved
 
     def _unknown_users(self, rows: Mapping[str, _Numbered]) -> set[int | str]:
         """Add missing users if `users` is minimal; return those that are still missing."""
-        missing = self._missing({row[_USER] for _, row in rows.values()})
+        missing = self._missing({row[USER] for _, row in rows.values()})
         bare = {id: without_hyphens(id) for id in missing if without_hyphens(id) != id}
         if bare:  # PostgreSQL wrote the hyphens
             unknown = self._missing(set(bare.values()))
             known = {id: form for id, form in bare.items() if form not in unknown}
             for _, row in rows.values():
-                row[_USER] = known.get(row[_USER], row[_USER])
+                row[USER] = known.get(row[USER], row[USER])
             missing -= known.keys()
         if not (missing and self._may_add_users):
             return missing
@@ -285,6 +288,5 @@ _MOST_DEFERRED = 100_000
 """Rows that are kept in memory until the end, because their requests are still in flight."""
 
 _Numbered = tuple[int, Row]
-_USER = 1  # the position of userId in a row
 _UNKNOWN_USER = "userId: the users table has no such id; store the user first"
 _DUPLICATE = "id: a row with this id is stored already; skip or replace it by on-conflict"

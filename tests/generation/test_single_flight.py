@@ -14,7 +14,7 @@ import pytest
 
 import aicontent
 from aicontent import ContentStatus
-from aicontent.database.statement import is_partitioned
+from aicontent.records.partitioning import is_partitioned
 from helpers import on_statement
 
 HOUR = timedelta(hours=1)

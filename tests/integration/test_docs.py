@@ -267,6 +267,16 @@ def test_the_two_commands_that_move_content_into_partitions(url, varied, databas
     assert len(lines) == 13
     assert list(aicontent.export_lines(moved)) == lines
     assert aicontent.check(moved) == aicontent.check(database)
+
+    # What has changed meanwhile comes along by the other option.
+    Content = aicontent.for_database(database)  # noqa: N806
+    content = Content.claim()
+    content.complete({"title": "Tea"})
+    replacing = commands[1].replace("--on-conflict skip", "--on-conflict replace")
+    shell = ["bash", "-o", "pipefail", "-c", replacing]
+    subprocess.run(shell, env=environment, check=True, capture_output=True, timeout=60)
+    arrived = aicontent.for_database(moved).get_by_id(content.id)
+    assert (arrived.status, arrived.generated_data) == ("completed", {"title": "Tea"})
     moved.close()
 
 

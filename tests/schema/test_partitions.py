@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 
 import peewee
 import pytest
@@ -12,7 +13,7 @@ from aicontent.database.supported import backend_of
 from aicontent.schema.history import available
 from aicontent.schema.migrate import migration_sql
 from aicontent.table import TABLE
-from helpers import run_here
+from helpers import on_statement, partitions_in, run_here
 
 NAMES = available()
 
@@ -85,7 +86,11 @@ def test_the_printed_sql_makes_the_same(empty, make_url):
 @pytest.mark.parametrize("kind", ["postgresql", "postgresql-partitioned"], indirect=True)
 def test_a_table_of_another_form_is_refused(database, store, kind):
     store()
-    form = "has 3 partitions" if kind == "postgresql-partitioned" else "is not partitioned"
+    form = (
+        "has 3 partitions of another number"
+        if kind == "postgresql-partitioned"
+        else "is not partitioned"
+    )
     for call in (aicontent.migrate, migration_sql):
         with pytest.raises(aicontent.MigrationError, match=rf"{form}.* export its content"):
             call(database, partitions=8)
@@ -108,7 +113,7 @@ def test_sqlite_has_none(empty_url, empty):
     assert empty.get_tables() == []
     arguments = ("migrate", "--database", empty_url, "--create-users", "--partitions")
     status, _, errors = run_here(*arguments, "2")
-    assert (status, "SQLite has none" in errors) == (1, True)
+    assert (status, "SQLite has none" in errors) == (2, True)
     assert run_here(*arguments, "0")[0] == 2
 
 
@@ -128,7 +133,7 @@ def test_check_tells_of_a_missing_partition(database):
     table, bounds = f'"{TABLE}"', "FOR VALUES WITH (MODULUS 3, REMAINDER 1)"
     database.execute_sql(f"ALTER TABLE {table} DETACH PARTITION {TABLE}_p1")
     (problem,) = aicontent.check(database)
-    assert "no partition for the remainders 1 of modulus 3" in problem
+    assert "lacks the partitions of modulus 3 with these remainders: 1." in problem
     assert bounds in problem
     database.execute_sql(f"ALTER TABLE {table} ATTACH PARTITION {TABLE}_p1 {bounds}")
     assert aicontent.check(database) == []
@@ -148,6 +153,7 @@ def test_a_partition_can_be_split(database, store, Content):
         database.execute_sql(f"INSERT INTO {TABLE} SELECT * FROM {TABLE}_p2")
         database.execute_sql(f"DROP TABLE {TABLE}_p2")
     assert aicontent.check(database) == []
+    assert aicontent.migrate(database, partitions=3) == []
     assert {content.id for content in Content.select()} == stored
 
 
@@ -217,3 +223,107 @@ def test_an_import_that_replaces_gives_a_row_to_another_user(database, store, Co
         assert (report.stored, report.replaced, report.skipped, report.refused) == counts
     (row,) = Content.select()
     assert (row.user_id, row.attempts) == (other, 7)
+    (line,) = aicontent.export_lines(database)
+    same = line.replace(b'"userId":%d' % other, b'"userId":%d' % user)
+    assert aicontent.import_lines(database, [same], on_conflict="replace").replaced == 1
+
+
+@on_partitions
+def test_a_row_that_was_given_to_another_user_meanwhile(Content, user, database):
+    """What is paid for is stored, and a change is written, although the instance names the old
+    user."""
+    other = Content.user.rel_model.create().id
+    Content.request(user, "lesson", {})
+    content = Content.claim()
+    Content.update(user=other).where(Content.id == content.id).execute()
+    content.extend_lease(60)
+    content.complete({"title": "Tea"})
+    content.level = "A1"
+    content.save()
+    (row,) = Content.select()
+    assert (row.user_id, row.status, row.level) == (other, "completed", "A1")
+
+
+@on_partitions
+def test_two_users_rows_of_one_id(store, Content, user):
+    """The table does not refuse them; an instance is still the row of its own user."""
+    other = Content.user.rel_model.create().id
+    mine, theirs = store(id="same"), store(id="same", user=other)
+    mine.level = "A1"
+    mine.save()
+    mine.mark_accessed()
+    mine.level = "A2"
+    Content.bulk_update([mine], ["level"])
+    assert Content.get_by_id("same", other).level is None
+    assert Content.get_by_id("same", other).usage_count == 0
+    assert mine.delete_instance() == 1
+    assert list(Content.select()) == [theirs]
+
+
+def test_a_user_who_is_none_is_a_mistake(store, Content, user):
+    content = store()
+    with pytest.raises(aicontent.ValidationError, match="^user: "):
+        Content.get_by_id(content.id, None)
+    other = Content.user.rel_model.create().id
+    with pytest.raises(Content.DoesNotExist, match="for this user"):
+        Content.get_by_id(content.id, other)
+
+
+@on_postgresql
+def test_a_form_that_no_migration_makes(empty):
+    aicontent.migrate(empty, create_users=True, partitions=1)
+    with empty.atomic():
+        empty.execute_sql(f"ALTER TABLE {TABLE} DETACH PARTITION {TABLE}_p0")
+        assert aicontent.check(empty) == [
+            f"{TABLE} has no partitions: attach them again, or restore them from a backup"
+        ]
+        empty.execute_sql(f"ALTER TABLE {TABLE}_p0 RENAME TO plain")
+        empty.execute_sql(f"DROP TABLE {TABLE}")
+        empty.execute_sql(
+            f'CREATE TABLE {TABLE} (LIKE plain INCLUDING ALL) PARTITION BY RANGE ("userId")'
+        )
+        problems = [each for each in aicontent.check(empty) if "partition" in each]
+    (problem,) = problems
+    assert problem.startswith("partition key differs from the migrations, so move the content")
+
+
+@on_partitions
+def test_each_statement_for_a_user_asks_one_partition(store, Content, user, database):
+    """Also the waiter's look, the rescue of one row, and the cleanup's batches."""
+
+    def ask(**options):
+        return Content.get_or_generate(user, "lesson", {"n": 1}, lambda content: {}, **options)
+
+    def wait_for_another():
+        Content.request(user, "lesson", {"n": 2})
+        Content.claim(lease=1e-6)
+        Content.get_or_generate(user, "lesson", {"n": 2}, lambda content: {})
+
+    def clean_up():
+        past = datetime(2020, 1, 1, tzinfo=UTC)
+        for each in [Content.user.rel_model.create().id for _ in range(20)]:
+            store(user=each, expires_at=past)
+        found = []
+        with on_statement(found.append):
+            assert Content.cleanup().deleted == 20
+        return [each for each in found if "SKIP LOCKED" in each[0] or each[0].startswith("DELETE")]
+
+    ask()
+    for call in (
+        ask,
+        lambda: ask(mark=False),
+        lambda: ask(refresh=True),
+        wait_for_another,
+        clean_up,
+    ):
+        found = []
+        with on_statement(found.append):
+            statements = call()
+        chosen = statements if isinstance(statements, list) else found
+        assert chosen
+        for sql, parameters in chosen:
+            is_claim = "SKIP LOCKED" in sql and '"userId" = ' not in sql and "ANY" not in sql
+            if sql.split()[0] in ("SELECT", "UPDATE", "DELETE", "INSERT") and not is_claim:
+                rows = database.execute_sql(f"EXPLAIN {sql}", parameters).fetchall()
+                plan = "\n".join(row[0] for row in rows)
+                assert len(partitions_in(plan)) <= 1, f"{sql}\n{plan}"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import peewee
 import pytest
 
-from aicontent.database.statement import key_columns
+from aicontent.records.partitioning import key_columns
 
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 

@@ -1,0 +1,56 @@
+"""Name the user in statements that find rows by their ids, where a table is partitioned by users.
+
+PostgreSQL then asks one partition, instead of planning and searching all of them.
+"""
+
+from typing import Any
+
+import peewee
+
+from ..database.availability import survived
+from ..database.supported import backend_of, database_of
+
+_FORM = "_aicontent_form"
+"""The attribute of a model class with its database, its table, and whether that is partitioned."""
+
+
+def is_partitioned(model: Any) -> bool:
+    """Tell whether the model's table is in partitions by the user.
+
+    A statement that finds a row by its id then names the user too, so that one partition is asked.
+    """
+    database, table = database_of(model), (model._meta.schema, model._meta.table_name)
+    known = model.__dict__.get(_FORM, (None, None, False))
+    if known[0] is not database or known[1] != table:
+        catalog = backend_of(database).catalog(database)
+        answer = survived(database, lambda: catalog.is_partitioned(*table))
+        if answer is None:  # there is no table yet
+            return False
+        known = database, table, answer
+        setattr(model, _FORM, known)
+    return bool(known[2])
+
+
+def key_columns(model: Any) -> list[Any]:
+    """Return the columns by which a row is found: its id, and the user of a partitioned table."""
+    return [model.id, model.user] if is_partitioned(model) else [model.id]
+
+
+def row_key(model: Any) -> Any:
+    """Return the operand to compare with a query that selects the `key_columns` of rows."""
+    columns = key_columns(model)
+    return columns[0] if len(columns) == 1 else peewee.Tuple(*columns)
+
+
+def of_user(model: Any, user: Any) -> list[Any]:
+    """Return the condition that limits a statement to a user's partition; [] on a plain table.
+
+    `user` is a user, or a slot.
+    """
+    return [model.user == user] if is_partitioned(model) else []
+
+
+def of_users(model: Any, users: Any) -> list[Any]:
+    """Return the same condition for an array of users."""
+    backend = backend_of(database_of(model))
+    return [backend.any_of(model.user, users)] if is_partitioned(model) else []
