@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import peewee
 
-from .constraints import error_code
+from .constraints import MOVED, error_code
 from .internals import (
     discard,
     has_contexts,
@@ -79,7 +79,7 @@ def own_connection(database: Any) -> Iterator[None]:
 
 
 def survived(database: peewee.Database, call: Callable[[], T]) -> T:
-    """Call, and once more if the server had closed the connection.
+    """Call, and once more if the server had closed the connection, or had just moved the row.
 
     Within a transaction the first error is raised, because the server has forgotten the
     transaction.
@@ -91,7 +91,8 @@ def survived(database: peewee.Database, call: Callable[[], T]) -> T:
     try:
         return call()
     except Exception as error:
-        if not _dropped(database, error):
+        was_closed = was_open and database.is_closed()  # as a transaction of the call ended
+        if not (_dropped(database, error) or was_closed or error_code(error) == MOVED):
             raise
     with connected(database, keep=was_open):
         return call()

@@ -173,6 +173,10 @@ class Backend(ABC):
         `timeout` is how many seconds to wait for other migrators and for locks on tables.
         """
 
+    def take_turn(self, database: peewee.Database) -> None:
+        """Let the open transaction wait until no other one has its turn to write many rows."""
+        return
+
     def bulk_settings(self, database: peewee.Database) -> AbstractContextManager[Any]:
         """Set the connection up for writing very many rows, and restore it afterwards."""
         return nullcontext()

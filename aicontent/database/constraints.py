@@ -10,11 +10,8 @@ from ..errors import DuplicateIdError, DuplicateRequestError, UnknownUserError, 
 
 _IN_FLIGHT = "ai_generated_content.userId, ai_generated_content.fingerprint"
 
-# PostgreSQL names the keys of a partition by the partition and the columns.
-_PKEY = re.compile(r"ai_generated_content(_\w+)?_pkey")
-_IN_FLIGHT_INDEX = re.compile(
-    r"idx_ai_content_in_flight|ai_generated_content_\w+_userId_fingerprint_idx\d*"
-)
+# PostgreSQL names the indexes of a partition by the partition and the columns.
+_IN_FLIGHT_INDEX = re.compile(r"idx_ai_content_in_flight|\w+_userId_fingerprint_idx\d*")
 
 _SQLITE_TEXTS = {
     "FOREIGN KEY constraint failed": "SQLITE_CONSTRAINT_FOREIGNKEY",
@@ -123,7 +120,10 @@ _REMEDIES = {
 """By the codes and, where a driver gives none, by words of the message."""
 
 
-CONFLICTS = ("40001", "40P01")
+MOVED = "40001"
+"""SQLSTATE of a serialization failure, and of a row that has just moved to another partition."""
+
+CONFLICTS = (MOVED, "40P01")
 """SQLSTATEs of transactions that met others: a serialization failure, and a deadlock."""
 
 
@@ -159,7 +159,7 @@ def explained(error: peewee.IntegrityError, lacks_user: bool) -> Exception:
     ):
         return UnknownUserError("user: the users table has no such id; store the user first")
     # The error of a host's own unique index is not translated.
-    if str(error).endswith("ai_generated_content.id") or _PKEY.fullmatch(name or ""):
+    if str(error).endswith("ai_generated_content.id") or _is_key(name, error):
         return DuplicateIdError("id: a row with this id is stored already; leave the id out")
     if str(error).endswith(_IN_FLIGHT) or _IN_FLIGHT_INDEX.fullmatch(name or ""):
         return DuplicateRequestError(
@@ -167,6 +167,14 @@ def explained(error: peewee.IntegrityError, lacks_user: bool) -> Exception:
         )
     _forget_row(error)
     return error
+
+
+def _is_key(name: str | None, error: BaseException) -> bool:
+    """Tell whether a constraint is the primary key, also of a partition, whatever its name."""
+    is_of_partition = (name or "").endswith("_pkey") and '(id, "userId")=' in (
+        _said(error, "message_detail") or ""
+    )
+    return name == "ai_generated_content_pkey" or is_of_partition
 
 
 @contextmanager

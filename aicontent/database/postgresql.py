@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _MIGRATION_LOCK = 0x6169_636F_6E74_656E
 """The advisory lock of all migrators: the bytes of "aiconten"."""
 
+_IMPORT_LOCK = _MIGRATION_LOCK + 1
+
 _READ_ONLY = "25006"
 
 _BUSY, _IN_TRANSACTION = 1, (2, 3)
@@ -135,6 +137,9 @@ class PostgresqlBackend(Backend):
             database.execute_sql("SELECT set_config('lock_timeout', %s, true)", (wait,))
             database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
             yield
+
+    def take_turn(self, database: peewee.Database) -> None:
+        database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_IMPORT_LOCK,))
 
     def clock(self) -> peewee.SQL:
         return peewee.SQL("CURRENT_TIMESTAMP")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self, TypeVar, cast
 
 import peewee
 
+from ..database.constraints import MOVED, error_code
 from ..database.internals import data_with_relations, is_loaded
 from ..database.statement import (
     Computed,
@@ -244,8 +245,15 @@ def update(content: Any, changes: Mapping[str, Any], condition: Computed | None 
     for user in dict.fromkeys((stored_user(content), None)):
         name = ("update", user is not None, condition and condition.key)
         statement = statement_of(model, name, converted, partial(build, user is not None))
-        with backend_of(database).constraints_explained(database, converted.get("user")):
-            rows = statement.rows({**parameters, ":user": user})
+        backend = backend_of(database)
+        try:
+            with backend.constraints_explained(database, converted.get("user")):
+                rows = statement.rows({**parameters, ":user": user})
+        except peewee.OperationalError as error:
+            is_moved = user is not None and error_code(error) == MOVED
+            if not is_moved or backend.in_transaction(database):
+                raise
+            continue
         if rows:
             content.__data__ |= {**changes, **rows[0]}
             mark_saved(content, changes, converted)

@@ -141,6 +141,8 @@ class _Import:
         refused: dict[str, str] = {}
         superseded = [self._deferred.pop(id) for id in rows.keys() & self._deferred.keys()]
         with self._backend.writing(self._database):
+            if is_partitioned(self._model):  # no key refuses a second row of an id
+                self._backend.take_turn(self._database)
             unknown = self._unknown_users(rows) if rows else ()
             stored = self._stored_ids(rows) if rows else set()
             for id, (_, row) in rows.items():
@@ -251,7 +253,8 @@ class _Import:
             new = rows[id][1][USER]
             if model.user.db_value(user) != model.user.db_value(new):
                 same = (model.id == id, model.user == user)
-                model.update({model.user: new}).where(*same).execute()
+                changes = {model.user: new, model.status: rows[id][1][_STATUS]}
+                model.update(changes).where(*same).execute()
                 moved.append(id)
         return moved
 
@@ -283,6 +286,8 @@ class _Import:
         sql = f"SELECT each.value FROM {table} WHERE NOT {exists}"  # noqa: S608
         return {id for (id,) in self._database.execute_sql(sql, (self._backend.array(ids),))}
 
+
+_STATUS = 3  # its position in a row
 
 _MOST_DEFERRED = 100_000
 """Rows that are kept in memory until the end, because their requests are still in flight."""

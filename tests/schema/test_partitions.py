@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import peewee
@@ -13,7 +15,7 @@ from aicontent.database.supported import backend_of
 from aicontent.schema.history import available
 from aicontent.schema.migrate import migration_sql
 from aicontent.table import TABLE
-from helpers import on_statement, partitions_in, run_here
+from helpers import on_statement, partitions_in, run_here, someone_waits_for_a_lock
 
 NAMES = available()
 
@@ -327,3 +329,81 @@ def test_each_statement_for_a_user_asks_one_partition(store, Content, user, data
                 rows = database.execute_sql(f"EXPLAIN {sql}", parameters).fetchall()
                 plan = "\n".join(row[0] for row in rows)
                 assert len(partitions_in(plan)) <= 1, f"{sql}\n{plan}"
+
+
+@on_partitions
+def test_errors_of_a_partition_of_another_name(database, store, Content, user):
+    with database.atomic():
+        for remainder in range(3):
+            database.execute_sql(f"ALTER TABLE {TABLE} DETACH PARTITION {TABLE}_p{remainder}")
+            database.execute_sql(
+                f"CREATE TABLE mine_{remainder} PARTITION OF {TABLE} "
+                f"FOR VALUES WITH (MODULUS 3, REMAINDER {remainder})"
+            )
+    assert aicontent.check(database) == []
+    store(id="one", status="pending", fingerprint="0" * 64)
+    with pytest.raises(aicontent.DuplicateIdError):
+        store(id="one")
+    with pytest.raises(aicontent.DuplicateRequestError):
+        store(status="pending", fingerprint="0" * 64)
+
+
+@on_partitions
+def test_a_row_that_moves_while_others_use_it(url, store, Content, user, database):
+    """Another transaction gives the row to another user, and commits while a call waits for it."""
+    other = Content.user.rel_model.create().id
+    calls = {
+        "save": lambda content: content.save(),
+        "mark_accessed": lambda content: content.mark_accessed(),
+        "reuse": lambda content: Content.reuse(user, "lesson"),
+    }
+    for call in calls.values():
+        content = store(user=user)
+        content.level = "A1"
+        mover = aicontent.connect(url)
+        mover.begin()
+        mover.execute_sql(f'UPDATE {TABLE} SET "userId" = %s WHERE id = %s', (other, content.id))
+        with ThreadPoolExecutor(1) as thread:
+            waiting = thread.submit(within, database, call, content)
+            while not someone_waits_for_a_lock(mover):
+                pass
+            mover.commit()
+            waiting.result(timeout=30)
+        mover.close()
+        Content.delete().execute()
+
+
+def within(database, call, content):
+    with database.connection_context():
+        call(content)
+
+
+@on_partitions
+def test_imports_at_once_store_no_id_twice(url, Content, user):
+    users = [user, *(Content.user.rel_model.create().id for _ in range(9))]
+    line = '{{"id":"{}","userId":{},"type":"lesson","requestPayload":{{}}}}\n'
+
+    def run(seed):
+        rng = random.Random(seed)
+        database = aicontent.connect(url)
+        lines = [line.format(n, rng.choice(users)).encode() for n in range(60)]
+        for _ in range(4):
+            rng.shuffle(lines)
+            assert aicontent.import_lines(database, lines, on_conflict="replace").refused == 0
+        database.close()
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(run, range(3)))
+    assert Content.select().count() == 60
+
+
+@on_partitions
+def test_a_line_that_ends_a_request_as_it_moves(database, Content, user):
+    other = Content.user.rel_model.create().id
+    mine, theirs = Content.request(user, "lesson", {}), Content.request(other, "lesson", {})
+    (line,) = aicontent.export_lines(database, user=user)
+    ended = line.replace(b'"userId":%d' % user, b'"userId":%d' % other)
+    ended = ended.replace(b'"status":"pending"', b'"status":"completed"')
+    assert aicontent.import_lines(database, [ended], on_conflict="replace").replaced == 1
+    assert Content.get_by_id(mine.id, other).status == "completed"
+    assert Content.get_by_id(theirs.id, other).status == "pending"
