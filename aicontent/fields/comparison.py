@@ -22,13 +22,14 @@ def _comparison(operator: str) -> Any:
     return lambda self, rhs: self._compared(operator, self._operand(rhs))
 
 
-def _membership(operator: str) -> Callable[[Any, Any], Any]:
-    def compare(self: Any, rhs: Any) -> Any:
+def _membership(operator: str) -> Callable[[Any, Any], peewee.Expression]:
+    def compare(self: Any, rhs: Any) -> peewee.Expression:
         if not isinstance(rhs, peewee.Node):
             values = [self._operand(each) for each in rhs]
             wrapped = (v if isinstance(v, peewee.Node) else peewee.Value(v, False) for v in values)
             rhs = peewee.EnclosedNodeList(list(wrapped))
-        return self._compared(operator, rhs)
+        compared: peewee.Expression = self._compared(operator, rhs)
+        return compared
 
     return compare
 
