@@ -145,7 +145,7 @@ class Backend(ABC):
     ) -> Iterator[None]:
         """Run one statement; if it fails, an open transaction stays usable.
 
-        `user` is the user whom it names, as the driver takes it, if it names one.
+        `user` is the user in it, as the driver takes it, if there is one.
 
         Raises:
             UnknownUserError, DuplicateIdError, DuplicateRequestError: for the database's error.

@@ -46,7 +46,10 @@ def _said(error: BaseException, name: str) -> str | None:
     cause = _cause(error)
     diagnostics = getattr(cause, "diag", None)
     if diagnostics is None and hasattr(cause, "constraint_name"):  # asyncpg's
-        diagnostics, name = cause, {"message_primary": "message"}.get(name, name)
+        diagnostics, name = (
+            cause,
+            {"message_primary": "message", "message_detail": "detail"}.get(name, name),
+        )
     said: str | None = getattr(diagnostics, name, None)
     return said
 
