@@ -242,7 +242,8 @@ def update(content: Any, changes: Mapping[str, Any], condition: Computed | None 
     parameters = {**parameters_of(converted), ":pk": key.db_value(content._pk)}
     parameters |= condition.parameters if condition else {}
     # Without the user once more, because the row may belong to another one since.
-    for user in dict.fromkeys((stored_user(content), None)):
+    named = stored_user(content)
+    for user in (None,) if named is None else (named, None):
         name = ("update", user is not None, condition and condition.key)
         statement = statement_of(model, name, converted, partial(build, user is not None))
         backend = backend_of(database)
