@@ -64,7 +64,7 @@ def estimate(
 
 
 def table(results: Iterable[Mapping[str, Any]], machine: Machine) -> Iterator[str]:
-    """Return lines: for each call the error at the largest size, and what is estimated beyond it.
+    """Return lines: for each call the error at the largest size, and the estimates for SIZES.
 
     Args:
         results: of the part `partitions`, of at least three sizes and of one driver.

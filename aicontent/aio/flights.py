@@ -42,7 +42,7 @@ class _Flights:
 
     async def serve(self, call: Flight) -> Any:
         attributes, database = call.attributes, database_of(call.model)
-        # While one refreshes, what is stored is served to the others.
+        # While one caller refreshes, the others are served the stored content.
         key = (call.model, database, attributes["user"], attributes["fingerprint"], call.refresh)
         awaited = None
         if (leader := self._leading.get(key)) is not None:

@@ -106,7 +106,7 @@ class Work:
         try:
             yield from self._steps()
         except BaseException:
-            self.is_told = lambda: True  # the other workers finish what is paid for
+            self.is_told = lambda: True  # the other workers finish their paid attempts
             raise
 
     def _steps(self) -> Steps[None]:

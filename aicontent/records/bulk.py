@@ -109,9 +109,10 @@ def _update(model: type[Record], batch: Sequence[Record], names: Sequence[str], 
     except peewee.IntegrityError:
         # One by one, to learn which row is at fault.
         for number, content in enumerate(batch, before + 1):
-            data = driver_values(model, {"user": content.__data__.get("user")})
-            with _numbered(number), backend.constraints_explained(database, data["user"]):
-                update([content])
+            with _numbered(number):
+                user = driver_values(model, {"user": content.__data__.get("user")})["user"]
+                with backend.constraints_explained(database, user):
+                    update([content])
         raise
 
 

@@ -496,13 +496,18 @@ def test_the_end_of_the_loop_releases_the_row(aget, run, Content):
     assert Content.get().failures == 0
 
 
-def test_the_end_of_the_loop_waits_for_a_plain_generate(aget, run, Content):
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [(lambda content: MADE, "completed"), (lambda content: Model()(content), "pending")],
+    ids=["stores its document", "cancels its awaitable"],
+)
+def test_the_end_of_the_loop_waits_for_a_plain_generate(aget, run, Content, answer, status):
     started, go_on = threading.Event(), threading.Event()
 
     def slow(content):
         started.set()
         assert go_on.wait(30)
-        return MADE
+        return answer(content)
 
     async def main():
         call = asyncio.create_task(aget(slow))
@@ -511,25 +516,7 @@ def test_the_end_of_the_loop_waits_for_a_plain_generate(aget, run, Content):
         return call
 
     assert run(main).cancelled()
-    assert status_of(Content) == ["completed"]
-
-
-def test_the_end_of_the_loop_cancels_what_a_plain_generate_returns(aget, run, Content):
-    started, go_on = threading.Event(), threading.Event()
-
-    def slow(content):
-        started.set()
-        assert go_on.wait(30)
-        return Model()(content)
-
-    async def main():
-        call = asyncio.create_task(aget(slow))
-        await until(started.is_set)
-        asyncio.get_running_loop().call_later(0.05, go_on.set)
-        return call
-
-    assert run(main).cancelled()
-    assert status_of(Content) == ["pending"]
+    assert status_of(Content) == [status]
 
 
 def test_a_generate_that_swallows_the_cancellation_is_stored(aget, run, Content):
@@ -842,7 +829,7 @@ print([t.name for t in threading.enumerate() if t.name.startswith("aicontent-dat
 
 
 def test_nothing_is_left_behind(url):
-    """Python's development mode tells of connections, tasks and coroutines that are."""
+    """Python's development mode warns of leaked connections, tasks and coroutines."""
     ran = run_python(LEAVES_NOTHING, url, env={**os.environ, "PYTHONDEVMODE": "1"})
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.endswith("]\n")
