@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -155,7 +156,12 @@ def simulate(results: tuple[Path, ...], memory: float, read: float) -> None:
     """
     from .simulation import Machine, table
 
-    found = [each for path in results for each in json.loads(path.read_text())["partitions"]]
+    found: list[dict[str, Any]] = []
+    for path in results:
+        try:
+            found += json.loads(path.read_text("utf-8"))["partitions"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise click.UsageError(f"{path} is no result of --part partitions") from None
     sizes: dict[tuple[str, int], set[int]] = {}
     for each in found:
         sizes.setdefault((each["driver"], each["partitions"]), set()).add(each["rows"])

@@ -88,11 +88,7 @@ def test_the_printed_sql_makes_the_same(empty, make_url):
 @pytest.mark.parametrize("kind", ["postgresql", "postgresql-partitioned"], indirect=True)
 def test_a_table_of_another_form_is_refused(database, store, kind):
     store()
-    form = (
-        "has 3 partitions of another number"
-        if kind == "postgresql-partitioned"
-        else "is not partitioned"
-    )
+    form = "has 3 partitions, which" if kind == "postgresql-partitioned" else "is not partitioned"
     for call in (aicontent.migrate, migration_sql):
         with pytest.raises(aicontent.MigrationError, match=rf"{form}.* export its content"):
             call(database, partitions=8)
