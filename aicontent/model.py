@@ -416,7 +416,7 @@ class AIGeneratedContent(ContentTable):
 
         Args:
             generated_data: the document: a dict, or an object that becomes one (a pydantic model,
-                a dataclass). docs/claims.md lists which types are converted to JSON.
+                a dataclass). docs/explanation/claims.md lists which types are converted to JSON.
             outcome: further attributes, by the names of `Outcome`. `expires_in` is how long the
                 content can be served, in seconds or as a timedelta, by the database's clock;
                 `metadata` is added to the metadata that the row had when it was claimed. An

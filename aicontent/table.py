@@ -1,6 +1,6 @@
 """Declare the table's columns, each with the rule of its values.
 
-A column without a rule cannot be declared. docs/schema.md describes the columns.
+A column without a rule cannot be declared. docs/reference/schema.md describes the columns.
 """
 
 import sys
@@ -260,8 +260,8 @@ def user_field(user_model: type[peewee.Model]) -> UserField[Any]:
     if user_model._meta.table_name != "users" or getattr(key, "column_name", None) != "id":
         raise UnsupportedDatabaseError(
             f"user_model {user_model.__name__} must be a model of the table users with the "
-            "primary key id, which the foreign key references: docs/schema.md shows what to do "
-            "if yours has other names"
+            "primary key id, which the foreign key references: docs/guides/databases.md shows "
+            "what to do if yours has other names"
         )
     if not isinstance(key, KEYS):
         raise UnsupportedDatabaseError(

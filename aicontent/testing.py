@@ -1,4 +1,4 @@
-"""For the tests of a host: roll back what a test has stored. docs/embedding.md has the fixtures."""
+"""Roll back what a test of a host has stored. docs/guides/testing.md has the fixtures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -159,7 +159,7 @@ class _Done:
         return self.report.left or self.rescued.left
 
     def as_json(self) -> dict[str, object]:
-        """Return the report by the names that docs/operations.md lists."""
+        """Return the report by the names that docs/reference/command.md lists."""
         report = self.report
         printed: dict[str, object] = {
             **{name: getattr(report, name) for name in (*_PRINTED, "dry_run")},

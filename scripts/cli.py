@@ -63,7 +63,7 @@ def migrate(
     On PostgreSQL, what --dry-run prints can be run by other tools, in one transaction.
     """
     if partitions is not None and url.startswith("sqlite:"):
-        raise click.UsageError("--partitions: SQLite has none (docs/scaling.md has other ways)")
+        raise click.UsageError("--partitions: SQLite has none; see docs/guides/scaling.md")
     database = open_database(url, must_exist=dry_run or not create_users, reads=dry_run)
     if dry_run:
         sql = migration_sql(database, create_users, partitions=partitions, schema=schema)

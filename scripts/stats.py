@@ -35,7 +35,7 @@ def stats(url: str, as_json: bool) -> None:
 
 
 def _object(result: Stats) -> dict[str, object]:
-    """Return the numbers by the names that docs/operations.md lists."""
+    """Return the numbers by the names that docs/reference/command.md lists."""
     numbers = ("rows", "uses", "tokens_spent", "tokens_saved", "seconds_spent", "seconds_saved")
     groups = [{n: getattr(g, n) for n in ("type", "status", *numbers)} for g in result.groups]
     return {

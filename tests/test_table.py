@@ -1,4 +1,4 @@
-"""The columns, their rules, both databases and docs/schema.md say the same."""
+"""The columns, their rules, both databases and docs/reference/schema.md say the same."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ NULLABLE_IN_THE_DATABASE_ALONE = {"usageCount"}
 
 
 def documented() -> dict[str, str]:
-    """The rows of the table in docs/schema.md, by column: type and rules."""
+    """The rows of the table in docs/reference/schema.md, by column: type and rules."""
     rows = {}
-    for line in (ROOT / "docs/schema.md").read_text("utf-8").splitlines():
+    for line in (ROOT / "docs/reference/schema.md").read_text("utf-8").splitlines():
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
         if len(cells) == 4 and re.fullmatch(r"(`\w+`(, )?)+", cells[0]):
             for column in re.findall(r"`(\w+)`", cells[0]):

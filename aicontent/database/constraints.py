@@ -101,13 +101,13 @@ _REMEDIES = {
     (("SQLITE_READONLY",), ("readonly",)): (
         "give this user the right to write the file and its folder"
     ),
-    (("42501",), ()): "this role needs the grants that docs/operations.md lists",
+    (("42501",), ()): "this role needs the grants that docs/guides/postgresql.md lists",
     (("SQLITE_BUSY", "SQLITE_LOCKED"), ("is locked",)): (
         "another process holds its lock: try again when that has ended, or wait longer"
     ),
     (("SQLITE_IOERR",), ()): "see the system's log, and the limits of files (df, ulimit -f)",
     ((), ("max_locks_per_transaction",)): (
-        "raise max_locks_per_transaction of the server, as docs/scaling.md says for partitions"
+        "raise max_locks_per_transaction of the server: see docs/guides/scaling.md"
     ),
     ((), ("no partition of relation",)): "a partition is missing: run `aicontent check`",
     (

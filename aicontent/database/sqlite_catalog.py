@@ -63,7 +63,7 @@ class SqliteCatalog(Catalog):
     def partitioning_problem(self) -> str | None:
         return (
             "partitions: SQLite has none: leave the number out, or use PostgreSQL, or a file for "
-            "each group of users (docs/scaling.md)"
+            "each group of users (docs/guides/scaling.md)"
         )
 
     def totals(self, table: str, largest: int) -> Totals:

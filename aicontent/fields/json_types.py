@@ -1,4 +1,4 @@
-"""Convert what model clients return to JSON's types, by the rule that docs/claims.md lists."""
+"""Convert what model clients return to JSON's types: docs/explanation/claims.md has the rules."""
 
 import dataclasses
 import numbers

@@ -1,4 +1,4 @@
-"""Claim pending rows under a lease. docs/claims.md shows the states."""
+"""Claim pending rows under a lease. docs/explanation/claims.md shows the states."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence

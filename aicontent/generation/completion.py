@@ -1,6 +1,7 @@
 """Store answers: the first finished one wins, even if another worker holds the row.
 
-An answer costs money, so it is stored unless the row has one already. docs/claims.md has the rules.
+An answer costs money, so it is stored unless the row has one already: docs/explanation/claims.md
+has the rules.
 """
 
 from collections.abc import Callable, Mapping

@@ -21,7 +21,7 @@ _LEVELS = {
 
 
 def say(event: str, content: Any, seconds: float | None = None, note: str = "") -> None:
-    """Log one event with the fields that docs/claims.md lists.
+    """Log one event with the fields that docs/guides/monitoring.md lists.
 
     Args:
         event: what happened.

@@ -1,7 +1,7 @@
 """What the holder of a claimed row does with it: fail, release, and extend the lease.
 
 The statements are fenced by the number of the attempt, so a worker that has lost the row changes
-nothing. docs/claims.md shows the states.
+nothing. docs/explanation/claims.md shows the states.
 """
 
 from typing import Any

@@ -77,7 +77,7 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     table = catalog.relation(TABLE)
     if not done:
         if table is not None:
-            return [f"{TABLE} was not created by aicontent's migrations: see docs/schema.md"]
+            return [f"{TABLE} is not of aicontent's migrations: see docs/guides/migrating.md"]
         other = catalog.hidden_in(TABLE)
         if other is not None:
             return [

@@ -44,7 +44,7 @@ def migrate(
             belongs to no host application.
         partitions: on PostgreSQL, create the table in this number of partitions by the user, 1 to
             1,024. A table that has this number is migrated as any other; one that is there in
-            another form is refused (docs/scaling.md shows how to move its content).
+            another form is refused (docs/guides/scaling.md shows how to move its content).
         schema: the first schema of PostgreSQL's search path. It must be named to create a second
             table there while another schema of the search path has one, as for tenants.
         lock_timeout: seconds to wait on PostgreSQL for another migrator or for a lock on a
@@ -249,7 +249,7 @@ def _check_no_conflict(database: peewee.Database) -> None:
     if backend_of(database).catalog(database).relation(TABLE) is not None:
         raise TableConflictError(
             f"a {TABLE} exists that these migrations did not create: rename it, migrate, and "
-            "copy its rows over (docs/schema.md shows how)"
+            "copy its rows over (docs/guides/migrating.md shows how)"
         )
 
 

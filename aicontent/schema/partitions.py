@@ -34,7 +34,7 @@ def check_partitions(database: peewee.Database, number: int, *, is_new: bool) ->
         form = f"has {counted(len(partitions), 'partition')}"
     raise MigrationError(
         f"{TABLE} {form}, which cannot be changed to {number}: export its content, migrate another "
-        f"database with {number}, and import the content there (docs/scaling.md)"
+        f"database with {number}, and import the content there (docs/guides/scaling.md)"
     )
 
 

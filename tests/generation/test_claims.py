@@ -29,9 +29,6 @@ def stored(content):
     return type(content).get_by_id(content.id)
 
 
-DOCS = ROOT / "docs"
-
-
 def test_a_claim(ask, Content):
     content = ask()
     before = datetime.now(UTC)
@@ -435,7 +432,7 @@ def test_metadata_of_another_kind_gives_way(ask, Content, database, metadata):
 
 def test_the_diagram_shows_what_can_happen(ask, Content, kind):
     """Each operation is tried on a row of each status; what changes is what is drawn."""
-    text = (DOCS / "claims.md").read_text("utf-8")
+    text = (ROOT / "docs/explanation/claims.md").read_text("utf-8")
     (diagram,) = re.findall(r"^```mermaid\nstateDiagram-v2\n(.*?)^```", text, re.M | re.S)
     drawn = {
         (before, operation, after)

@@ -16,8 +16,6 @@ from aicontent import ContentType, fingerprint
 from aicontent.generation.fingerprint import canonical_text
 from helpers import ROOT, run_python
 
-DOCS = ROOT / "docs"
-
 
 def test_it_is_what_it_was():
     """A change here would make every stored request another one."""
@@ -136,11 +134,12 @@ def test_another_process_computes_the_same():
 
 
 def test_node_computes_the_same():
-    """By the code that docs/claims.md gives to a Node service."""
+    """By the code that docs/guides/node.md gives to a Node service."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs node")
-    (code,) = re.findall(r"^```js\n(.*?)^```", (DOCS / "claims.md").read_text("utf-8"), re.M | re.S)
+    page = (ROOT / "docs/guides/node.md").read_text("utf-8")
+    (code,) = re.findall(r"^```js\n(.*?)^```", page, re.M | re.S)
     payload = {
         "é": [1.0, 0.1, 1e21, 1e-7, -0.0, 123456789012345680000.0, True, None, "\x1f\x7f\u2028\\/"],
         "\ufb33": {"\U0001f600": {}, "b": []},

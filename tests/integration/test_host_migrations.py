@@ -19,7 +19,7 @@ import aicontent
 from aicontent.schema.history import applied, available
 from helpers import ROOT, plain, run_python, run_script
 
-PAGE = (ROOT / "docs/host-migrations.md").read_text("utf-8")
+PAGE = (ROOT / "docs/guides/host-migrations.md").read_text("utf-8")
 
 
 def section(title: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What docs/operations.md promises of PostgreSQL: the roles suffice, and so does a pooler."""
+"""What docs/guides/postgresql.md promises: the roles suffice, and so does a pooler."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(*args, stdin=b""):
 @pytest.fixture
 def roles(empty):
     """The SQL of the document, with names of this test's own: for the superuser, for the owner."""
-    text = (ROOT / "docs/operations.md").read_text("utf-8")
+    text = (ROOT / "docs/guides/postgresql.md").read_text("utf-8")
     prefix = f"t{uuid.uuid4().hex[:8]}"
     names = ("aicontent_owner", "aicontent_service", "aicontent_cleanup")
     blocks = re.findall(r"^```sql\n(.*?)^```", text, re.M | re.S)
@@ -133,7 +133,7 @@ def use_claims(content, by_another):
 def test_a_dump_of_the_table_alone_can_be_restored(Content, store, url, server):
     dump, psql = (postgresql_program(name) for name in ("pg_dump", "psql"))
     contents = [store(level="A1"), store(status="failed", generated_data=None)]
-    text = (ROOT / "docs/operations.md").read_text("utf-8")
+    text = (ROOT / "docs/guides/moving.md").read_text("utf-8")
     commands = re.findall(r"^    (pg_dump|psql) (.*) --dbname", text, re.M)
     assert len(commands) == 2
     (_, of_dump), (_, of_psql) = commands

@@ -58,7 +58,7 @@ def test_the_source_distribution_makes_the_same_wheel(checkout, tmp_path):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
         archive.extractall(tmp_path / "source", filter="data")
-    for name in ("tox.ini", "CONTRIBUTING.md", "docs/schema.md", "tests/conftest.py"):
+    for name in ("tox.ini", "CONTRIBUTING.md", "docs/reference/schema.md", "tests/conftest.py"):
         assert name in names
     assert "benchmarks/__main__.py" in names
     assert "tests/integration/node/service.js" in names

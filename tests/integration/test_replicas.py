@@ -106,8 +106,7 @@ def never(content):
 
 @pytest.mark.parametrize(("source", "target"), [(None, None), (3, 2), (None, 3)])
 def test_logical_replication(make, source, target):
-    """docs/scaling.md: between databases of either form, which makes a table partitioned while it
-    is in use."""
+    """As docs/guides/scaling.md describes: also into partitions, while the table is in use."""
     first, second = make(source), make(target)
     Content, Copied = aicontent.for_database(first), aicontent.for_database(second)  # noqa: N806
     user = Content.user.rel_model.create().id

@@ -180,7 +180,7 @@ def test_a_table_of_our_name_that_someone_else_made(host):
         aicontent.migrate(host)
     assert everything(host) == before
     assert aicontent.check(host) == [
-        f"{TABLE} was not created by aicontent's migrations: see docs/schema.md"
+        f"{TABLE} is not of aicontent's migrations: see docs/guides/migrating.md"
     ]
 
 
@@ -261,7 +261,7 @@ def test_the_takeover_that_the_documents_describe(host):
         "VALUES ('one', 1, 'lesson', 'A1', '{}')"
     )
     (row,) = host.execute_sql(f"SELECT * FROM {TABLE}").fetchall()
-    text = (ROOT / "docs" / "schema.md").read_text("utf-8")
+    text = (ROOT / "docs/guides/migrating.md").read_text("utf-8")
     (sql,) = re.findall(r"^```sql\n(.*?)^```", text, re.M | re.S)
     others = "PostgreSQL only" if is_sqlite(host) else "SQLite only"
     for line in sql.splitlines():

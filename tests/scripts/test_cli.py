@@ -151,7 +151,7 @@ def keys_of(value):
 
 
 def test_json_has_the_documented_keys(url, kind, store, Content, user):
-    text = (ROOT / "docs/operations.md").read_text("utf-8")
+    text = (ROOT / "docs/reference/command.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `([a-z-]+)` \| (`.*`.*) \|$", text, re.M))
     documented = {name: set(re.findall("`([a-z_]+)`", keys)) for name, keys in rows.items()}
     store(generated_data={"a": 1})

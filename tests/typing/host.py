@@ -1,6 +1,6 @@
 """A host's program, which mypy and pyright check against the installed package. It never runs.
 
-docs/embedding.md describes the types in the section "Types".
+docs/guides/models.md describes the types.
 """
 
 from __future__ import annotations
