@@ -4,6 +4,7 @@ import aicontent
 
 project = "aicontent"
 author = "The aicontent authors"
+copyright = "The aicontent authors"
 release = version = aicontent.__version__
 extensions = [
     "myst_parser",
