@@ -75,7 +75,7 @@ def test_the_indexes_that_are_built_before_the_migration(database):
 def test_the_two_commands_that_move_content_into_partitions(url, varied, database, make_url):
     """From either database; interrupted, it goes on when it is repeated."""
     text = (ROOT / "docs/guides/scaling.md").read_text("utf-8")
-    section = text[text.index("### Moving there") :].partition("###")[2]
+    section = text[text.index("### Move content into partitions") :].partition("###")[2]
     commands = re.findall(r"^\$ (aicontent .*)$", section, re.M)
     assert len(commands) == 2
     new = make_url("postgresql")
