@@ -16,7 +16,7 @@ from aicontent.table import TABLE
 from helpers import PROGRAM, PYTHON, ROOT, code_of, run_script
 
 
-@pytest.mark.parametrize("page", ["explanation/claims", "guides/workers"])
+@pytest.mark.parametrize("page", ["explanation/claims", "guides/workers", "guides/asyncio"])
 def test_the_code_of_a_page(tmp_path, empty_url, page):
     code = "\n".join(code_of(f"docs/{page}.md"))
     run_script(code.replace("sqlite:///content.db", empty_url), tmp_path)
@@ -33,7 +33,7 @@ def recipe(number: int) -> str:
     return code_of("docs/guides/testing.md")[number]
 
 
-def run_tests(directory: Path, **files: str) -> None:
+def run_tests(directory: Path, passed: int = 4, **files: str) -> None:
     for name, code in files.items():
         (directory / f"{name}.py").write_text(code, "utf-8")
     # A pytest with the same folder for temporary files would remove those of the tests that run.
@@ -44,7 +44,7 @@ def run_tests(directory: Path, **files: str) -> None:
         command, cwd=directory, env=environment, capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "4 passed" in ran.stdout
+    assert f"{passed} passed" in ran.stdout
 
 
 def test_the_fixtures_that_roll_back(tmp_path, empty_url):
@@ -58,6 +58,11 @@ def test_the_fixtures_that_roll_back(tmp_path, empty_url):
 
 def test_the_fixtures_that_copy_a_file(tmp_path):
     run_tests(tmp_path, conftest=recipe(2), test_lessons=recipe(1))
+
+
+def test_the_test_of_a_fastapi_service(tmp_path):
+    service = code_of("docs/guides/services.md")[1]
+    run_tests(tmp_path, passed=3, conftest=recipe(2), service=service, test_service=recipe(3))
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)

@@ -61,7 +61,8 @@ def serving(folder: Path, code: str, url: str, *command: str) -> Iterator[httpx.
 
 @pytest.mark.parametrize("number", [0, 1], ids=["flask", "fastapi"])
 def test_the_services(tmp_path, empty_url, number):
-    service = code_of("docs/guides/services.md")[number]
+    blocks = code_of("docs/guides/services.md")
+    service = blocks[number] + blocks[number + 2]
     with serving(tmp_path, service, empty_url, *SERVERS[number]) as client:
         user = client.post("/users").json()["id"]
         path = f"/users/{user}/content/lesson"
@@ -78,6 +79,12 @@ def test_the_services(tmp_path, empty_url, number):
         assert {answer["id"] for answer in answers} == {answers[0]["id"]}
         assert answers[0]["data"] == {"title": "About tea"}
         assert ask("tea")["served"] == "stored"
+        newest = client.get(f"/users/{user}/newest/lesson").json()
+        assert newest == {"id": answers[0]["id"], "data": answers[0]["data"]}
+        assert client.get(f"/users/{user}/newest/vocabulary_drill").status_code == 404
+        if number == 1:
+            latest = client.get(f"/users/{user}/latest/lesson").json()
+            assert latest == {"id": answers[0]["id"]}
         refused = client.get(f"/users/{user}/content/quiz", params={"topic": "tea"})
         assert refused.status_code == 422
         assert "pronunciation_drill" in refused.text
@@ -109,7 +116,7 @@ print("served")
 def test_the_pool(tmp_path, url):
     database = aicontent.connect(url)
     place = ", ".join(f"{name}={value!r}" for name, value in database.connect_params.items())
-    code = code_of("docs/guides/services.md")[2]
+    code = code_of("docs/guides/databases.md")[0]
     pool = '"lessons", host="localhost", user="lessons"'
     assert pool in code
     code = code.replace(pool, f"{database.database!r}, {place}")
