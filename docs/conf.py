@@ -1,5 +1,7 @@
 """Settings of Sphinx: `tox -e docs` builds the site."""
 
+import re
+
 import aicontent
 
 project = "aicontent"
@@ -25,3 +27,16 @@ napoleon_numpy_docstring = False
 
 myst_heading_anchors = 3
 myst_fence_as_directive = ["mermaid"]
+
+
+def shorten_aliases(app, what, name, obj, options, signature, returns):
+    """Write the aliases of the enumerations in a signature, not the texts of all their members."""
+    for kind in ("ContentType", "ContentStatus"):
+        members = ", ".join(repr(str(member)) for member in getattr(aicontent, kind))
+        pattern = rf"[\w.~]*{kind} \| [\w.~]*Literal\[{re.escape(members)}\]"
+        signature = signature and re.sub(pattern, f"aicontent.{kind}Like", signature)
+    return signature, returns
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", shorten_aliases)

@@ -16,7 +16,9 @@ from aicontent.table import TABLE
 from helpers import PROGRAM, PYTHON, ROOT, code_of, run_script
 
 
-@pytest.mark.parametrize("page", ["explanation/claims", "guides/workers", "guides/asyncio"])
+@pytest.mark.parametrize(
+    "page", ["explanation/claims", "guides/workers", "reference/json-queries", "guides/asyncio"]
+)
 def test_the_code_of_a_page(tmp_path, empty_url, page):
     code = "\n".join(code_of(f"docs/{page}.md"))
     run_script(code.replace("sqlite:///content.db", empty_url), tmp_path)
