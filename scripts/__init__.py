@@ -1,1 +1,1 @@
-"""What the `aicontent` command runs: a thin shell over the library."""
+"""Run the `aicontent` command, a thin shell over the library."""

@@ -1,4 +1,4 @@
-"""The `aicontent check` command."""
+"""Define the `aicontent check` command."""
 
 import json
 from collections.abc import Iterator
@@ -19,16 +19,18 @@ from .stats import bytes_text
     "--dropped",
     metavar="INDEX",
     multiple=True,
-    help="An index that was dropped on purpose, which is no problem; may be repeated.",
+    help="An index that you dropped on purpose, so that it is not reported. Repeatable.",
 )
 @json_option
 @click.pass_context
 def check(ctx: click.Context, url: str, dropped: tuple[str, ...], as_json: bool) -> None:
-    """Check the table, its rows and its jobs; show index usage.
+    """Report problems of the table, its rows and its jobs.
 
-    The exit status is 1 if anything is wrong: a missing or damaged part, rows that show that the
-    cleanup or the worker does not run, or rows that cannot be read. The use of indexes is
-    PostgreSQL's own count, and does not change the exit status.
+    It prints `ok`, or a line for each problem: a missing or damaged part of the schema, rows that
+    the cleanup or a worker should have handled long ago, or rows that cannot be read. On
+    PostgreSQL it then lists the indexes with their sizes and how often each was scanned.
+
+    The exit status is 1 if there is a problem. The use of the indexes does not change it.
     """
     database = open_database(url, reads=True)
     problems = aicontent.check(database, dropped=dropped)
@@ -54,7 +56,7 @@ def _object(usage: IndexUsage | None) -> dict[str, object] | None:
 def _table(usage: IndexUsage | None) -> Iterator[str]:
     if usage is None or not usage.indexes:
         return
-    since = f"since {usage.since:%Y-%m-%d %H:%M} UTC" if usage.since else "since the beginning"
+    since = f"since {usage.since:%Y-%m-%d %H:%M} UTC" if usage.since else "since its creation"
     yield ""
     yield f"{'index':<30}{'size':>10}{'scans':>12}  {since}"
     for index in usage.indexes:
@@ -67,5 +69,5 @@ def _table(usage: IndexUsage | None) -> Iterator[str]:
             f"{counted(len(idle), 'index', 'indexes')} never used: {size}, "
             f"updated by {counted(usage.writes, 'write')} so far."
         )
-        yield "If that was counted for long enough, and no replica uses them, drop them, and"
-        yield "name them with --dropped from then on."
+        yield "If these counts cover your usual work, and no replica uses these indexes, drop them."
+        yield "Then pass each to `aicontent check` as --dropped INDEX."

@@ -1,4 +1,4 @@
-"""The `aicontent cleanup` command, which a systemd timer runs."""
+"""Define the `aicontent cleanup` command, which a systemd timer runs."""
 
 import json
 import math
@@ -18,6 +18,7 @@ from aicontent.table import detected_model
 
 from .options import (
     Duration,
+    Number,
     database_option,
     handled,
     max_attempts_option,
@@ -27,32 +28,32 @@ from .options import (
 )
 
 LEFT = 3
-"""The exit status of a run that its budget or a signal stopped, with rows left."""
+"""The exit status if --max-rows, --max-seconds or a signal ended the run with rows left."""
 
 
 @click.command(short_help="Delete expired and failed rows, and free stale claims.")
 @database_option
-@click.option("--dry-run", is_flag=True, help="Count the rows to delete, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Count the rows and change nothing.")
 @click.option(
     "--failed-after",
     type=Duration(),
-    default=FAILED_AFTER.total_seconds(),
+    default=int(FAILED_AFTER.total_seconds()),
     show_default=True,
-    help="Seconds for which failed rows are kept, since they were created and last changed.",
+    help="Keep a failed row until it was created and last changed this long ago.",
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=Number(min=1),
     default=BATCH_SIZE,
     show_default=True,
-    help="The most rows of one transaction; batches shrink if they take long.",
+    help="The most rows to delete in one transaction. Slow batches make the next ones smaller.",
 )
-@click.option("--max-rows", type=click.IntRange(min=0), help="Stop after so many rows.")
-@click.option("--max-seconds", type=Duration(), help="Stop after so many seconds.")
+@click.option("--max-rows", type=Number(min=0), help="Stop after this number of rows.")
+@click.option("--max-seconds", type=Duration(), help="Stop after this time.")
 @max_attempts_option
 @wait_option
 @click.option(
-    "--reclaim", is_flag=True, help="Return the space to the file system afterwards; SQLite."
+    "--reclaim", is_flag=True, help="Then return free space to the file system. SQLite only."
 )
 @output_options
 @click.pass_context
@@ -70,20 +71,29 @@ def cleanup(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Delete expired rows, and rows that failed over 24 hours ago; free stale claims.
+    """Delete expired rows, and rows that failed over 24 hours ago.
 
-    Before it deletes, rows whose lease has run out become pending again, or failed if they used
-    up their attempts.
+    First it frees stale claims: a row whose lease has run out becomes pending again, or failed if
+    it has no attempt left. Then it deletes in batches, each in its own transaction.
 
-    SIGTERM and SIGINT stop it after the running batch. The exit status is 0 when all is done, 1
-    when it failed or the database refuses to delete some rows, 2 for a usage error, and 3 when
-    it was stopped with rows left.
+    SIGTERM or SIGINT (Ctrl-C) ends the run after the current batch.
+
+    \b
+    Exit status:
+        0  no row is left to delete
+        1  an error, or the database refuses to delete or free some rows
+        2  a wrong argument or option
+        3  --max-rows, --max-seconds or a signal ended the run with rows left
+
+    \b
+    Example, for a timer:
+        aicontent cleanup --max-seconds 1800 --database postgresql://host/name
     """
     if reclaim and dry_run:
-        raise click.UsageError("--dry-run and --reclaim exclude each other")
+        raise click.UsageError("--dry-run and --reclaim cannot be combined: leave one out")
     database = open_database(url, wait=wait, reads=dry_run)
     if reclaim and not backend_of(database).can_reclaim:
-        raise click.UsageError("--reclaim is for SQLite; PostgreSQL's autovacuum does it by itself")
+        raise click.UsageError("--reclaim is for SQLite: on PostgreSQL autovacuum does this")
     model = detected_model(aicontent.AIGeneratedContent, database)
     signals: list[int] = []
     stop = handled((signal.SIGINT, signal.SIGTERM), lambda number, _: signals.append(number))
@@ -139,7 +149,7 @@ _PRINTED = ("expired", "failed", "deleted", "batches", "longest_batch", "left", 
 
 
 class _Done:
-    """What a run has done so far."""
+    """The progress of a run, to print it once."""
 
     rescued = RescueReport()
     report = CleanupReport()
@@ -151,15 +161,15 @@ class _Done:
         self._is_printed = quiet
 
     def note(self, report: CleanupReport) -> None:
-        """Note the report of a run that goes on."""
+        """Store the report of a run that continues."""
         self.report = replace(report, left=True)
 
     def is_left(self) -> bool:
-        """Tell whether the budget or a signal ended the run with rows left."""
+        """Return whether the run ended with rows left."""
         return self.report.left or self.rescued.left
 
     def as_json(self) -> dict[str, object]:
-        """Return the report by the names that docs/reference/command.md lists."""
+        """Return the report with the keys that docs/reference/command.md lists."""
         report = self.report
         printed: dict[str, object] = {
             **{name: getattr(report, name) for name in (*_PRINTED, "dry_run")},

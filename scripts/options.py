@@ -1,4 +1,4 @@
-"""What the commands share: options, errors in one line, signals, and opening the database."""
+"""Define what several commands use: options, one-line errors, signals, opening the database."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ class Group(click.Group):
             if isinstance(error, RuntimeError) and "new thread" not in str(error):
                 raise
             raise click.ClickException("there is not enough memory") from error
-        except BrokenPipeError:  # the reader of the output has ended: click ends in silence
+        except BrokenPipeError:  # the reader of a pipe has ended; click exits without a message
             raise
         except OSError as error:
             _discard_output()
@@ -48,7 +48,7 @@ class Group(click.Group):
 
 
 def _driver_errors() -> tuple[type[Exception], ...]:
-    """Return the errors of the drivers that are loaded: Peewee lets some of them through."""
+    """Return the errors of the loaded drivers, some of which Peewee does not wrap."""
     names = ("sqlite3", "psycopg2", "psycopg")
     return tuple(sys.modules[name].Error for name in names if name in sys.modules)
 
@@ -70,64 +70,70 @@ database_option = click.option(
     default="sqlite:///aicontent.db",
     show_default=True,
     show_envvar=True,
-    help="The database. A password is safer in the environment than on a command line.",
+    help="sqlite:///file.db or postgresql://host/name. Set a password only in the environment.",
 )
 
 
-class Duration(click.FloatRange):
-    """A number of seconds, or of units of so many seconds; at most a hundred years by default."""
+class Number(click.IntRange):
+    """An integer in a range, which the help calls NUMBER."""
+
+    name = "number"
+
+
+class Duration(click.ParamType):
+    """A number of seconds, or of another unit; at most a hundred years by default."""
 
     def __init__(
-        self, unit: float = 1, most: float = LONGEST.total_seconds(), **options: Any
+        self, unit: str = "seconds", most: float = LONGEST.total_seconds(), min_open: bool = False
     ) -> None:
-        super().__init__(min=0, max=most / unit, **options)
+        self.name, self._most, self._min_open = unit, most, min_open
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        number = super().convert(value, param, ctx)
-        if number != number:  # FloatRange accepts NaN
-            self.fail(f"{value} is no number.", param, ctx)
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number: float = click.FLOAT.convert(value, param, ctx)
+        if not 0 <= number <= self._most or (self._min_open and number == 0):  # NaN fails too
+            range = "above 0 and at most" if self._min_open else "from 0 to"
+            self.fail(f"must be {range} {self._most:,.0f} {self.name}; got {value}", param, ctx)
         return number
 
 
 wait_option = click.option(
     "--wait",
     type=Duration(),
-    default=30.0,
+    default=30,
     show_default=True,
-    help="Seconds to wait for a locked SQLite database.",
+    help="How long to wait for a lock on a SQLite database.",
 )
 
 
 max_attempts_option = click.option(
     "--max-attempts",
-    type=click.IntRange(min=1, max=MAX_INTEGER),
+    type=Number(min=1, max=MAX_INTEGER),
     show_default=str(MAX_ATTEMPTS),
-    help="Failures after which a row is failed, if no claim of it allowed more.",
+    help="Failures after which a row is failed for good, unless a claim of it allowed more.",
 )
 
 
 def type_option(help: str, *names: str, multiple: bool = False) -> Callable[[Any], Any]:
-    """Return an option for a type, or for several; by default --type, as `content_type`."""
+    """Return an option for one type, or for several; without names, --type as `content_type`."""
     types = click.Choice([member.value for member in ContentType])
     names = names or ("--type", "content_type")
+    help += f" Types: {', '.join(types.choices)}."
     return click.option(*names, type=types, metavar="TYPE", multiple=multiple, help=help)
 
 
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
-)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --json and --quiet, of which a command takes one."""
+    """Add --json and --quiet, which cannot be combined."""
 
     def exclude(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
         if value and any(ctx.params.get(name) for name in ("as_json", "quiet")):
-            raise click.UsageError("--json and --quiet exclude each other", ctx)
+            raise click.UsageError("--json and --quiet cannot be combined: choose one", ctx)
         return value
 
     for name, dest, help in (
-        ("--quiet", "quiet", "Print nothing but errors."),
+        ("--quiet", "quiet", "Print only errors."),
         ("--json", "as_json", "Print the report as one JSON object."),
     ):
         command = click.option(name, dest, is_flag=True, help=help, callback=exclude)(command)
@@ -150,7 +156,11 @@ def open_database(
 ) -> peewee.Database:
     """Open the database, or raise a usage error.
 
-    `wait` is seconds to wait for a lock. A command that only `reads` leaves a SQLite file as it is.
+    Args:
+        url: the database's URL.
+        must_exist: refuse to create a SQLite file.
+        wait: seconds to wait for a lock on a SQLite database.
+        reads: open a SQLite file read-only.
     """
     if reads and url.startswith("sqlite:") and "mode=ro" not in url.partition("?")[2]:
         url += f"{'&' if '?' in url else '?'}mode=ro"

@@ -1,4 +1,4 @@
-"""Run the guided tour: store, reuse and expire content on a real database."""
+"""Run the tour of `aicontent quickstart`: generate, reuse, expire and delete content."""
 
 import shlex
 import time
@@ -26,7 +26,7 @@ from aicontent.transfer.json_lines import by_column, field_of, objects, time_of
 _REFUSED_SHOWN = 20
 _CALLERS = 20
 _MODEL_SECONDS = 1.0
-"""How long the stand-in for a model takes."""
+"""How long the function that stands for a model takes."""
 
 
 def run(
@@ -35,14 +35,15 @@ def run(
     """Run the tour, and print it line by line.
 
     Args:
-        database: where to store the content; its users table must be this package's own minimal
-            one, or missing.
-        url: the database's URL as it may be shown.
-        file: JSON lines as `import` takes them; the samples when None.
+        database: where to store the content. It must have no users table, or the minimal one of
+            this package.
+        url: the database's URL without a password, to print it.
+        file: JSON lines as `import` takes them, or None for the samples.
         content_type: the type of lines that have none.
 
     Raises:
-        AIContentError: the database belongs to an application, or cannot be used.
+        AIContentError: the users table belongs to an application, or the database cannot be used.
+        click.ClickException: no line of the file can be stored.
     """
     backend = backend_of(database)
     with database.connection_context():
@@ -53,17 +54,18 @@ def run(
                 "application: name another database with --database"
             )
         applied = aicontent.migrate(database, create_users=True)
-        _show("Database", f"{url} ({', '.join(applied) or 'up to date'})")
+        _show("Database", f"{url} ({counted(len(applied), 'migration')} applied)")
         aicontent.bind(database)
         others = AIGeneratedContent.select().count()
         if others:
-            _show("", f"{counted(others, 'row')} of other users, which this tour leaves alone")
+            _show("", f"{counted(others, 'row')} of other users, which the tour does not change")
         if backend.connects_twice(database):
             _ask_together(database)
         _tour(file, content_type)
     if database.database != ":memory:":
         query = 'SELECT type, level, "usageCount" FROM ai_generated_content'
-        _show("Explore", shlex.join(backend.shell_command(database, url, query)))
+        _show("Explore", "The rows stay in the database. To list them, run:")
+        _show("", shlex.join(backend.shell_command(database, url, query)))
 
 
 def _show(label: str, text: str) -> None:
@@ -71,7 +73,7 @@ def _show(label: str, text: str) -> None:
 
 
 def _ask_together(database: peewee.Database) -> None:
-    """Let many callers ask for the same content at once."""
+    """Let many threads request the same content at the same time."""
     user = User.create().id
     request = {"topic": "ordering in a café"}
 
@@ -88,46 +90,52 @@ def _ask_together(database: peewee.Database) -> None:
     with ThreadPoolExecutor(_CALLERS) as threads:
         served = Counter(threads.map(ask, range(_CALLERS)))
     seconds = time.perf_counter() - started
-    _show("At once", f"{_CALLERS} callers of get_or_generate() ask for the same lesson:")
-    _show("", f"{served.pop('generated')} asks the model, which takes {_MODEL_SECONDS:.0f} s,")
-    _show("", f"{served.total()} wait for its answer; all have it after {seconds:.1f} s")
+    _show("Generate", f"{_CALLERS} threads call get_or_generate() for the same lesson at once.")
+    verb = f"generated it with a stand-in for a model, which takes {_MODEL_SECONDS:.0f} s."
+    _show("", f"{counted(served.pop('generated'), 'thread')} {verb}")
+    _show("", f"{counted(served.total(), 'thread')} waited, and were served the same lesson.")
+    _show("", f"All {_CALLERS} had it after {seconds:.1f} s, and the model ran once.")
     started = time.perf_counter()
-    _show("Once more", f"{ask(0)}, served in {(time.perf_counter() - started) * 1000:.0f} ms")
+    how, seconds = ask(0), time.perf_counter() - started
+    _show("Repeat", f"The same call again is served from the table ({how}) in {seconds:.3f} s.")
 
 
 def _tour(file: Iterable[bytes] | None, content_type: str) -> None:
     user = User.create().id
     first = content_type if file else "lesson"
     miss = AIGeneratedContent.reuse(user, first)
-    _show("Miss", f"user {user} asks for a {first}: {miss or 'none is stored yet'}")
+    _show("Miss", f"reuse() of a {first} for user {user}, who is new, finds {miss or 'nothing'}.")
 
     started = time.perf_counter()
     lines = file or files(__package__).joinpath("samples.jsonl").read_bytes().splitlines()
     stored, refused = _load(lines, user, content_type)
-    source = "your file" if file else "samples, in the place of a model's answers"
+    source = "of your file" if file else "with samples in place of a model's answers"
     seconds = time.perf_counter() - started
-    _show("Generated", f"{counted(stored, 'piece')} in {seconds:.1f} s ({source})")
+    _show("Store", f"{counted(stored, 'row')} {source}, in {seconds:.1f} s:")
     for kind, status, pieces in _summary(user):
         _show("", f"{pieces:>6,} {kind}, {status}")
     if refused:
-        _show("Refused", f"{counted(len(refused), 'line')}, the others are stored:")
+        _show("Refused", f"{counted(len(refused), 'line')} of your file cannot be stored:")
         for item in refused[:_REFUSED_SHOWN]:
             _show("", f"line {item.line}: {printable(item.reason)}")
         if len(refused) > _REFUSED_SHOWN:
             _show("", f"and {len(refused) - _REFUSED_SHOWN:,} more")
+    if not stored:
+        reason = "each line must be a JSON object as `aicontent import` takes it, without userId"
+        raise click.ClickException(f"FILE has no line that can be stored: {reason}")
 
     completed = AIGeneratedContent.get_or_none(
         AIGeneratedContent.user == user, AIGeneratedContent.status == ContentStatus.COMPLETED
     )
     if completed is None:
-        _show("Hit", "nothing was completed, so nothing can be reused")
+        _show("Reuse", "No row is completed, so reuse() has nothing to serve.")
         return
     _reuse(user, first if file is None else completed.type)
     _expire(user)
 
 
 def _load(lines: Iterable[bytes], user: int, content_type: str) -> tuple[int, list[Refused]]:
-    """Store the lines as new content of one user; return how many, and those refused."""
+    """Store the lines as new content of one user; return their number and the refused lines."""
     refused: list[Refused] = []
 
     def rows() -> Iterator[dict[str, Any]]:
@@ -155,21 +163,19 @@ def _attributes(record: dict[str, Any]) -> dict[str, Any]:
         field = field_of(column)
         is_time = isinstance(field, UTCDateTimeField) and value is not None
         row[field.name] = time_of(column, value) if is_time else value
-    row.pop("id", None)  # the copy is a row of its own
+    row.pop("id", None)  # the copy gets a new id
     return row
 
 
 def _reuse(user: int, kind: str) -> None:
-    hit = AIGeneratedContent.reuse(user, kind)
-    if hit is None:
-        _show("Hit", f"none: no {kind} is completed and unexpired")
-        return
-    saved = f", {hit.token_usage:,} tokens saved" if hit.token_usage else ""
-    _show("Hit", f"the same request again: {_headline(hit)} (use {hit.usage_count}{saved})")
-    for label in ("Least used", ""):
-        again = AIGeneratedContent.reuse(user, kind)
-        if again is not None:
-            _show(label, f"and again: {_headline(again)} (use {again.usage_count})")
+    _show("Reuse", f"reuse(), called 3 times, serves the least-used {kind} each time:")
+    for _ in range(3):
+        hit = AIGeneratedContent.reuse(user, kind)
+        if hit is None:
+            _show("", f"nothing, because no {kind} is completed and unexpired")
+            return
+        saved = f", {hit.token_usage:,} tokens saved" if hit.token_usage else ""
+        _show("", f"{_headline(hit)}, usage count {hit.usage_count}{saved}")
 
 
 def _expire(user: int) -> None:
@@ -185,32 +191,26 @@ def _expire(user: int) -> None:
         expires_at=now + timedelta(hours=1),
     )
     content = AIGeneratedContent.find_reusable_content(user, brief.type, "today", later).first()
-    _show("Expiry", f"{_headline(brief)} is good for an hour; in two: {content or 'not served'}")
+    _show("Expiry", f"A new row, {_headline(brief)}, expires in 1 hour.")
+    _show("", f"A lookup with the time set 2 hours ahead finds {content or 'nothing'}.")
 
     class Own(AIGeneratedContent):
-        """The content of the tour's user: nobody else's is the tour's to delete."""
+        """The content of the tour's user, so that the cleanup deletes no other user's rows."""
 
         @classmethod
         def select(cls, *fields: Any) -> Any:
             return super().select(*fields).where(cls.user == user)
 
     report = Own.cleanup(now=later)
-    _show(
-        "Cleanup",
-        f"in two hours deletes {report.expired} expired, {report.failed} failed of this user "
-        "(failed content is kept a day)",
-    )
+    deleted = f"{counted(report.expired, 'expired row')} and {counted(report.failed, 'failed row')}"
+    _show("Cleanup", f"cleanup() with the same time deletes {deleted} of user {user}.")
+    _show("", "It keeps failed rows for 1 day.")
 
 
 def _summary(user: int) -> list[tuple[str, str, int]]:
-    model = AIGeneratedContent
-    query = (
-        model.select(model.type, model.status, peewee.fn.COUNT(model.id))
-        .where(model.user == user)
-        .group_by(model.type, model.status)
-        .order_by(model.type, model.status)
-    )
-    return list(query.tuples())
+    model, columns = AIGeneratedContent, (AIGeneratedContent.type, AIGeneratedContent.status)
+    query = model.select(*columns, peewee.fn.COUNT(model.id)).where(model.user == user)
+    return list(query.group_by(*columns).order_by(*columns).tuples())
 
 
 def _headline(content: AIGeneratedContent) -> str:

@@ -1,4 +1,4 @@
-"""The `aicontent requeue` command, for a person to run after an outage."""
+"""Define the `aicontent requeue` command, which a person runs after an outage."""
 
 import json
 
@@ -19,17 +19,16 @@ from .options import Duration, database_option, json_option, open_database, type
     type=click.Choice([ContentStatus.FAILED.value, ContentStatus.GENERATING.value]),
     default=ContentStatus.FAILED.value,
     show_default=True,
-    help="`generating` is for rows without a lease, whose program was lost.",
+    help="`generating` is for rows without a lease whose program was lost.",
 )
-@type_option("Only rows of this type; repeat it for several.", "--type", "types", multiple=True)
-@click.option("--id", "ids", multiple=True, help="Only the row of this id; repeat it for several.")
+@type_option("Only rows of this type. Repeatable.", "--type", "types", multiple=True)
+@click.option("--id", "ids", multiple=True, help="Only the row with this id. Repeatable.")
 @click.option(
     "--within",
-    type=Duration(3600, min_open=True),
-    metavar="HOURS",
-    help="Only rows that were last changed within this number of hours.",
+    type=Duration("hours", 876_600, min_open=True),
+    help="Only rows whose last change is at most this many hours old.",
 )
-@click.option("--dry-run", is_flag=True, help="Count the rows, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Count the rows and change nothing.")
 @json_option
 def requeue(
     url: str,
@@ -40,14 +39,17 @@ def requeue(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Make failed rows pending again.
+    """Make failed rows pending, so that a worker retries them.
 
-    Their failures are forgotten.
+    Their count of failures starts at 0 again. Of several failed rows for one request, only the
+    newest becomes pending. A row stays failed if it has expired, if its request is pending or
+    generating, or if its request was answered after the row was created.
 
-    Of several failed rows for one request it takes the newest. It leaves a row whose request is
-    pending or generating, or was answered after the row was created.
+    The exit status is 1, and no row is changed, if an --id does not name a row with this status.
 
-    The exit status is 1, and no row is changed, if an --id is of no row with this status.
+    \b
+    Example, after an outage of the AI service:
+        aicontent requeue --within 3 --dry-run
     """
     model = detected_model(aicontent.AIGeneratedContent, open_database(url, reads=dry_run))
     number = model.requeue(
@@ -63,5 +65,5 @@ def requeue(
         click.echo(f"{'would requeue' if dry_run else 'requeued'} {counted(number, 'row')}")
         left = len(set(ids)) - number
         if ids and left:
-            reason = "its request is in flight, was answered since, has a newer row, or has expired"
-            click.echo(f"left {counted(left, 'row')}, as {reason}", err=True)
+            reason = "expired, or its request is in flight, has a newer row or was answered since"
+            click.echo(f"did not requeue {counted(left, 'row')}: {reason}", err=True)

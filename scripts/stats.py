@@ -1,4 +1,4 @@
-"""The `aicontent stats` command."""
+"""Define the `aicontent stats` command."""
 
 import json
 import sys
@@ -21,9 +21,9 @@ _BAR = 20
 @database_option
 @json_option
 def stats(url: str, as_json: bool) -> None:
-    """Count rows, sizes, and what reuse has saved.
+    """Count rows, sizes, and the tokens and time that reuse saved.
 
-    It reads the whole table once.
+    It reads the whole table once, which takes a while if the table is large. It changes nothing.
     """
     now = datetime.now(UTC)
     result = aicontent.stats(open_database(url, reads=True), now)
@@ -35,7 +35,7 @@ def stats(url: str, as_json: bool) -> None:
 
 
 def _object(result: Stats) -> dict[str, object]:
-    """Return the numbers by the names that docs/reference/command.md lists."""
+    """Return the numbers with the keys that docs/reference/command.md lists."""
     numbers = ("rows", "uses", "tokens_spent", "tokens_saved", "seconds_spent", "seconds_saved")
     groups = [{n: getattr(g, n) for n in ("type", "status", *numbers)} for g in result.groups]
     return {
@@ -64,8 +64,8 @@ def _table(result: Stats, now: datetime) -> Iterator[str]:
         age = timedelta(seconds=int((now - result.oldest_pending).total_seconds()))
         yield f"{'oldest pending':<22}{result.oldest_pending:%Y-%m-%d %H:%M:%S} UTC, {age} ago"
     yield f"{'tokens':<22}{total.tokens_spent:,} spent, {total.tokens_saved:,} saved"
-    spent, saved = total.seconds_spent, total.seconds_saved
-    yield f"{'generation':<22}{_hours(spent)} spent, {_hours(saved)} saved"
+    saved = _hours(total.seconds_saved)
+    yield f"{'generation':<22}{_hours(total.seconds_spent)} spent, {saved} saved"
     free = f", {bytes_text(result.free)} of it free" if result.free else ""
     yield f"{'on disk':<22}{bytes_text(result.size)}{free}"
     for index, (id, size) in enumerate(result.largest):
@@ -87,11 +87,9 @@ def _shares(title: str, groups: list[Group], name: str, number: str) -> Iterator
 
 
 def _full() -> str:
-    try:
-        "█".encode(getattr(sys.stdout, "encoding", None) or "ascii")
-    except UnicodeEncodeError:
-        return "#"
-    return "█"
+    """Return the character of a bar: a block, or # if the output's encoding has no block."""
+    encoded = "█".encode(getattr(sys.stdout, "encoding", None) or "ascii", "replace")
+    return "#" if encoded == b"?" else "█"
 
 
 def _hours(seconds: float) -> str:
@@ -99,7 +97,7 @@ def _hours(seconds: float) -> str:
 
 
 def bytes_text(size: float) -> str:
-    """Return a size for people."""
+    """Return a size with its unit, rounded for people to read."""
     for unit in ("B", "KB", "MB"):
         if size < 1000:
             return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"

@@ -1,4 +1,4 @@
-"""The `aicontent export` and `aicontent import` commands."""
+"""Define the `aicontent export` and `aicontent import` commands."""
 
 import os
 import secrets
@@ -23,37 +23,49 @@ from aicontent.transfer.exporter import selected
 from aicontent.transfer.importer import OnConflict, store_batches
 from aicontent.transfer.json_lines import Refused, batches, lines_of
 
-from .options import database_option, handled, open_database, type_option, wait_option
+from .options import Number, database_option, handled, open_database, type_option, wait_option
 from .reading import batches_of
 
 _SHOWN = 20
-"""The most refused lines that an import prints."""
+"""The number of refused lines that an import prints."""
 
 _SMALL = 2_000_000
-"""Bytes of a file that is parsed before another process would have started."""
+"""Bytes of a file. A smaller one is parsed in this process: to start another takes longer."""
 
 
 @click.command(name="export")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @database_option
-@click.option("--user", metavar="ID", help="Only this user's content.")
+@click.option("--user", metavar="ID", help="Only the content of the user with this id.")
 @type_option("Only content of this type.")
 @click.option(
     "--status",
     type=click.Choice([each.value for each in ContentStatus]),
-    help="Only in this status.",
+    help="Only content with this status.",
 )
 def export_command(
     file: str, url: str, user: str | None, content_type: str | None, status: str | None
 ) -> None:
-    """Write content to FILE as JSON lines.
+    """Write content as JSON lines.
 
-    Without FILE it goes to the standard output. It is the content of one moment. FILE is replaced
-    only after all of it is written.
+    Without FILE it writes to the standard output. Each line is a JSON object with the table's
+    column names as keys. One transaction reads all rows, so the export does not mix older and
+    newer content. FILE is replaced after everything is written; after an error it is unchanged.
+
+    The exit status is 129 or 143 if SIGHUP or SIGTERM ended it.
+
+    \b
+    Example, to copy content to another database that has the same users:
+        aicontent export --database URL | aicontent import --database OTHER_URL
     """
     database = open_database(url, reads=True)
-    user_id = None if user is None else _user_id(database, user)
-    lines = aicontent.export_lines(database, user=user_id, type=content_type, status=status)
+    try:
+        user_id = None if user is None else _user_id(database, user)
+        lines = aicontent.export_lines(database, user=user_id, type=content_type, status=status)
+    except ValueError as error:
+        rule = getattr(error, "rule", "must be an integer, as the users' ids are here")
+        rule += f"; got {printable(user or '')}"
+        raise click.BadParameter(rule, param_hint="--user") from error
     hidden = not sys.stderr.isatty() or (file == "-" and sys.stdout.isatty())
     written = 0
     if file != "-" and _is_of_a_database(file):
@@ -70,7 +82,7 @@ def export_command(
 
 
 def _is_of_a_database(name: str) -> bool:
-    """Tell whether a file is a SQLite database, or has the name of one's journal."""
+    """Return whether a file is a SQLite database, or is named like the journal of one."""
     names = [name, *(name.removesuffix(end) for end in ("-wal", "-journal", "-shm"))]
     return any(Path(each).is_file() and is_database_file(Path(each)) for each in names)
 
@@ -80,12 +92,8 @@ def _exit(number: int, _: object) -> None:
 
 
 def _user_id(database: peewee.Database, text: str) -> int | str:
-    """Return the id of a user, whom the command line names by a text."""
-    try:
-        return int(text) if "INT" in user_id_type(database).upper() else text
-    except ValueError as error:
-        rule = f"must be an integer, as the ids of users are here; got {printable(text)}"
-        raise click.BadParameter(rule, param_hint="--user") from error
+    """Return the user id in a command-line argument with the type of the users table's ids."""
+    return int(text) if "INT" in user_id_type(database).upper() else text
 
 
 @contextmanager
@@ -97,7 +105,7 @@ def _output(name: str) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     elif name.endswith(os.sep):
-        raise click.BadParameter(f"{name} is a folder: name a file", param_hint="FILE")
+        raise click.BadParameter(f"{name} is a directory: name a file", param_hint="FILE")
     else:
         is_device = path.exists() and not path.is_file()  # or a pipe
         with path.open("wb") if is_device else _replaced(path) as out:
@@ -106,26 +114,27 @@ def _output(name: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that takes another one's place when it is complete, and on the disk."""
+    """Write a temporary file, and rename it to `path` when it is complete and on the disk."""
     folder = path.parent
     if not folder.is_dir():
-        raise click.BadParameter(f"the folder {folder} does not exist", param_hint="FILE")
+        rule = f"the directory {folder} does not exist: create it"
+        raise click.BadParameter(rule, param_hint="FILE")
     umask = os.umask(0)
     os.umask(umask)
     before = path.stat() if path.exists() else None
-    # Named before it is made, so that a signal at any moment finds it here.
+    # The name is set before the file exists, so that a signal cannot leave an unknown file.
     temporary = folder / f".aicontent-{secrets.token_hex(8)}"
     try:
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError as error:
-            reason = f"{folder} takes no new file: {error.strerror}"
+            reason = f"cannot create a file in {folder}: {error.strerror}"
             raise click.BadParameter(reason, param_hint="FILE") from error
         with os.fdopen(descriptor, "wb") as out:
             yield out
             out.flush()
             if before is not None:
-                with suppress(PermissionError):  # only root may give a file away
+                with suppress(PermissionError):  # only root may change the owner
                     os.fchown(descriptor, before.st_uid, before.st_gid)
             mode = stat.S_IMODE(before.st_mode) if before else 0o666 & ~umask
             os.fchmod(descriptor, mode)
@@ -136,7 +145,7 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
         raise
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)  # of the name
+        os.fsync(handle)  # makes the rename durable
     finally:
         os.close(handle)
 
@@ -154,38 +163,43 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
     type=click.Choice(["error", "skip", "replace"]),
     default="error",
     show_default=True,
-    help="What to do with a line whose id is stored already.",
+    help="How to treat a line whose id is stored: refuse it, skip it, or replace the row.",
 )
 @click.option(
     "--max-document-bytes",
-    type=click.IntRange(min=1),
-    help="The most bytes of a document; 16,000,000 by default.",
+    type=Number(min=1),
+    help="The largest document to accept, in bytes; 16,000,000 by default.",
 )
 @wait_option
 def import_command(
     name: str, url: str, on_conflict: OnConflict, max_document_bytes: int | None, wait: float
 ) -> None:
-    """Store content from the JSON lines of FILE.
+    """Store content from JSON lines.
 
-    Without FILE it reads the standard input. Lines that cannot be stored are listed, and the
-    others are stored; the exit status is then 1. To resume an interrupted import, run it again
-    with --on-conflict skip.
+    Without FILE it reads the standard input. Each line is a JSON object as `aicontent export`
+    writes it. The users of the rows must exist; in a users table that has only ids, missing users
+    are added. The command lists the first 20 lines that it cannot store, each with the reason,
+    and stores the others.
+
+    To resume an interrupted import, run it again with --on-conflict skip.
+
+    The exit status is 1 if a line was refused, and 143 if SIGTERM ended it.
     """
     if name == "-" and (sys.stdin is None or sys.stdin.isatty()):
-        raise click.UsageError("give a FILE, or lines on the standard input")
+        raise click.UsageError("name a FILE, or send lines to the standard input")
     if name != "-" and _is_of_a_database(name):
-        rule = f"{name} is a SQLite database: export it, and import what that writes"
+        rule = f"{name} is a SQLite database: run `aicontent export` on it, and import the result"
         raise click.BadParameter(rule, param_hint="FILE")
     database = open_database(url, wait=wait)
     if max_document_bytes is not None:
         aicontent.configure(database, max_document_bytes=max_document_bytes)
-    # At SIGTERM too, the report is printed.
+    # The handler lets the report be printed at SIGTERM too.
     with click.open_file(name, "rb") as file, handled((signal.SIGTERM,), _exit):
         _import(file, database, on_conflict)
 
 
 def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict) -> None:
-    size = os.fstat(file.fileno()).st_size  # 0 of a pipe
+    size = os.fstat(file.fileno()).st_size  # 0 for a pipe
     hidden = not (sys.stderr.isatty() and size)
     backend = backend_of(database)
     id_type = user_id_type(database)
@@ -223,7 +237,8 @@ def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict)
             raise
     click.echo(_summary(report))
     if report.refused > _SHOWN:
-        click.echo(f"and {report.refused - _SHOWN:,} more lines were refused", err=True)
+        more = counted(report.refused - _SHOWN, "more line was", "more lines were")
+        click.echo(f"and {more} refused", err=True)
     if report.refused:
         click.get_current_context().exit(1)
 

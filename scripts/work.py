@@ -1,4 +1,4 @@
-"""The `aicontent work` command: a worker that generates the content of pending rows."""
+"""Define the `aicontent work` command: a worker that generates the content of pending rows."""
 
 import importlib
 import json
@@ -8,7 +8,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from operator import attrgetter
 from types import FrameType
@@ -18,7 +18,7 @@ import click
 
 import aicontent
 from aicontent import Generate, ValidationError
-from aicontent.errors import printable, shortened
+from aicontent.errors import counted, printable, shortened
 from aicontent.generation.arguments import check_generate, is_async
 from aicontent.generation.events import logger
 from aicontent.generation.worker import WorkReport
@@ -26,6 +26,7 @@ from aicontent.table import detected_model
 
 from .options import (
     Duration,
+    Number,
     database_option,
     handled,
     max_attempts_option,
@@ -38,36 +39,34 @@ from .options import (
 _FUNCTION = "MODULE:FUNCTION"
 
 _INTERRUPTIONS = 5
-"""The interruptions that a function may catch before the process ends."""
+"""The number of interruptions after which the process ends, if the function catches them."""
 
 
 def _seconds_option(name: str, help: str) -> Callable[[Any], Any]:
-    return click.option(name, type=Duration(min_open=True), metavar="SECONDS", help=help)
+    return click.option(name, type=Duration(min_open=True), help=help)
 
 
 @click.command()
 @click.argument("name", metavar=_FUNCTION)
 @database_option
-@type_option("Only rows of this type; repeat it for several.", "--type", "types", multiple=True)
-@click.option("--until-empty", is_flag=True, help="Stop when no row is pending.")
-@_seconds_option("--lease", "How long a lost worker holds its row. A live one renews it; 60 s.")
+@type_option("Only rows of this type. Repeatable.", "--type", "types", multiple=True)
+@click.option("--until-empty", is_flag=True, help="Exit when no row is pending.")
+@_seconds_option("--lease", "How long a row of a lost worker stays claimed; 60 by default.")
 @max_attempts_option
-@_seconds_option("--expires-in", "How long new content can be served; for ever by default.")
+@_seconds_option("--expires-in", "Time until new content expires; never by default.")
 @click.option(
     "--concurrency",
-    type=click.IntRange(min=1),
+    type=Number(min=1),
     default=1,
     show_default=True,
-    metavar="N",
-    help="How many rows are generated at the same time.",
+    help="How many rows to generate at the same time.",
 )
 @click.option(
     "--grace",
     type=Duration(most=86_400),
-    metavar="SECONDS",
-    default=60.0,
+    default=60,
     show_default=True,
-    help="How long running rows may take to finish after a signal.",
+    help="How long running attempts may take to finish after a signal.",
 )
 @wait_option
 @output_options
@@ -85,24 +84,33 @@ def work(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Generate the content of pending rows with a function.
+    """Run a worker that generates the content of pending rows.
 
-    FUNCTION takes the claimed content and returns the document, or the document and a mapping of
-    its costs. MODULE is imported from the current directory or the installed packages. An async
-    FUNCTION runs in an event loop; a plain one runs in threads if --concurrency is more than 1.
+    It calls your FUNCTION for each row. FUNCTION takes the claimed content and returns the
+    document, or the document and a mapping of its costs. MODULE is imported from the current
+    directory or the installed packages. An async FUNCTION runs in an event loop; a plain one runs
+    in threads if --concurrency is more than 1.
 
-    A row whose FUNCTION raises is retried: after one second at first, then after twice as long
-    each time, up to five minutes, with jitter. After --max-attempts failures it is failed. The
-    log names the class of an exception only, because its text may repeat a prompt.
+    If FUNCTION raises an exception, the row is retried after one second, and after each further
+    failure twice as long, up to five minutes, with jitter. After --max-attempts failures the row
+    is failed. The log has only the class of an exception, because its text may repeat a prompt.
 
-    On the first SIGTERM or SIGINT the worker finishes what is running and stops. If that takes
-    longer than --grace, or on a second signal, it releases the rows to other workers, which counts
-    as no failure. FUNCTION must not handle these signals, nor SIGALRM, which measures --grace. If
-    it catches the interruption (`except:`), it gets four more, and then the process ends; a plain
-    one that runs in a thread gets none.
+    On the first SIGTERM or SIGINT (Ctrl-C) the worker claims no more rows and finishes the
+    running attempts. If they take longer than --grace, or on a second signal, it interrupts them
+    and releases their rows to other workers; that is not a failure of the rows. FUNCTION must not
+    handle these signals, nor SIGALRM, which measures --grace. If it catches the interruption
+    (`except:`), it gets four more, and then the process ends. A plain FUNCTION that runs in a
+    thread gets no interruption.
 
-    The exit status is 0 when it was stopped or, with --until-empty, when no row is pending; 1 when
-    it failed, such as when the database was unavailable for 30 seconds; and 2 for a usage error.
+    \b
+    Exit status:
+        0  a signal stopped the worker, or with --until-empty no row is pending
+        1  an error, such as a database that was unavailable for 30 seconds
+        2  a wrong argument or option
+
+    \b
+    Example, for generate() in lessons.py:
+        aicontent work lessons:generate --concurrency 4 --database postgresql://host/name
     """
     generate = _function(name)
     model = detected_model(aicontent.AIGeneratedContent, open_database(url, wait=wait))
@@ -119,7 +127,7 @@ def work(
         "expires_in": expires_in,
         "progress": reports.append,
     }
-    interruptions = partial(_interruptions, signals, grace, running)
+    interruptions = partial(_interruptions, signals, grace, running, quiet)
 
     @contextmanager
     def watching(content: Any) -> Iterator[None]:
@@ -160,7 +168,7 @@ def work(
 
 
 def _function(name: str) -> Generate:
-    """Import the function that an argument names.
+    """Import the function that the argument MODULE:FUNCTION names.
 
     Raises:
         BadParameter: there is no such function, or it cannot be called with the content alone.
@@ -203,7 +211,7 @@ def _shown(text: str) -> str:
 
 
 def _log_to_stderr(level: int) -> None:
-    """Show the log of `aicontent.generation`, unless the host's module has set up logging."""
+    """Log `aicontent.generation` to stderr, unless the function's module has set up logging."""
     above = (logger, logging.getLogger("aicontent"), logging.getLogger())
     handlers = [handler for each in above for handler in each.handlers]
     if any(not isinstance(handler, logging.NullHandler) for handler in handlers):
@@ -216,7 +224,7 @@ def _log_to_stderr(level: int) -> None:
 
 def _run(coroutine: Coroutine[Any, Any, object], interruptions: Callable[[Any], Any]) -> None:
     """Run a coroutine in an event loop; an interruption cancels it, and is raised."""
-    import asyncio  # the other commands do not need it
+    import asyncio  # only here, because the other commands do not need it
 
     async def main() -> None:
         task = asyncio.create_task(coroutine)
@@ -237,26 +245,35 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def _write_error(line: str) -> None:
+    """Write a line to the standard error. A signal handler must not use a buffered stream."""
+    with suppress(OSError):  # it may be closed
+        os.write(2, f"{line}\n".encode())
+
+
 @contextmanager
 def _interruptions(
-    signals: list[int], grace: float, running: list[Any], interrupt: Callable[[], object]
+    signals: list[int], grace: float, running: list[Any], quiet: bool, interrupt: Callable[[], Any]
 ) -> Iterator[None]:
-    """Note SIGTERM and SIGINT in `signals`. Interrupt at the second, or after `grace` seconds.
+    """Add SIGTERM and SIGINT to `signals`. Interrupt at the second, or after `grace` seconds.
 
-    While the function is `running`, it is interrupted again at each signal and each second, in
-    case it catches the interruption. At the last one the process ends.
+    While the function is `running`, each further signal and each second interrupt it again, in
+    case it catches the interruption. The last one ends the process.
     """
     set_timer: Callable[..., object] | None = getattr(signal, "setitimer", None)  # not on Windows
     first = 2 if grace > 0 else 1
 
     def handle(number: int, frame: FrameType | None) -> None:
         signals.append(number)
+        if len(signals) == 1 < first and running and not quiet:
+            attempts = counted(len(running), "running attempt")
+            _write_error(f"finishing {attempts}; a second Ctrl-C releases the rows")
         if set_timer is not None and len(signals) <= first:
             set_timer(signal.ITIMER_REAL, *((1, 1) if len(signals) == first else (grace,)))
         # Otherwise the row is being released, which must not be interrupted.
         if len(signals) == first or (running and len(signals) > first):
             if len(signals) == first + _INTERRUPTIONS:
-                os.write(2, b"Error: the function catches the interruptions that end it\n")
+                _write_error("Error: the function catches the interruptions that end it")
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 os.kill(os.getpid(), signal.SIGTERM)
             interrupt()

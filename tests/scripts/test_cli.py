@@ -103,6 +103,14 @@ def test_usage_mistakes(run):
     assert run_here("quickstart", "--type", "lesson")[0] == 2
 
 
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("option", [("--schema", "tenant"), ("--partitions", "4")])
+def test_migrate_refuses_options_for_postgresql_on_sqlite(empty_url, option):
+    status, out, err = run_here("migrate", "--create-users", *option, "--database", empty_url)
+    assert (status, out) == (2, "")
+    assert f"{option[0]} is for PostgreSQL; SQLite has none: leave it out" in err
+
+
 @pytest.mark.parametrize("command", [["check"], ["migrate"], ["rollback", "--yes"], ["check", "x"]])
 def test_a_file_is_made_only_where_it_is_meant(run, tmp_path, command):
     status, _, err = run(*command)
@@ -200,12 +208,13 @@ def test_quickstart(run, empty_url):
     assert (status, err) == (0, "")
     lines = [line.split(None, 1) for line in out.splitlines()]
     told = " ".join(line[0] for line in lines)
-    for step in ("At", "Once", "Miss", "Generated", "Hit", "Least", "Expiry", "Cleanup", "Explore"):
+    steps = ("Generate", "Repeat", "Miss", "Store", "Reuse", "Expiry", "Cleanup", "Explore")
+    for step in ("Database", *steps):
         assert step in told
-    assert "1 asks the model" in out
-    assert "19 wait for its answer" in out
-    assert "9 pieces" in out
-    assert "1 expired" in out
+    assert "1 thread generated it" in out
+    assert "19 threads waited" in out
+    assert "9 rows" in out
+    assert "1 expired row and 0 failed rows" in out
     database = aicontent.connect(empty_url)
     model = aicontent.for_database(database)
     assert {content.type for content in model.select()} == set(aicontent.ContentType)
@@ -214,7 +223,7 @@ def test_quickstart(run, empty_url):
     assert aicontent.check(database) == []
     database.close()
     again = run("quickstart", "--database", empty_url)[1]
-    assert "user 4 asks" in again
+    assert "user 4, who is new" in again
 
 
 def test_quickstart_on_a_file(run, empty_url, tmp_path):
@@ -250,7 +259,7 @@ def test_quickstart_on_a_file(run, empty_url, tmp_path):
     path.write_bytes(b"\n".join(lines))
     status, out, err = run("quickstart", str(path), "--database", empty_url)
     assert (status, err) == (0, "")
-    assert "3 pieces" in out
+    assert "3 rows of your file" in out
     refused = dict(line.split(":", 1) for line in out.splitlines() if line.strip()[:5] == "line ")
     reasons = {int(key.split()[1]): reason for key, reason in refused.items()}
     assert sorted(reasons) == [2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
@@ -284,6 +293,17 @@ def test_quickstart_on_a_file(run, empty_url, tmp_path):
     database.close()
 
 
+@pytest.mark.parametrize("text", ["", "[1]\n", '{"type": "quiz"}\nx\n'])
+def test_quickstart_fails_on_a_file_without_a_line_to_store(tmp_path, empty_url, text):
+    path = tmp_path / "content.jsonl"
+    path.write_text(text)
+    status, out, err = run_here("quickstart", str(path), "--database", empty_url)
+    assert (status, out.count("line 1: "), out.count("line 2: ")) == (
+        1, int(bool(text)), text.count("x")
+    )  # fmt: skip
+    assert err.startswith("Error: FILE has no line that can be stored: each line must be ")
+
+
 def test_quickstart_leaves_an_applications_database_alone(run, empty):
     empty.execute_sql("CREATE TABLE users (id integer PRIMARY KEY, email text NOT NULL)")
     url = f"sqlite:///{empty.database}" if "://" not in empty.database else empty.database
@@ -301,7 +321,7 @@ def test_quickstart_deletes_nothing_of_others(run, url, store):
         status, out, _ = run("quickstart", "--database", url)
         assert status == 0
         assert others is None or f"{others} rows of other users" in out
-        assert "in two hours deletes 1 expired, 0 failed" in out
+        assert "deletes 1 expired row and 0 failed rows" in out
     model = aicontent.for_database(aicontent.connect(url))
     assert model.select().where(model.id.in_(kept)).count() == 6
     model._meta.database.close()

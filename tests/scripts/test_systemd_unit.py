@@ -47,7 +47,7 @@ def test_a_sqlite_database():
     assert text.endswith(
         """
 [Service]
-# The owner of the SQLite database. SQLite writes its log beside the file.
+# The owner of the SQLite database. SQLite writes its log next to the file.
 DynamicUser=no
 User=root
 PrivateUsers=no

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -250,7 +251,14 @@ def test_a_replaced_file_keeps_its_owner_and_mode(store, url, tmp_path):
 def test_a_folder_that_takes_no_file(store, url, tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
     status, _, err = run_program("export", str(tmp_path / "closed" / "x"), "--database", url)
-    assert (status, "closed takes no new file: Permission denied" in err) == (2, True)
+    assert (status, "closed: Permission denied" in err) == (2, True)
+
+
+@pytest.mark.parametrize("user", ["9" * 20, "-" + "9" * 20, "ada", ""])
+def test_a_user_that_cannot_be_an_id(url, user):
+    status, out, err = run_here("export", "--user", user, "--database", url)
+    assert (status, out) == (2, "")
+    assert re.search(rf"Error: Invalid value for --user: must be .*; got {user}\n$", err)
 
 
 def test_few_of_many_refused_lines_are_printed(Content, url):
@@ -302,5 +310,5 @@ def test_files_of_a_database_are_no_lines(store, url, database):
         status, _, err = run_here("export", f"{name}{end}", "--database", url)
         assert (status, "is a SQLite database" in err) == (2, True)
     status, _, err = run_here("import", name, "--database", url)
-    assert (status, "export it, and import what that writes" in err) == (2, True)
+    assert (status, "run `aicontent export` on it" in err) == (2, True)
     assert len(run_here("export", "--database", url)[1].splitlines()) == 1

@@ -224,6 +224,9 @@ def test_the_hosts_logging_is_left_alone(work, jobs, Content, user):
     assert work("jobs:generate", "--until-empty")[2] == f"host: generated {id}\n"
 
 
+FINISHING = "finishing 1 running attempt; a second Ctrl-C releases the rows\n"
+
+
 @on_sqlite
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_row_finish(started, jobs, Content, user, number):
@@ -231,10 +234,33 @@ def test_a_signal_lets_the_row_finish(started, jobs, Content, user, number):
     process = started("jobs:wait_for_signal")
     process.send_signal(number)
     assert process.stdout.readline() == "noted\n"
+    assert process.stderr.readline() == FINISHING
     (jobs / "go").touch()
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "completed 1, failed 0, retried 0, released 0\n")
     assert rows(Content) == [("completed", 0), ("pending", 0)]
+
+
+@on_sqlite
+def test_a_signal_prints_nothing_with_quiet(started, jobs, Content, user):
+    ask(Content, user)
+    process = started("jobs:wait_for_signal", "--quiet")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "noted\n"
+    (jobs / "go").touch()
+    assert process.communicate(timeout=60) == ("", "")
+
+
+@on_sqlite
+def test_a_signal_with_a_closed_standard_error_lets_the_row_finish(started, jobs, Content, user):
+    ask(Content, user)
+    process = started("jobs:wait_for_signal")
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "noted\n"
+    (jobs / "go").touch()
+    assert process.stdout.read() == "completed 1, failed 0, retried 0, released 0\n"
+    process.stderr = None
 
 
 @on_sqlite
@@ -263,6 +289,7 @@ def test_a_row_that_outlasts_the_grace_is_released(started, Content, user, grace
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "INFO released" in err
+    assert (FINISHING in err) is (grace != "0")
     assert rows(Content) == [("pending", 0)]
 
 
@@ -310,6 +337,7 @@ def test_a_signal_lets_rows_of_a_loop_finish(started, jobs, Content, user, numbe
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "Traceback" not in err
+    assert err.startswith("finishing 2 running attempts; ")
     completed = int(out.splitlines()[-1].split()[1].rstrip(","))
     assert sorted(rows(Content))[:completed] == [("completed", 0)] * completed
     assert completed in (2, 3)  # the signal may arrive after both
@@ -458,7 +486,7 @@ def test_a_database_that_is_not_there(jobs):
 
 def test_the_help_tells_how_rows_are_retried_and_what_signals_do():
     text = " ".join(run_here("work", "--help")[1].split())
-    for part in ("one second", "five minutes", "jitter", "SIGTERM", "second signal", "exit status"):
+    for part in ("one second", "five minutes", "jitter", "SIGTERM", "second signal", "Exit status"):
         assert part in text
 
 
