@@ -1,7 +1,8 @@
 """Parse an import's lines in another process, so that parsing and storing use two processors.
 
-An import of 160 MB is 1.5 times as fast with it on SQLite, 1.3 times on PostgreSQL. Run as `python
--m aicontent.scripts.reading sqlite|postgresql USER_ID_TYPE`, it reads lines and writes batches.
+This makes an import of 160 MB 1.5 times as fast on SQLite, and 1.3 times on PostgreSQL. The import
+runs `python -m aicontent.scripts.reading sqlite|postgresql USER_ID_TYPE`, which reads lines from its
+standard input and writes batches to its standard output.
 """
 
 import gc
@@ -22,19 +23,19 @@ from aicontent.database.supported import backend_named
 from aicontent.transfer.json_lines import Batch, Refused, batches, lines_of
 
 _AHEAD = 8
-"""Batches of a megabyte that may wait while the disk is busy."""
+"""The number of batches of a megabyte that are parsed ahead while the disk is busy."""
 
 _LENGTH = 8
 
 _NO_MEMORY = 3
-"""The exit status of a reader that had not enough memory."""
+"""The exit status of a reader that ran out of memory."""
 
 
 class Ahead:
-    """Pieces that another thread has read ahead of the main one, at most a few.
+    """Read up to _AHEAD pieces in another thread, before the main thread needs them.
 
-    An exception from a signal handler does not damage it. queue.Queue can keep its lock locked
-    then, or raise RuntimeError instead, because its Condition is written in Python.
+    An exception from a signal handler does not damage this queue. It can leave the lock of a
+    queue.Queue locked, or become a RuntimeError, because the Condition is written in Python.
     """
 
     def __init__(self, read: Callable[[], bytes]) -> None:
@@ -47,7 +48,7 @@ class Ahead:
         self._thread.start()
 
     def get(self) -> bytes:
-        """Return the next piece; the empty one is the last."""
+        """Return the next piece, or an empty one at the end."""
         while True:
             # A signal just before the wait does not end it, hence the timeout.
             with suppress(queue.Empty):
@@ -58,7 +59,7 @@ class Ahead:
                 return data
 
     def close(self) -> None:
-        """Stop reading; the source must be at its end, or end by itself."""
+        """Stop the thread. The source must be at its end, or end without a further call."""
         self._room.put(False)
         self._thread.join()
 
@@ -76,9 +77,10 @@ def batches_of(file: IO[bytes], backend: str, user_id_type: str) -> Iterator[Bat
     """Parse the lines of a file that has a file descriptor, in another process.
 
     Raises:
-        click.ClickException: the reader ended before the file did. MemoryError: a line needs more.
+        click.ClickException: the reader ended before the end of the file.
+        MemoryError: there is too little memory for a line.
     """
-    # -P keeps modules of the current directory from being imported.
+    # -P prevents the import of modules from the current directory.
     command = [sys.executable, "-P", "-m", __name__, backend, user_id_type]
     with subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE) as process:  # noqa: S603
         assert process.stdout is not None  # noqa: S101 - for mypy
@@ -91,7 +93,7 @@ def batches_of(file: IO[bytes], backend: str, user_id_type: str) -> Iterator[Bat
             if status == _NO_MEMORY:
                 raise MemoryError
             if status:
-                raise click.ClickException("the reader of the lines ended early")
+                raise click.ClickException("the process that parses the lines ended early")
         finally:
             process.terminate()
             ahead.close()

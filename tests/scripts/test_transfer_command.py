@@ -144,7 +144,7 @@ def test_a_reader_that_ends_early_is_no_end_of_the_file(Content, url):
     os.kill(int(reader), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert err.decode().endswith("Error: the reader of the lines ended early\n")
+    assert err.decode().endswith("Error: the process that parses the lines ended early\n")
 
 
 def test_importing_beside_another_import(url, Content, tmp_path):
