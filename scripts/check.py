@@ -56,9 +56,9 @@ def _object(usage: IndexUsage | None) -> dict[str, object] | None:
 def _table(usage: IndexUsage | None) -> Iterator[str]:
     if usage is None or not usage.indexes:
         return
-    since = f"since {usage.since:%Y-%m-%d %H:%M} UTC" if usage.since else "since its creation"
+    since = f"{usage.since:%Y-%m-%d %H:%M} UTC" if usage.since else "the database was created"
     yield ""
-    yield f"{'index':<30}{'size':>10}{'scans':>12}  {since}"
+    yield f"{'index':<30}{'size':>10}{'scans':>12}  since {since}"
     for index in usage.indexes:
         note = "  never used" if index.idle else ""
         yield f"{index.name:<30}{bytes_text(index.size):>10}{index.scans:>12,}{note}"

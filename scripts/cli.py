@@ -36,7 +36,7 @@ def main() -> None:
     Create the table           aicontent migrate --create-users
     Generate requested rows    aicontent work MODULE:FUNCTION
     Delete expired rows        aicontent cleanup
-    Find out what is wrong     aicontent check
+    Report problems            aicontent check
 
     Every command except systemd-unit takes the database from --database URL, or else from the
     environment variable AICONTENT_DATABASE_URL, or else uses the SQLite file aicontent.db in the

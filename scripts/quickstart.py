@@ -54,7 +54,7 @@ def run(
                 "application: name another database with --database"
             )
         applied = aicontent.migrate(database, create_users=True)
-        _show("Database", f"{url} ({counted(len(applied), 'migration')} applied)")
+        _show("Database", f"{url} ({'migrated' if applied else 'up to date'})")
         aicontent.bind(database)
         others = AIGeneratedContent.select().count()
         if others:
@@ -121,7 +121,7 @@ def _tour(file: Iterable[bytes] | None, content_type: str) -> None:
         if len(refused) > _REFUSED_SHOWN:
             _show("", f"and {len(refused) - _REFUSED_SHOWN:,} more")
     if not stored:
-        reason = "each line must be a JSON object as `aicontent import` takes it, without userId"
+        reason = "write lines like those of `aicontent export`, where id and userId may be missing"
         raise click.ClickException(f"FILE has no line that can be stored: {reason}")
 
     completed = AIGeneratedContent.get_or_none(

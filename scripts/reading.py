@@ -1,7 +1,7 @@
 """Parse an import's lines in another process, so that parsing and storing use two processors.
 
-This makes an import of 160 MB 1.5 times as fast on SQLite, and 1.3 times on PostgreSQL. The import
-runs `python -m aicontent.scripts.reading sqlite|postgresql USER_ID_TYPE`, which reads lines from its
+An import of 160 MB is 1.5 times as fast on SQLite, and 1.3 times on PostgreSQL. The import starts
+`python -m aicontent.scripts.reading sqlite|postgresql USER_ID_TYPE`, which reads lines from its
 standard input and writes batches to its standard output.
 """
 

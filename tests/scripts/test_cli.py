@@ -301,7 +301,7 @@ def test_quickstart_fails_on_a_file_without_a_line_to_store(tmp_path, empty_url,
     assert (status, out.count("line 1: "), out.count("line 2: ")) == (
         1, int(bool(text)), text.count("x")
     )  # fmt: skip
-    assert err.startswith("Error: FILE has no line that can be stored: each line must be ")
+    assert err.startswith("Error: FILE has no line that can be stored: write lines like ")
 
 
 def test_quickstart_leaves_an_applications_database_alone(run, empty):
