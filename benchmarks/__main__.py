@@ -1,4 +1,4 @@
-"""Run the benchmarks from a checkout: `python -m benchmarks`, or `python -m benchmarks --help`."""
+"""Run the benchmarks from a checkout with `python -m benchmarks`; see its --help."""
 
 from __future__ import annotations
 
@@ -26,65 +26,70 @@ PACKAGES = {
     "psycopg2": "psycopg2-binary",
     "sqlalchemy": "sqlalchemy",
 }
-"""The packages of the extra `benchmark` by the module that each installs."""
+"""The packages of the extra `benchmark`, by the module that each installs."""
 
 INTERRUPTED = 130
-"""The exit status that shells give a program that Ctrl-C ended."""
+"""The exit status that shells report for a program that Ctrl-C ended."""
 
-# python -m puts the checkout first on the path, where its folder aicontent/ would hide an
-# installed wheel, which alone has the migrations. The checkout is only needed for benchmarks/.
+# python -m puts the checkout first on the path, where its folder aicontent/ would hide an installed
+# wheel. Only the wheel contains the migrations, and the checkout is only needed for benchmarks/.
 _CHECKOUT = str(Path(__file__).resolve().parents[1])
 sys.path[:] = [entry for entry in sys.path if entry != _CHECKOUT] + [_CHECKOUT]
 
 
 @click.group(invoke_without_command=True)
-@click.option("--quick", is_flag=True, help="Test the benchmark itself in a minute.")
+@click.option(
+    "--quick", is_flag=True, help="Run everything in about a minute, too short to judge speed."
+)
 @click.option(
     "--part",
     "parts",
     type=click.Choice(PARTS),
     multiple=True,
-    help="Measure this part instead of all; may be repeated.",
+    help="Measure only this part. Repeatable.",
 )
 @click.option(
     "--only",
     type=click.Choice(BACKENDS),
-    help="Measure this backend instead of both.",
+    help="Measure only this backend.",
 )
 @click.option(
     "--rows",
     "sizes",
     type=click.IntRange(min=1_000),
     multiple=True,
-    help="Rows of the table; may be repeated for the hot paths, by default 10,000 to 5,000,000. "
-    "The other parts use the largest, by default 1,000,000.",
+    help="Rows of the table. Repeatable: the hot paths are measured with each size (by default "
+    "four from 10,000 to 5,000,000), the other parts with the largest (by default 1,000,000).",
 )
 @click.option(
     "--characters",
     type=click.IntRange(min=500),
     default=4_000,
     show_default=True,
-    help="Characters of each document.",
+    help="Characters of each generated document.",
 )
 @click.option(
     "--text",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="JSON lines of real text for the part storage, instead of random words.",
+    help="A file of JSON lines with real text for the part storage, instead of random words.",
 )
 @click.option(
     "--postgresql",
     metavar="URL",
-    help="A PostgreSQL server where this user may create databases; by default one is started.",
+    help="A PostgreSQL server on which the URL's user may create databases. Without it, the "
+    "benchmark starts a server.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="The folder for benchmark.json, and benchmark.svg if the hot paths are measured.",
+    help="The directory for benchmark.json, and for benchmark.svg if the hot paths are measured. "
+    "Without it, the results are only printed.",
 )
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="The folder for temporary databases, which take 15 KB per row.",
+    help="The directory for temporary databases, which need 15 KB per row. By default the "
+    "system's directory for temporary files.",
 )
 @click.pass_context
 def main(
@@ -101,7 +106,12 @@ def main(
 ) -> None:
     """Measure aicontent and its alternatives on SQLite and PostgreSQL.
 
-    All parts take three hours and 60 GB of disk, or a minute with --quick.
+    All parts together take three hours and 60 GB of disk, or one minute with --quick. They need
+    the packages of the extra `benchmark`: pip install -e '.[benchmark]'
+
+    \b
+    Example, for one part on SQLite:
+        python -m benchmarks --part cleanup --only sqlite --rows 100000 --output .
     """
     _check_packages()
     if context.invoked_subcommand is not None:
@@ -121,11 +131,11 @@ def main(
         run(results, scale, backends, postgresql, text, directory)
     except KeyboardInterrupt:
         is_stored = file is not None and any(results.parts.values())
-        stored = f"{file} has the results so far" if is_stored else "no result is stored"
+        stored = f"{file} has the results so far" if is_stored else "no result was stored"
         click.echo(f"Interrupted: {stored}.", err=True)
         context.exit(INTERRUPTED)
     if output and results.parts.get("hot"):
-        from .chart import draw  # matplotlib must not take memory during the measurements
+        from .chart import draw  # matplotlib must not use memory during the measurements
 
         draw(results.parts["hot"], output / "benchmark.svg")
 
@@ -134,25 +144,28 @@ def main(
 @click.argument("results", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("image", type=click.Path(path_type=Path, dir_okay=False))
 def draw_chart(results: Path, image: Path) -> None:
-    """Draw the hot paths in RESULTS (benchmark.json) as IMAGE (SVG)."""
+    """Draw the hot paths of RESULTS (a benchmark.json) as IMAGE (an SVG file)."""
     from .chart import draw
 
     hot = json.loads(results.read_text()).get("hot")
     if not hot:
-        raise click.ClickException(f"{results} has no hot paths: run --part hot first")
+        raise click.ClickException(
+            f"{results} has no results of the hot paths: run --part hot first"
+        )
     draw(hot, image)
 
 
 @main.command("simulate")
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--memory", default=64.0, show_default=True, help="Gigabytes that hold pages.")
+@click.option("--memory", default=64.0, show_default=True, help="Gigabytes of memory for pages.")
 @click.option(
-    "--read", default=100.0, show_default=True, help="Microseconds of a read from the disk."
+    "--read", default=100.0, show_default=True, help="Microseconds of one read from the disk."
 )
 def simulate(results: tuple[Path, ...], memory: float, read: float) -> None:
-    """Estimate calls on tables that are too large to measure.
+    """Estimate the time of calls on tables that are too large to measure.
 
-    RESULTS are files benchmark.json of --part partitions, of at least three sizes.
+    RESULTS are one or more files benchmark.json of `--part partitions`, which together have at
+    least three sizes (--rows).
     """
     from .simulation import Machine, table
 
@@ -161,13 +174,16 @@ def simulate(results: tuple[Path, ...], memory: float, read: float) -> None:
         try:
             found += json.loads(path.read_text("utf-8"))["partitions"]
         except (OSError, ValueError, KeyError, TypeError):
-            raise click.UsageError(f"{path} is no result of --part partitions") from None
+            raise click.UsageError(
+                f"{path} has no results of --part partitions: run that part first"
+            ) from None
     sizes: dict[tuple[str, int], set[int]] = {}
     for each in found:
         sizes.setdefault((each["driver"], each["partitions"]), set()).add(each["rows"])
     if min(map(len, sizes.values()), default=0) < 3:
         raise click.UsageError(
-            "RESULTS must have at least three sizes for each number of partitions: see --rows"
+            "RESULTS must have at least three sizes for each number of partitions: run --part "
+            "partitions with more values of --rows"
         )
     for driver in dict.fromkeys(each["driver"] for each in found):
         click.echo(driver)

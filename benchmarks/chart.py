@@ -1,4 +1,4 @@
-"""Draw the hot paths as a chart: the time of a call against the rows of the table."""
+"""Draw a chart of the hot paths: the time of a call by the rows of the table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLORS = {
     "sqlalchemy": "#3d5a80",
 }
 
-# Text stays text in the SVG, and equal results give an equal file.
+# The SVG keeps text as text, and equal results give equal files.
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "aicontent",
@@ -39,7 +39,7 @@ def draw(results: Sequence[dict[str, Any]], file: Path) -> None:
     """Draw a panel per backend and operation, and write the figure as SVG.
 
     Args:
-        results: the results of the hot paths; those of the first document size are drawn.
+        results: the results of the hot paths. Only the first document size is drawn.
         file: the SVG file to write.
     """
     drawn = [each for each in results if each["characters"] == results[0]["characters"]]
@@ -69,7 +69,7 @@ def _draw_panel(axes: Axes, medians: dict[int, dict[str, float]]) -> None:
 
     Args:
         axes: the panel.
-        medians: microseconds by rows and contestant.
+        medians: the microseconds by number of rows and by contestant.
     """
     sizes = sorted(medians)
     last = medians[sizes[-1]]

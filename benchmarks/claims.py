@@ -27,12 +27,12 @@ _ROWS = 500
 def measure(
     filled: str, empty: tuple[str, str], pending: int, workers: Sequence[int], seconds: float
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Measure on a database full of finished rows, and on two empty ones.
+    """Measure on a database with many finished rows, and on two empty ones.
 
     Args:
         filled: the filled database.
-        empty: two empty databases, for pending rows alone and for the alternative.
-        pending: the rows that are pending in each database at first.
+        empty: two empty databases, one for pending rows only and one for the alternative.
+        pending: the number of pending rows in each database at the start.
         workers: the numbers of concurrent workers to measure.
         seconds: how long each number of workers is measured.
 
@@ -54,11 +54,11 @@ def measure(
         theirs = _rate(alternative, other, count, seconds)
         with_finished = _rate(Claims, filled, count, seconds)
         ratio = f"{_ratio(ours, theirs)} of {name}"
-        yield f"claimed a second by {count}", f"{ours:,.0f}", f"{theirs:,.0f}", ratio
+        yield f"rows a second, workers: {count}", f"{ours:,.0f}", f"{theirs:,.0f}", ratio
         working = _rate(Working, pending_only, count, seconds)
         ratio = f"{_ratio(working, ours)} of claim() and complete()"
-        yield "  by work()", f"{working:,.0f}", f"{ours:,.0f}", ratio
-        ratio = f"{_ratio(with_finished, ours)} of pending rows alone"
+        yield "  with work()", f"{working:,.0f}", f"{ours:,.0f}", ratio
+        ratio = f"{_ratio(with_finished, ours)} of pending rows only"
         yield "  with finished rows", f"{with_finished:,.0f}", "", ratio
 
 
@@ -154,7 +154,7 @@ class Claims(_Worker):
 
 
 class Working(_Worker):
-    """Let `work()` claim, generate in no time, and complete."""
+    """Let `work()` claim, generate without delay, and complete."""
 
     def __init__(self, database: peewee.Database) -> None:
         super().__init__(database)
@@ -170,7 +170,7 @@ class Working(_Worker):
 
 
 class DriverClaims(_Worker):
-    """Claim and complete content with SQLite's driver alone, by the same statements."""
+    """Claim and complete content with SQLite's driver alone, using the same statements."""
 
     def __init__(self, database: peewee.Database) -> None:
         super().__init__(database)

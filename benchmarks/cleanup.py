@@ -1,4 +1,4 @@
-"""Measure cleanup() against one unbounded DELETE, alone and with concurrent callers of reuse()."""
+"""Measure cleanup() against one unbounded DELETE, alone and with concurrent calls of reuse()."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .processes import PAUSE, concurrently, output, processes, python
 from .tables import LEVELS, USERS, due
 
 GROUPS = 6
-"""Groups of due rows that `measure` needs."""
+"""The number of groups of due rows that `measure` needs."""
 
 _SQLITE_ROWS, _POSTGRESQL_ROWS = 5_000, 50_000
-"""Rows that cleanup() deletes while others call reuse(): on SQLite it pauses for the callers."""
+"""Rows that cleanup() deletes during calls of reuse(). On SQLite it pauses for these calls."""
 _WARM_UP_CALLS = 50
 
 
 def measure(url: str, idle_seconds: float) -> Iterator[tuple[str, str, str, str]]:
-    """Measure on a database that is filled with GROUPS groups of due rows.
+    """Measure on a database that has GROUPS groups of due rows.
 
     Args:
         url: the database.
@@ -49,7 +49,7 @@ def measure(url: str, idle_seconds: float) -> Iterator[tuple[str, str, str, str]
 
 
 def _alone(database: peewee.Database, url: str) -> Iterator[tuple[str, str, str, str]]:
-    """Delete two groups with each, in turns."""
+    """Delete two groups with cleanup() and two with one DELETE, in turns."""
     model = aicontent.for_database(database)
     is_sqlite = isinstance(database, peewee.SqliteDatabase)
     rates: dict[bool, list[float]] = {True: [], False: []}
@@ -73,7 +73,7 @@ def _alone(database: peewee.Database, url: str) -> Iterator[tuple[str, str, str,
 def _with_callers(
     database: peewee.Database, url: str, idle_seconds: float
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Measure how long concurrent calls of reuse() take."""
+    """Measure the time of concurrent calls of reuse()."""
     model = aicontent.for_database(database)
     is_sqlite = isinstance(database, peewee.SqliteDatabase)
     max_rows = _SQLITE_ROWS if is_sqlite else _POSTGRESQL_ROWS
@@ -158,7 +158,7 @@ print(report.deleted)
 
 
 def _several(url: str) -> Iterator[tuple[str, str, str, str]]:
-    """Delete half of the last group with two processes, the other half with four."""
+    """Delete half of the last group with two processes, and the other half with four."""
     database = aicontent.connect(url, timeout=60)
     half = due(5) + (due(6) - due(5)) / 2
     for count, now in ((2, half), (4, due(6))):

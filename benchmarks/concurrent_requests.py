@@ -1,6 +1,6 @@
 """Measure many concurrent requests for few topics: seconds, generations, threads, stalls.
 
-`concurrent_ways` defines the ways to serve them. Each is measured in this process, one by one.
+`concurrent_ways` defines the ways to serve them. This process measures one after the other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HEADING = (
 )
 
 _SETTLE = 0.5
-"""Seconds before each run, in which PostgreSQL ends the sessions of the last one."""
+"""Seconds before each run, so that PostgreSQL can end the sessions of the previous run."""
 
 _CONNECTIONS = """
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
@@ -37,14 +37,14 @@ _CONNECTIONS = """
 def measure(
     url: str, requests: int, topics: int, seconds: float, rounds: int
 ) -> Iterator[dict[str, Any]]:
-    """Measure each way on an empty database; ours comes first.
+    """Measure each way on an empty database, ours first.
 
     Args:
         url: the database.
         requests: the concurrent requests of a run.
-        topics: the different topics that are asked for, in turns.
+        topics: the number of different topics, which are requested in turns.
         seconds: how long the model takes.
-        rounds: the runs of each way, of which the one with the median time counts.
+        rounds: the number of runs of each way. The run with the median time is the result.
     """
     database = aicontent.connect(url)
     aicontent.migrate(database, create_users=True)
@@ -96,14 +96,14 @@ async def _ask(way: Way, url: str, asked: list[str], model: Model) -> dict[str, 
         start = time.perf_counter()
         results = await asyncio.gather(*map(ask, asked), return_exceptions=True)
         seconds = time.perf_counter() - start
-        await asyncio.sleep(PAUSE)  # a stall at the end is noticed after it
+        await asyncio.sleep(PAUSE)  # _watch() records a stall at the end only after it
         watch.cancel()
     errors = Counter(type(each).__name__ for each in results if isinstance(each, BaseException))
     return {"seconds": seconds, "stall": max(stalls) * 1000, "errors": dict(errors)}
 
 
 async def _watch(stalls: list[float]) -> None:
-    """Sleep again and again, and note how late the event loop wakes this task."""
+    """Sleep repeatedly, and record how late the event loop wakes this task."""
     while True:
         due = time.perf_counter() + PAUSE
         await asyncio.sleep(PAUSE)
@@ -112,9 +112,9 @@ async def _watch(stalls: list[float]) -> None:
 
 @contextmanager
 def _most(url: str) -> Iterator[dict[str, int | None]]:
-    """Yield the most threads of this process and connections to PostgreSQL during the block.
+    """Yield the maximum of this process's threads and PostgreSQL connections during the block.
 
-    They are counted every few milliseconds, without the thread and connection that count.
+    A thread counts them every few milliseconds. It does not count itself and its connection.
     """
     most: dict[str, int | None] = {"threads": 0, "connections": None}
     is_ready, is_over = threading.Event(), threading.Event()

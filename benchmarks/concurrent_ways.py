@@ -1,4 +1,4 @@
-"""Define the ways to serve concurrent requests: ours, its alternatives, and other caches.
+"""Define the ways to serve concurrent requests: with aicontent, and with other caches.
 
 `concurrent_requests` measures them.
 """
@@ -31,11 +31,11 @@ _DOCUMENT = {"title": "Ordering in a restaurant", "body": "Read the menu, then o
 _THREADS = 200
 
 Ask = Callable[[str], Awaitable[Any]]
-"""Asks for the lesson on a topic."""
+"""A function that requests the lesson on a topic."""
 
 
 class Model:
-    """A model that takes some time, in a thread or in the event loop."""
+    """A stand-in for a model. It takes `seconds`, in a thread or in the event loop."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -55,11 +55,11 @@ class Model:
 
 
 Way = Callable[[str, Model], AbstractAsyncContextManager[Ask]]
-"""Prepares to serve content of this database and model."""
+"""A context manager that serves content from a database URL and a model."""
 
 
 def has_langchain() -> bool:
-    """Tell whether LangChain is installed; the extra leaves it out."""
+    """Return whether LangChain is installed. The extra `benchmark` does not include it."""
     return find_spec("langchain_community") is not None
 
 
@@ -122,7 +122,7 @@ async def _langchain(url: str, model: Model) -> AsyncIterator[Ask]:
 
 @asynccontextmanager
 async def cashews_cache(url: str, model: Model) -> AsyncIterator[Ask]:
-    """Cache in SQLite files beside the database, with one generation at a time for a topic."""
+    """Cache in SQLite files next to the database, with one generation at a time per topic."""
     cache = cashews.Cache()
     folder = Path(url.removeprefix("sqlite:///")).with_suffix(".cashews")
     cache.setup("disk://", directory=str(folder))
@@ -147,4 +147,4 @@ WAYS: dict[str, Way] = {
     "in FastAPI's def endpoints": _fastapi,
     LANGCHAIN: _langchain,
 }
-"""The ways on both backends, ours first."""
+"""The ways to serve requests that work on both backends. Ours come first."""

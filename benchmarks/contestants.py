@@ -1,6 +1,6 @@
-"""Define the contestants of the hot paths: aicontent, and its driver with hand-written SQL.
+"""Define contestants of the hot paths: aicontent, and the driver with hand-written SQL.
 
-`hot_paths` measures them together with those of `orms`.
+`hot_paths` measures them together with the contestants of `orms`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aicontent import AIGeneratedContent
 from .tables import TABLE, copy_text
 
 Values = Mapping[str, Any]
-"""A new row by attribute, as `AIGeneratedContent.create` takes it."""
+"""The values of a new row by attribute, as `AIGeneratedContent.create` takes them."""
 
 FIELDS = AIGeneratedContent._meta.sorted_fields
 new_id: Any = AIGeneratedContent.id.default
@@ -30,7 +30,7 @@ _INSERTED = [field for field in FIELDS if field.name not in ("created_at", "upda
 
 
 class Contestant(Protocol):
-    """A library that serves and stores content through a connection of its own."""
+    """A library that serves and stores content. Each contestant has its own connection."""
 
     name: str
 
@@ -64,7 +64,7 @@ class AIContent:
 
 
 class Driver:
-    """The database driver alone: each call is one statement, and documents are decoded."""
+    """The database driver alone. Each call runs one statement, and decodes the documents."""
 
     name = "driver"
 

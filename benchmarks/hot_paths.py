@@ -1,6 +1,6 @@
 """Measure reuse(), first_reusable(), create() and create_many() against the alternatives.
 
-`run` calls it for each size of the table. The contestants take turns in shuffled order.
+`run` calls this module for each size of the table. The contestants take turns in random order.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .tables import LEVELS, PERIOD, START, TABLE, USERS, checkpoint, generate_do
 OPERATIONS = ("first_reusable", "reuse", "create", "create_many")
 LARGE_USER = "reuse by a user with many rows"
 LOOKUPS = 1_000
-"""Different lookups of a run: those of today's users, not of all users in the table."""
+"""Different lookups of a run. A service looks up for today's users, not for all users."""
 BULK_ROWS = 500
-"""Rows of one create_many()."""
+"""Rows of one call of create_many()."""
 DELETE_NEW_ROWS = f"DELETE FROM {TABLE} WHERE id > '{uuid7_at(random.Random(1), START + PERIOD)}'"
-"""Deletes the rows that a measurement inserted: only their ids are later than PERIOD."""
+"""SQL that deletes the rows of a measurement. Only their ids are later than PERIOD."""
 
 Medians = dict[str, dict[str, float]]
 """Microseconds per call (of create_many: per row) by operation and contestant."""
@@ -38,7 +38,7 @@ Lookup = tuple[int, str, str | None]
 """The user, type and level to find content for."""
 
 Turn = Callable[[Contestant, str], float]
-"""Calls a contestant's operation several times, and returns the seconds per call."""
+"""A function that calls an operation of a contestant often, and returns the seconds per call."""
 
 
 def measure(url: str, characters: int, rounds: int, calls: int, large_user_rows: int) -> Medians:
@@ -47,9 +47,9 @@ def measure(url: str, characters: int, rounds: int, calls: int, large_user_rows:
     Args:
         url: the database.
         characters: the size of a new row's document.
-        rounds: the turns of each contestant.
-        calls: the calls of a turn.
-        large_user_rows: the rows of one type of the user who has many.
+        rounds: the number of turns of each contestant.
+        calls: the number of calls in a turn.
+        large_user_rows: the number of rows of one type that the large user has.
     """
     database = aicontent.connect(url)
     with ExitStack() as stack:
@@ -91,12 +91,12 @@ def _contestants(database: Any, url: str, stack: ExitStack) -> list[Contestant]:
 def _medians(
     database: peewee.Database, turns: Mapping[str, Callable[[], float]], rounds: int
 ) -> dict[str, float]:
-    """Return the median microseconds of each contestant's turns by its name."""
+    """Return the median microseconds of each contestant's turns, by its name."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     order = random.Random(7)
     for number in range(-2, rounds):
-        # The order is shuffled because it matters: another connection's write empties SQLite's
-        # page cache, while a read of the same rows finds their index pages in it.
+        # The order matters, so it is random: a write on another connection empties SQLite's page
+        # cache, and a read of the same rows loads their index pages into it.
         for name in order.sample(list(turns), len(turns)):
             # The checkpoint is not timed, so no contestant pays for another's writes.
             checkpoint(database)
@@ -159,7 +159,7 @@ def _large_user(
 
 
 def choose_lookups(database: peewee.Database, rng: random.Random) -> list[Lookup]:
-    """Choose lookups that find content; half of them name a level."""
+    """Choose lookups that find content. Half of them have a level."""
     model = aicontent.for_database(database)
     lookups: list[Lookup] = []
     while len(lookups) < LOOKUPS:
@@ -173,7 +173,7 @@ def choose_lookups(database: peewee.Database, rng: random.Random) -> list[Lookup
 
 
 def generate_new_rows(rng: random.Random, characters: int) -> Iterator[Values]:
-    """Generate the content that a service stores after its model has answered."""
+    """Generate rows as a service stores them after its model has answered."""
     for _ in range(BULK_ROWS):
         yield {
             "user": rng.randint(1, USERS - 1),
@@ -193,7 +193,7 @@ def generate_new_rows(rng: random.Random, characters: int) -> Iterator[Values]:
 
 
 def table(medians: Medians, large_user_rows: int) -> Iterator[str]:
-    """Format the medians and their ratios to aicontent as lines of text."""
+    """Format the medians, and their ratios to aicontent, as lines of text."""
     names = [name for name in medians["reuse"] if name != "aicontent"]
     yield f"  {'':<20}{'aicontent':>11}" + "".join(f"{name:>26}" for name in names)
     for operation in OPERATIONS:

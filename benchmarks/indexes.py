@@ -31,12 +31,12 @@ _POSTGRESQL = f"""
 
 
 def measure(url: str, characters: int, calls: int) -> Iterator[dict[str, Any]]:
-    """Drop one index after the other from a filled table, measure, and create it again.
+    """For each index of a filled table: drop it, measure without it, and create it again.
 
     Args:
         url: the database.
         characters: the size of a new row's document.
-        calls: the calls of each of the ROUNDS with the index, and without it.
+        calls: the number of calls in each of the ROUNDS with the index and without it.
     """
     database: Any = aicontent.connect(url)
     with database.connection_context():
@@ -86,7 +86,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def _log_position(database: peewee.Database) -> int:
-    """Return the bytes that PostgreSQL has written to its log, and 0 on SQLite."""
+    """Return the bytes that PostgreSQL has written to its write-ahead log, or 0 on SQLite."""
     if isinstance(database, peewee.SqliteDatabase):
         return 0
     sql = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"
@@ -94,7 +94,7 @@ def _log_position(database: peewee.Database) -> int:
 
 
 def line(result: dict[str, Any]) -> str:
-    """Format a result as a line below HEADING, in microseconds and bytes."""
+    """Format a result as a line of the table under HEADING, in microseconds and bytes."""
     with_index, without = result["with"], result["without"]
     log = f"  {with_index['log']:,.0f} | {without['log']:,.0f} bytes" if with_index["log"] else ""
     return (

@@ -1,4 +1,4 @@
-"""Define the contestants that are ORMs: plain Peewee and SQLAlchemy, as their docs use them."""
+"""Define the contestants that are ORMs: Peewee and SQLAlchemy, used as their docs show."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def sqlalchemy_url(url: str) -> str:
 
 
 class SQLAlchemy:
-    """SQLAlchemy's ORM with a session and a transaction per call."""
+    """SQLAlchemy's ORM, with a session and a transaction per call."""
 
     name = "sqlalchemy"
 
@@ -142,11 +142,11 @@ class SQLAlchemy:
 
 
 _ATTRIBUTES = {"user": "user_id", "metadata": "metadata_"}
-"""Attributes that need another name there: SQLAlchemy reserves `metadata`."""
+"""Attributes that need another name in SQLAlchemy, which reserves `metadata`."""
 
 
 def _set_pragmas(connection: Any, _: Any) -> None:
-    """Give SQLAlchemy's connection the settings that aicontent.connect() gives."""
+    """Give SQLAlchemy's connection the same settings as aicontent.connect()."""
     for name, value in aicontent.connect("sqlite:///:memory:")._pragmas:
         connection.execute(f"PRAGMA {name} = {value}")
 
@@ -165,7 +165,7 @@ def _defaults(is_sqlite: bool) -> dict[str, Any]:
 
 
 def _now(is_sqlite: bool) -> datetime:
-    """Return the time; SQLite stores it without a time zone."""
+    """Return the current time, without a time zone for SQLite."""
     now = datetime.now(UTC)
     # Peewee writes a whole second without its fraction, which SQLite's CHECK refuses.
     return now.replace(tzinfo=None, microsecond=now.microsecond or 1) if is_sqlite else now

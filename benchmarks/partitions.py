@@ -1,4 +1,4 @@
-"""Measure a table in partitions by the user against the same rows in one table, on PostgreSQL."""
+"""Measure a table in partitions by user id against one table with the same rows, on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Call = Callable[[Any, random.Random], object]
 
 
 def create(url: str, rows: int, characters: int, groups: int, due_rows: int) -> None:
-    """Create the table that is not partitioned, with a group of due rows for each cleanup."""
+    """Create the table without partitions, with a group of due rows for each cleanup."""
     generated = generate_rows(rows, characters, groups, due_rows)
 
     def batches() -> Iterator[str]:
@@ -51,12 +51,13 @@ def create_partitioned(url: str, partitions: int, source: str) -> None:
 def measure(
     urls: Sequence[str], rounds: int, calls: int, group: int | None = None
 ) -> Iterator[tuple[str, float, float]]:
-    """Measure the calls on a table and on partitions, in turns, and a cleanup of a group.
+    """Measure the calls on one table and on partitions in turns, and a cleanup of a group.
 
-    Without a group, measure psycopg 3 on a server that keeps its plans, and no cleanup.
+    Without a group, measure psycopg 3 with generic plans, and no cleanup.
 
     Yields:
-        The name, and the microseconds of the call on either; or the rows a second of a cleanup.
+        The name of a call, and its microseconds on one table and on partitions; for the cleanup
+        its rows a second.
     """
     if group is None:
         urls = [url.replace("postgresql:", "postgresql+psycopg:") for url in urls]
@@ -67,7 +68,7 @@ def measure(
     models = [aicontent.for_database(database) for database in databases]
     for name, call in _calls(models).items():
         times: list[list[float]] = [[], []]
-        for round in range(-1, rounds):  # the first warms up
+        for round in range(-1, rounds):  # the first round warms up
             for model, measured in zip(models, times, strict=True):
                 rng = random.Random(round)
                 began = time.perf_counter()
@@ -89,7 +90,7 @@ def measure(
 
 
 def line(name: str, one: float, other: float) -> str:
-    """Return a line of the table below HEADING; a ratio above 1 is faster in partitions."""
+    """Format a line of the table under HEADING. If the ratio is above 1, partitions are faster."""
     ratio = other / one if name.startswith("cleanup") else one / other
     return f"  {name:<34}{one:>12,.0f}{other:>12,.0f}  {ratio:.2f}"
 
@@ -139,7 +140,7 @@ def _sample(model: Any) -> list[tuple[str, int]]:
 
 
 class _Text:
-    """A file to read, made of texts."""
+    """A file that reads one text after the other."""
 
     def __init__(self, texts: Iterator[str]) -> None:
         self._texts, self._rest = texts, ""
@@ -162,7 +163,7 @@ def _read(url: str, writing: int) -> None:
 
 
 def _fill(url: str, partitions: int | None, lines: Any, columns: int | None = None) -> None:
-    """Migrate, and copy the rows while there is no index but the key: it takes half the time."""
+    """Migrate, and copy the rows before the indexes exist, which takes half the time."""
     database: Any = aicontent.connect(url)
     aicontent.migrate(database, create_users=True, partitions=partitions)
     names = ", ".join(

@@ -1,4 +1,4 @@
-"""Run processes that load the database concurrently with a measurement.
+"""Run processes that put load on the database during a measurement.
 
 `claims`, `cleanup` and `transfer` start them.
 """
@@ -22,7 +22,7 @@ import peewee
 import aicontent
 
 PAUSE = 0.005
-"""Seconds between two calls of a busy service, and between two looks for work."""
+"""Seconds between two calls of a busy service, and between two checks for work."""
 
 _ROOT = Path(__file__).resolve().parents[1]
 # The checkout comes last on the path, so that the child imports the installed aicontent.
@@ -38,13 +38,13 @@ class Load(Protocol):
     """Work that a process repeats until it is stopped."""
 
     def __init__(self, database: peewee.Database) -> None:
-        """Prepare the work; the time for it is not measured."""
+        """Prepare the work. This time is not measured."""
 
     def step(self) -> None:
-        """Do the work once."""
+        """Run one step of the work."""
 
     def result(self) -> dict[str, float]:
-        """Return the figures of all steps."""
+        """Return the figures over all steps."""
 
 
 @contextmanager
@@ -74,10 +74,10 @@ def concurrently(
 
 @contextmanager
 def processes(commands: Sequence[Sequence[str]]) -> Iterator[list[subprocess.Popen[str]]]:
-    """Start processes, and kill those that still run at the end of the block.
+    """Start processes, and kill those that are still running at the end of the block.
 
-    Each leads a process group of its own, so that Ctrl-C in a terminal interrupts the benchmark
-    alone, which then kills the processes together with their children.
+    Each process leads its own process group, so that Ctrl-C in a terminal interrupts only the
+    benchmark, which then kills the processes and their children.
     """
     started: list[subprocess.Popen[str]] = []
     try:
@@ -113,7 +113,7 @@ def output(process: subprocess.Popen[str]) -> str:
 
 
 def python(code: str) -> list[str]:
-    """Return the command that runs this code, with arguments to follow.
+    """Return the command that runs this code. The caller appends the arguments.
 
     -P keeps the checkout's aicontent folder from hiding the installed package.
     """
@@ -121,13 +121,13 @@ def python(code: str) -> list[str]:
 
 
 def work(module: str, name: str, url: str) -> None:
-    """Repeat a load from the first line of the input to its end, and print the result as JSON."""
+    """Repeat a load between the first line of the input and its end, and print JSON results."""
     database = aicontent.connect(url, timeout=60)
     with database.connection_context():
         load: Load = getattr(import_module(module), name)(database)
         print("ready", flush=True)
         sys.stdin.readline()
-        load.step()  # at least once, however soon the input ends
+        load.step()  # at least once, even if the input ends at once
         while not select.select([sys.stdin], [], [], 0)[0]:
             load.step()
     print(json.dumps(load.result()))

@@ -1,4 +1,4 @@
-"""Define how much a run measures, and store its results. `__main__` and `run` use it."""
+"""Define the scale of a run, and store its results. `__main__` and `run` use it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PARTS = ("hot", "storage", "indexes", "transfer", "cleanup", "claims", "concurre
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured."""
+    """The sizes and numbers of repetitions of a run."""
 
     sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000, 5_000_000)
     """Rows of the table for the hot paths."""
@@ -38,10 +38,10 @@ class Scale:
     topics: int = 20
     partitions: tuple[int, ...] = (1, 8, 32, 64)
     generation: float = 1.0
-    """Seconds that the model takes for concurrent requests."""
+    """Seconds that the model takes for each of the concurrent requests."""
 
     def resized(self, sizes: tuple[int, ...]) -> Scale:
-        """Return the scale with these sizes; the largest is that of the other parts, too."""
+        """Return the scale with these sizes. The other parts use the largest one."""
         rows = max(sizes)
         return replace(self, sizes=sizes, rows=rows, due=min(self.due, rows // 10))
 
@@ -63,11 +63,11 @@ QUICK = Scale(
     partitions=(2,),
     generation=0.1,
 )
-"""About a minute: enough to test the benchmark, too little to judge speed."""
+"""A run of about a minute, which tests the benchmark. It is too short to judge speed."""
 
 
 class Results:
-    """Store the results of a run in a JSON file, which is complete after each result."""
+    """Store the results of a run in a JSON file, which is valid after each result."""
 
     def __init__(self, file: Path | None, scale: Scale, parts: Sequence[str]) -> None:
         self._file, self._scale = file, scale

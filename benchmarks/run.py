@@ -38,7 +38,7 @@ def run(
     text: Path | None,
     directory: Path | None,
 ) -> None:
-    """Measure the parts that `results` names, print them, and add them to the results."""
+    """Measure the parts that `results` lists, print their results, and add them to `results`."""
     with tempfile.TemporaryDirectory(dir=directory) as name:
         folder = Path(name).resolve()
         for backend in backends:
@@ -86,7 +86,7 @@ def _measure(
 def _measure_partitions(
     backend: str, server: str, folder: Path, scale: Scale
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Fill a table, and then the same rows in partitions, one number after the other."""
+    """Fill one table, and copy its rows into each number of partitions in turn."""
     rows, characters = scale.rows, scale.characters
     due_rows = rows // max(scale.partitions)
     with _databases(backend, server, folder, 1) as (one,):
@@ -161,7 +161,7 @@ def _measure_tasks(
 
 @contextmanager
 def _server(backend: str, folder: Path, postgresql: str | None) -> Iterator[str]:
-    """Yield the URL of a PostgreSQL server, which is started if none was chosen."""
+    """Yield the URL of a PostgreSQL server. Start one if `postgresql` is None."""
     if backend == "sqlite" or postgresql is not None:
         yield postgresql or ""
         return
@@ -171,7 +171,7 @@ def _server(backend: str, folder: Path, postgresql: str | None) -> Iterator[str]
 
 @contextmanager
 def _databases(backend: str, server: str, folder: Path, count: int) -> Iterator[list[str]]:
-    """Create empty databases, yield their URLs, and delete the databases at the end."""
+    """Create empty databases, yield their URLs, and delete them at the end."""
     names = [f"aicontent_benchmark_{uuid.uuid4().hex}" for _ in range(count)]
     if backend == "sqlite":
         with tempfile.TemporaryDirectory(dir=folder) as place:

@@ -1,11 +1,11 @@
-"""Estimate the calls on tables that are too large to measure, from the figures of smaller ones.
+"""Estimate the time of calls on tables that are too large to measure, from smaller tables.
 
-A statement that uses indexes reads as many pages as they have levels, which grows with the
-logarithm of the rows in one partition. So a call takes `base + slope * log2(rows / partitions)`
-while the pages it needs are in memory, with both numbers fitted to the measured sizes. If the table
-is larger than the memory, a call also waits for the disk: for the leaf of each index and for the
-row, each with the chance that it is not in memory. Planning time is in `base`, which is of one
-number of partitions.
+A statement that uses an index reads one page per level of the index. The number of levels grows
+with the logarithm of the rows in one partition. So a call takes
+`base + slope * log2(rows / partitions)` while the pages that it needs are in memory; both numbers
+are fitted to the measured sizes. If the table is larger than the memory, a call also waits for the
+disk: for the leaf of each index and for the row, each with the probability that it is not in
+memory. `base` includes the planning time, so it holds for one number of partitions.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import Any
 SIZES = (100_000_000, 1_000_000_000)
 
 BYTES = 2_400
-"""Bytes of a row of 1 KB with its entries in the indexes, as measured."""
+"""Measured bytes of a row of 1 KB with its index entries."""
 
 PAGES = 4
 """Pages that a call for one user reads apart from the inner pages of indexes, which stay in
-memory: the leaf of the index that finds the row, the row, and for an UPDATE the leaf of the key and
-the page where the new version goes."""
+memory: the leaf of the index that finds the row, the row, and for an UPDATE the leaf of the primary
+key and the page that receives the new version."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The memory that holds pages, in bytes, and the microseconds of a read from the disk."""
+    """The bytes of memory for pages, and the microseconds of a read from the disk."""
 
     memory: float = 64e9
     read: float = 100.0
 
 
 def fitted(measured: Mapping[int, float], partitions: int) -> tuple[float, float]:
-    """Return base and slope of the times of a call, by the rows of the table: least squares."""
+    """Fit base and slope by least squares to the times of a call by the rows of the table."""
     points = [(log2(rows / partitions), time) for rows, time in measured.items()]
     mean_x = sum(x for x, _ in points) / len(points)
     mean_y = sum(y for _, y in points) / len(points)
@@ -50,10 +50,10 @@ def estimate(
     """Return the microseconds of a call on a table of this many rows.
 
     Args:
-        measured: the microseconds on smaller tables, all in memory, by their rows.
-        partitions: of all these tables.
-        rows: of the table to estimate.
-        machine: where it is; without one, in memory.
+        measured: the microseconds on smaller tables in memory, by the number of their rows.
+        partitions: the number of partitions of all these tables.
+        rows: the number of rows of the table to estimate.
+        machine: the machine of the table; without one, the whole table is in memory.
     """
     base, slope = fitted(measured, partitions)
     time = base + slope * log2(rows / partitions)
@@ -64,11 +64,11 @@ def estimate(
 
 
 def table(results: Iterable[Mapping[str, Any]], machine: Machine) -> Iterator[str]:
-    """Return lines: for each call the error at the largest size, and the estimates for SIZES.
+    """Format a line per call: the error at the largest measured size, and estimates for SIZES.
 
     Args:
-        results: of the part `partitions`, of at least three sizes and of one driver.
-        machine: where the tables to estimate are.
+        results: results of the part `partitions` with one driver and at least three sizes.
+        machine: the machine of the tables to estimate.
     """
     calls: dict[tuple[int, str], dict[int, float]] = {}
     for each in results:

@@ -1,4 +1,4 @@
-"""Measure stored documents by compression method: bytes, and microseconds to write and to read."""
+"""Measure the bytes of stored documents, and the time to write and read them, by compression."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import aicontent
 from .tables import TABLE, generate_document
 
 SIZES = (4_000, 100_000)
-"""Characters of a document: a drill, and a long lesson with its exercises."""
+"""Characters of a drill, and of a long lesson with its exercises."""
 HEADING = f"  {'':<32}{'bytes a row':>14}{'µs to write':>14}{'µs to read':>14}"
 
 _ROUNDS = 5
@@ -32,7 +32,7 @@ def measure(url: str, rows: int, text: Path | None) -> Iterator[dict[str, Any]]:
 
     Args:
         url: the database.
-        rows: the rows with documents of the smaller size; a tenth have the larger size.
+        rows: the number of rows with small documents. A tenth as many have large ones.
         text: a file with JSON lines of real text, or None for random words.
     """
     database = aicontent.connect(url)
@@ -49,7 +49,7 @@ def measure(url: str, rows: int, text: Path | None) -> Iterator[dict[str, Any]]:
 
 
 def line(result: dict[str, Any]) -> str:
-    """Format a result as a line below HEADING."""
+    """Format a result as a line of the table under HEADING."""
     name = f"{result['size']:,} characters, {result['compression']}"
     return f"  {name:<32}{result['bytes']:>14,.0f}{result['write']:>14,.0f}{result['read']:>14,.0f}"
 

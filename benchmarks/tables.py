@@ -1,6 +1,6 @@
-"""Fill a database with rows to measure on: the same rows on SQLite and on PostgreSQL.
+"""Fill a database with rows for the measurements, the same rows on SQLite and PostgreSQL.
 
-`run` fills the tables, and `transfer` compares an import with filling one.
+`run` fills the tables. `transfer` compares an import with this.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ USERS = 10_000
 LEVELS = ("A1", "A2", "B1", "B2", "C1")
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-"""When the first row was created; the others follow at equal intervals over PERIOD."""
+"""The creation time of the first row. The others follow at equal intervals over PERIOD."""
 PERIOD = timedelta(days=30)
 
 Row = tuple[Any, ...]
-"""The values of the specification's columns in their order, with documents as JSON text."""
+"""The values of the specification's columns in their order. Documents are JSON text."""
 
 _COLUMNS = list(AIGeneratedContent._meta.columns)[:21]
 _COLUMN_LIST = ", ".join(f'"{name}"' for name in _COLUMNS)
@@ -43,19 +43,19 @@ _DOCUMENTS = 2_000
 
 
 def due(group: int) -> datetime:
-    """Return the time from which the cleanup deletes the rows of groups 1 to `group`."""
+    """Return the time after which a cleanup deletes the rows of groups 1 to `group`."""
     return _FIRST_DUE + group * _DAY
 
 
 def generate_rows(count: int, characters: int, groups: int = 1, due_rows: int = 0) -> Iterator[Row]:
-    """Generate rows, the same in each run.
+    """Generate the same rows in each run.
 
     Args:
         count: the number of rows.
         characters: the size of each row's generated document.
-        groups: the number of groups of rows that become due, one group a day.
-        due_rows: the rows of each group, scattered over the table; one in ten has failed, the
-            others expire.
+        groups: the number of groups of rows that become due for deletion, one group a day.
+        due_rows: the number of rows in each group, scattered over the table. One in ten has
+            failed, and the others expire.
     """
     rng = random.Random(1)
     documents = _documents(characters)
@@ -106,14 +106,14 @@ def _documents(characters: int) -> list[str]:
 
 
 def uuid7_at(rng: random.Random, created: datetime) -> str:
-    """Generate a UUID of version 7 for a row that was created at this time."""
+    """Generate a UUID of version 7 for a row with this creation time."""
     milliseconds = int(created.timestamp() * 1000)
     random_bits = rng.getrandbits(12) << 64 | 2 << 62 | rng.getrandbits(62)
     return str(UUID(int=milliseconds << 80 | 7 << 76 | random_bits))
 
 
 def generate_document(rng: random.Random, characters: int) -> dict[str, Any]:
-    """Generate a lesson whose JSON text without white space has this many characters."""
+    """Generate a lesson whose JSON text has this many characters without white space."""
 
     def words(count: int) -> str:
         letters = string.ascii_lowercase
@@ -134,7 +134,7 @@ def _json(document: dict[str, Any]) -> str:
 
 
 def fill(database: peewee.Database, rows: Iterator[Row]) -> None:
-    """Migrate an empty database and insert the rows as fast as the driver can."""
+    """Migrate an empty database, and insert the rows as fast as the driver can."""
     aicontent.migrate(database, create_users=True)
     with database.connection_context():
         if isinstance(database, peewee.SqliteDatabase):
@@ -174,7 +174,7 @@ def _fill_postgresql(database: peewee.Database, rows: Iterator[Row]) -> None:
 
 
 def copy_text(rows: Iterable[Iterable[object]]) -> str:
-    """Return rows in the text format of PostgreSQL's COPY."""
+    """Format rows in the text format of PostgreSQL's COPY."""
     return "".join("\t".join(map(_copy_value, row)) + "\n" for row in rows)
 
 

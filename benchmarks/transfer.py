@@ -1,4 +1,4 @@
-"""Measure the commands stats, export and import against the drivers' own bulk paths."""
+"""Measure the commands stats, export and import against the drivers' bulk operations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def measure(
 
     Args:
         url: the filled database.
-        empty: two empty databases, for the import and for the alternative.
+        empty: two empty databases, one for the import and one for the alternative.
         imported: the number of rows to import.
         characters: the size of a document.
         folder: a folder for the exported lines.
@@ -57,8 +57,8 @@ def _rates(verb: str, ours: float, driver: float, megabytes: int) -> tuple[str, 
     return name, f"{ours:,.0f} ({megabytes} MB)", f"{driver:,.0f}", ratio
 
 
-# The command's peak memory is read by a small process between: Linux counts the memory of the
-# process that starts a command as the command's own.
+# A small process starts the command and reads its peak memory. Linux would count the memory of
+# this process as the command's.
 _WITH_PEAK_MEMORY = """
 import resource, subprocess, sys
 quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -68,7 +68,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
 
 
 def _run(*args: str) -> tuple[float, int]:
-    """Run an aicontent command; return its seconds, and its peak memory in megabytes."""
+    """Run an aicontent command; return its seconds and its peak memory in megabytes."""
     program = str(Path(sys.executable).parent / "aicontent")
     start = time.perf_counter()
     with processes([[*python(_WITH_PEAK_MEMORY), program, *args]]) as (process,):
