@@ -144,10 +144,16 @@ def main(
 @click.argument("results", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("image", type=click.Path(path_type=Path, dir_okay=False))
 def draw_chart(results: Path, image: Path) -> None:
-    """Draw the hot paths of RESULTS (a benchmark.json) as IMAGE (an SVG file)."""
+    """Draw the hot paths of a run as an SVG file.
+
+    RESULTS is a file benchmark.json of `--part hot`. IMAGE is the SVG file to write.
+    """
     from .chart import draw
 
-    hot = json.loads(results.read_text()).get("hot")
+    try:
+        hot = json.loads(results.read_text("utf-8"))["hot"]
+    except (ValueError, KeyError, TypeError):
+        hot = None
     if not hot:
         raise click.ClickException(
             f"{results} has no results of the hot paths: run --part hot first"
@@ -162,10 +168,10 @@ def draw_chart(results: Path, image: Path) -> None:
     "--read", default=100.0, show_default=True, help="Microseconds of one read from the disk."
 )
 def simulate(results: tuple[Path, ...], memory: float, read: float) -> None:
-    """Estimate the time of calls on tables that are too large to measure.
+    """Estimate the time of calls on larger tables.
 
-    RESULTS are one or more files benchmark.json of `--part partitions`, which together have at
-    least three sizes (--rows).
+    It is for tables that are too large to measure. RESULTS are one or more files benchmark.json
+    of `--part partitions`, which together have at least three sizes (--rows).
     """
     from .simulation import Machine, table
 
