@@ -9,7 +9,7 @@ import click
 
 import aicontent
 from aicontent import ContentStatus
-from aicontent.errors import printable
+from aicontent.errors import counted, printable
 from aicontent.maintenance.stats import Group, Stats, added
 
 from .options import database_option, json_option, open_database
@@ -56,7 +56,7 @@ def _table(result: Stats, now: datetime) -> Iterator[str]:
     yield from _shares("rows by type", result.by("type"), "type", "rows")
     yield from _shares("rows by status", result.by("status"), "status", "rows")
     yield from _shares("tokens saved by type", result.by("type"), "type", "tokens_saved")
-    yield f"{'rows':<22}{total.rows:,}, served again {total.uses:,} times"
+    yield f"{'rows':<22}{total.rows:,}, served again {counted(total.uses, 'time')}"
     yield f"{'due for deletion':<22}{result.expired:,} expired, {result.failed:,} failed"
     if result.stale:
         yield f"{'stale claims':<22}{result.stale:,} generating, whose lease ran out"

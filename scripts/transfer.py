@@ -71,7 +71,7 @@ def export_command(
     if file != "-" and _is_of_a_database(file):
         rule = f"{file} is a SQLite database, which an export would replace: name another file"
         raise click.BadParameter(rule, param_hint="FILE")
-    signals = handled((signal.SIGTERM, signal.SIGHUP), _exit)  # so that no unfinished file stays
+    signals = handled((signal.SIGTERM, signal.SIGHUP), _exit)  # so that no incomplete file remains
     with signals, _output(file) as out, database.connection_context():
         length = 0 if hidden else selected(database, user_id, content_type, status).count()
         with click.progressbar(lines, length, "Exporting", file=sys.stderr, hidden=hidden) as bar:
@@ -122,7 +122,7 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
     umask = os.umask(0)
     os.umask(umask)
     before = path.stat() if path.exists() else None
-    # The name is set before the file exists, so that a signal cannot leave an unknown file.
+    # The name is set before the file exists, so that the file is removed after a signal too.
     temporary = folder / f".aicontent-{secrets.token_hex(8)}"
     try:
         try:
@@ -193,7 +193,7 @@ def import_command(
     database = open_database(url, wait=wait)
     if max_document_bytes is not None:
         aicontent.configure(database, max_document_bytes=max_document_bytes)
-    # The handler lets the report be printed at SIGTERM too.
+    # SIGTERM raises SystemExit, so that the report is printed before the exit.
     with click.open_file(name, "rb") as file, handled((signal.SIGTERM,), _exit):
         _import(file, database, on_conflict)
 
@@ -224,7 +224,7 @@ def _import(file: IO[bytes], database: peewee.Database, on_conflict: OnConflict)
             bar.update(length)
 
         try:
-            # Closed at once when storing fails, so that the command does not wait for the parser.
+            # If storing fails, close the parser at once, so that the command does not wait for it.
             with closing(parsed):
                 report = store_batches(
                     database, parsed, on_conflict=on_conflict, refused=show, progress=progress

@@ -150,7 +150,7 @@ def work(
             function = watched_later if is_async(generate) else watched
             _run(model.awork(function, concurrency=concurrency, **options), interruptions)
         else:
-            # One connection for all rows, instead of a new one for each statement.
+            # All rows use one connection, instead of a new one for each statement.
             with model._meta.database.connection_context(), interruptions(_interrupt):
                 model.work(watched, **options)
     except KeyboardInterrupt as interruption:
@@ -270,7 +270,7 @@ def _interruptions(
             _write_error(f"finishing {attempts}; a second Ctrl-C releases the rows")
         if set_timer is not None and len(signals) <= first:
             set_timer(signal.ITIMER_REAL, *((1, 1) if len(signals) == first else (grace,)))
-        # Otherwise the row is being released, which must not be interrupted.
+        # If the function does not run, rows are being released, which must not be interrupted.
         if len(signals) == first or (running and len(signals) > first):
             if len(signals) == first + _INTERRUPTIONS:
                 _write_error("Error: the function catches the interruptions that end it")
