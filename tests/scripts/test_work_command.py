@@ -333,11 +333,11 @@ def test_a_signal_lets_rows_of_a_loop_finish(started, jobs, Content, user, numbe
     process = started("jobs:later", "--concurrency", "2")
     assert process.stdout.readline() == "generating\n"
     process.send_signal(number)
+    assert process.stderr.readline().startswith("finishing 2 running attempts; ")
     (jobs / "go").touch()
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "Traceback" not in err
-    assert err.startswith("finishing 2 running attempts; ")
     completed = int(out.splitlines()[-1].split()[1].rstrip(","))
     assert sorted(rows(Content))[:completed] == [("completed", 0)] * completed
     assert completed in (2, 3)  # the signal may arrive after both
