@@ -12,7 +12,6 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinxcontrib.mermaid",
 ]
 html_theme = "furo"
 html_title = "aicontent"
@@ -26,7 +25,6 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
 myst_heading_anchors = 3
-myst_fence_as_directive = ["mermaid"]
 
 
 def shorten_aliases(app, what, name, obj, options, signature, returns):
