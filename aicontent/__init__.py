@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from .transfer.importer import ImportReport, import_lines
     from .transfer.json_lines import Refused
 else:
-    # Serving content does not need these, so they are imported at first use.
+    # A program that only serves content needs none of these, so they are imported at first use.
     _LAZY = {
         name: module
         for module, names in {

@@ -1,4 +1,4 @@
-"""Bind the model to a database."""
+"""Bind AIGeneratedContent to a database, or make a model class for a second database."""
 
 from typing import Any
 
@@ -11,20 +11,21 @@ from .table import User, bound_model, set_user_field, user_field
 
 
 def bind(database: peewee.Database, user_model: type[peewee.Model] | None = None) -> None:
-    """Use this database for `AIGeneratedContent` and its `User`, from now on.
+    """Bind `AIGeneratedContent` and `User` to a database.
 
-    The host's own models keep their database. Call it once, at start-up. For a second database
-    in the same process there is `for_database`.
+    Call it once, at start-up. The host's own models keep their database. Use `for_database` for
+    a second database in the same process.
 
     Args:
-        database: where the rows are. A `DatabaseProxy` may be initialised later, and again.
-        user_model: the host's model of the `users` table, which `.user` then returns. It is
-            needed if users have other ids than integers; by default `.user` returns a `User`.
+        database: the database with the content table. A `DatabaseProxy` may be initialised
+            after this call, and initialised again.
+        user_model: the host's model of the `users` table; `.user` then returns its instances.
+            Pass it if the ids of users are not integers. By default `.user` returns a `User`.
 
     Raises:
-        UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL, is not initialised, or is
-            a SQLite database that does not enforce foreign keys; or `user_model` is not a model
-            of the table `users` whose primary key is the column `id`.
+        UnsupportedDatabaseError: the database is neither SQLite nor PostgreSQL, is not
+            initialised, or is a SQLite database that does not enforce foreign keys; or
+            `user_model` is not a model of the table `users` with the primary key `id`.
     """
     database = bindable(database)
     user = user_field(User if user_model is None else user_model)
@@ -36,7 +37,7 @@ def bind(database: peewee.Database, user_model: type[peewee.Model] | None = None
 
 
 def _rebind(database: peewee.Database) -> None:
-    # Peewee notifies only the classes that were made for the proxy.
+    # Peewee notifies only model classes that were defined with the proxy in their Meta.
     proxy: Any = AIGeneratedContent._meta.database
     if isinstance(proxy, peewee.DatabaseProxy) and proxy.obj is database:
         AIGeneratedContent._meta.set_database(proxy)
@@ -45,17 +46,16 @@ def _rebind(database: peewee.Database) -> None:
 def for_database(
     database: peewee.Database, user_model: type[peewee.Model] | None = None
 ) -> type[AIGeneratedContent]:
-    """Return a separate model class for this database.
+    """Return a new subclass of `AIGeneratedContent` that is bound to this database.
 
     Call it once per database, at start-up, and keep the class.
 
     Args:
-        database: where its rows are.
-        user_model: the host's model of the `users` table, which `.user` then returns; by
-            default a model that knows the id alone.
+        database: the database with the content table.
+        user_model: the host's model of the `users` table; `.user` then returns its instances.
+            By default `.user` returns instances of a model with the column `id` only.
 
     Raises:
-        UnsupportedDatabaseError: as `bind`; or `user_model` is not a model of the table `users`
-            whose primary key is the column `id`.
+        UnsupportedDatabaseError: as for `bind`.
     """
     return bound_model(AIGeneratedContent, database, user_model)

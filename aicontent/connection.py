@@ -29,31 +29,33 @@ _SHOWN_OPTIONS = ("host", "hostaddr", "port", "dbname", "user", "sslmode")
 
 
 def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peewee.Database:
-    """Open the database of a URL, and check that it answers.
+    """Connect to the SQLite or PostgreSQL database of a URL, and check that it answers.
 
-    SQLite gets write-ahead logging, `synchronous=NORMAL`, enforced foreign keys, and
-    transactions that take the write lock at their start. A PostgreSQL URL is passed to libpq
-    unchanged, with all of libpq's options; the client's encoding is UTF-8 unless it says
-    otherwise, and dates are in ISO's form.
+    A SQLite database gets write-ahead logging, `synchronous=NORMAL`, enforced foreign keys, and
+    transactions that take the write lock when they begin. A PostgreSQL URL is passed to libpq
+    unchanged, with all of libpq's options. The client encoding is UTF-8 unless the URL sets
+    another, and the server writes dates in ISO format.
 
     Args:
-        url: `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:///:memory:`, with
-            `?compress_over=CHARACTERS` to compress large documents, or `?mode=ro` to read a file
-            and leave it as it is, also where this user may not write; or
-            `postgresql://user:password@host:port/name`; or `postgresql+psycopg://…` for psycopg
-            3, which prepares statements on the server. That is faster, but does not work behind
-            PgBouncer in transaction mode.
-        timeout: seconds to wait for a SQLite lock that another connection holds; for
-            PostgreSQL, seconds to wait for the connection unless the URL says.
-        must_exist: refuse a SQLite file that does not exist, instead of creating it.
+        url: one of
+            `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite:///:memory:`, with
+            `?compress_over=CHARACTERS` to compress large documents, or with `?mode=ro` to read a
+            file without changing it, also one that this user may not write;
+            `postgresql://user:password@host:port/name`;
+            `postgresql+psycopg://…` for psycopg 3, which prepares statements on the server. That
+            is faster, but does not work with PgBouncer in transaction mode.
+        timeout: on SQLite, seconds to wait for a lock that another connection holds; on
+            PostgreSQL, seconds to wait for the connection, unless the URL sets connect_timeout.
+        must_exist: raise DatabaseUnavailableError for a missing SQLite file, instead of
+            creating it.
 
     Returns:
-        The database, with no connection open: Peewee opens one per thread at its first use. Only
-        `:memory:` has the calling thread's connection open, because closing it deletes the
-        content; other threads have separate databases there.
+        The Peewee database without an open connection: Peewee opens one per thread at first use.
+        Only `:memory:` keeps the calling thread's connection open, because closing it deletes
+        the content; every other thread then has a separate, empty database.
 
     Raises:
-        DatabaseURLError: the URL cannot be understood.
+        DatabaseURLError: the URL is malformed, or its scheme is unknown.
         DatabaseUnavailableError: the database cannot be opened.
         AIContentError: the URL has compress_over, and zstd is not installed.
     """
@@ -61,13 +63,13 @@ def connect(url: str, *, timeout: float = 5.0, must_exist: bool = False) -> peew
     if parts.scheme == "sqlite":
         return _sqlite(parts, timeout, must_exist)
     if parts.scheme in ("postgresql", "postgres", _PREPARING):
-        # Peewee and libpq know the scheme by its lower case alone.
+        # Peewee and libpq accept the scheme only in lower case.
         return _postgresql("postgresql" + url[url.index("://") :], parts, timeout)
     raise DatabaseURLError(f"unknown scheme in the database URL: use {_FORMS}")
 
 
 def redact(url: str) -> str:
-    """Return a URL that can be shown: without the password and without unknown options."""
+    """Remove the password and unknown options from a URL, so that it can be shown."""
     try:
         parts = _split(url)
         if parts.scheme == "sqlite":
@@ -85,7 +87,7 @@ def redact(url: str) -> str:
 def _split(url: str) -> SplitResult:
     if not isinstance(url, str) or "://" not in url:
         raise DatabaseURLError(f"not a database URL: use {_FORMS}")
-    # Python's parser drops such characters and libpq does not, so they would read different URLs.
+    # Python's parser drops these characters and libpq does not: the two would see different URLs.
     if url != url.strip() or not unquote(url).isprintable():
         raise DatabaseURLError(f"white space or control characters in the URL: use {_FORMS}")
     try:
@@ -98,7 +100,7 @@ def _sqlite_name(parts: SplitResult) -> str:
     if parts.netloc or not parts.path.strip("/"):
         raise DatabaseURLError(
             "a SQLite URL has three slashes before a relative file, four before an absolute one: "
-            "sqlite:///file.db, sqlite:////absolute/file.db"
+            "use sqlite:///file.db or sqlite:////absolute/file.db"
         )
     options = parse_qsl(parts.query, keep_blank_values=True)
     if (
@@ -124,13 +126,13 @@ def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Data
         )
     database = (ReadOnlySqliteDatabase if reads_only else peewee.SqliteDatabase)(
         name,
-        # NORMAL is safe under WAL: a power cut may lose the last commits, never the file. A log of
-        # 16 MB instead of 4 halves the time of reuse() among a million rows: it writes the same
-        # pages again and again, and each reaches the file once per log.
+        # NORMAL is safe with WAL: a power cut may lose the last commits but never corrupts the
+        # file. A log of 16 MB instead of 4 MB halves the time of reuse() on a million rows, because
+        # it changes the same pages repeatedly and each page is written back once per log.
         pragmas={"foreign_keys": 1, "synchronous": 1, "wal_autocheckpoint": 4000},
         timeout=timeout,
-        # Under WAL a transaction that reads first and writes later fails at once if another
-        # connection has written in between. One that takes the lock at its start waits instead.
+        # With WAL a transaction that reads first and writes later fails at once if another
+        # connection wrote in between. A transaction that begins with the lock waits instead.
         lock_type="IMMEDIATE",
     )
     if "compress_over" in options:
@@ -149,8 +151,8 @@ def _sqlite(parts: SplitResult, timeout: float, must_exist: bool) -> peewee.Data
 
 
 def _write_ahead(database: peewee.SqliteDatabase, timeout: float) -> None:
-    # The file stores the mode, so it is set once, not per connection. SQLite's own timeout does
-    # not cover this switch, so processes that start together must retry.
+    # The file stores the mode, so it is set once, not per connection. SQLite's timeout does not
+    # apply to this switch, so processes that start at the same time must retry.
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -172,7 +174,7 @@ def _sqlite_remedy(name: str, error: Exception) -> str:
     elif "readonly" in str(error):
         remedy = (
             "it cannot be written: give this user write permission on it and its folder, or only "
-            "read it (?mode=ro)"
+            "read it (add ?mode=ro)"
         )
     elif "locked" in str(error):
         remedy = "another process holds its lock: try again when that has ended"
@@ -211,10 +213,10 @@ def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database
         )
     options = dict(parse_qsl(parts.query))
     if "client_encoding" not in options:
-        # The server's default may lack characters, or be SQL_ASCII, of which drivers make bytes.
+        # The server's default may lack characters, or be SQL_ASCII, which drivers return as bytes.
         database.connect_params["client_encoding"] = "UTF8"
     if "connect_timeout" not in options:
-        # libpq counts whole seconds, and 0 means to wait for ever.
+        # libpq takes whole seconds, and 0 means no limit.
         database.connect_params["connect_timeout"] = max(1, round(timeout))
     try:
         with database.connection_context():
@@ -226,16 +228,16 @@ def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database
     except peewee.ProgrammingError:
         raise _malformed() from None
     except (peewee.OperationalError, UnicodeError) as error:
-        # libpq's message has the host, the port and its reason, never the password.
-        # _check_postgresql has refused URLs in which libpq takes part of a password for a host.
+        # libpq's message has the host, the port and the reason, never the password:
+        # _check_postgresql refuses URLs in which libpq would read part of a password as a host.
         reason = one_line(error)
         raise DatabaseUnavailableError(f"cannot reach {redact(url)}: {reason}") from None
     return database
 
 
 def _check_postgresql(parts: SplitResult) -> None:
-    # After a reserved character in a password, libpq would take the rest for a host, a port, a
-    # name or an option, and repeat it in its message.
+    # libpq would read the text after a reserved character in a password as a host, a port, a
+    # name or an option, and repeat it in its error message.
     userinfo, _, hosts = parts.netloc.rpartition("@")
     if "@" in userinfo or "@" in parts.path or parts.fragment:
         raise _malformed()

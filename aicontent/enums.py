@@ -1,11 +1,11 @@
-"""The specification's two enumerations, content types and statuses, and ours."""
+"""Enumerations: the specification's content types and statuses, and how content was served."""
 
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
 
 class ContentType(StrEnum):
-    """The purpose of a piece of content."""
+    """The type of a piece of content, as the specification lists them."""
 
     LESSON = "lesson"
     VOCABULARY_DRILL = "vocabulary_drill"
@@ -17,7 +17,7 @@ class ContentType(StrEnum):
 
 
 class ContentStatus(StrEnum):
-    """The progress of its generation."""
+    """The status of a row: how far the generation of its content is."""
 
     PENDING = "pending"
     GENERATING = "generating"
@@ -38,25 +38,25 @@ ContentTypeLike: TypeAlias = (
         "conversation_practice",
     ]
 )
-"""A content type or its text, so that type checkers find a misspelt one."""
+"""A content type or its text; type checkers reject any other text."""
 
 ContentStatusLike: TypeAlias = (
     ContentStatus | Literal["pending", "generating", "completed", "failed", "cached"]
 )
-"""A status or its text."""
+"""A status or its text; type checkers reject any other text."""
 
 
 class Served(StrEnum):
-    """How `get_or_generate` came by the content that it returned."""
+    """How `get_or_generate` got the content that it returned."""
 
     GENERATED = "generated"
     """This call generated it."""
 
     STORED = "stored"
-    """It was there already."""
+    """The content was already stored."""
 
     WAITED = "waited"
     """This call waited until another caller had generated it."""
 
     STALE = "stale"
-    """It has expired, or is older than the refresh that was asked for."""
+    """The content has expired, or is older than the refresh that was asked for."""

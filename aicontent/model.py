@@ -1,6 +1,6 @@
-"""The model: every public operation on content. Each delegates to a function of a folder.
+"""The model AIGeneratedContent. Each method calls a function of one of the package's folders.
 
-The columns are in `table.py`. Hosts may subclass the model and override its methods.
+`table.py` declares the columns. Hosts may subclass the model and override its methods.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 
 class AIGeneratedContent(ContentTable):
-    """A piece of generated content: the request, the answer, and how it was used.
+    """Peewee model of the content table: a request, its generated answer, and its use counts.
 
-    It has no database on import: call `aicontent.bind(database)` once, or use
-    `aicontent.for_database(database)`.
+    The model has no database at import: call `aicontent.bind(database)` once, or use the class
+    that `aicontent.for_database(database)` returns.
     """
 
     if TYPE_CHECKING:  # otherwise pyright refuses the Meta of a host's subclass
@@ -44,15 +44,15 @@ class AIGeneratedContent(ContentTable):
 
     @classmethod
     def get_by_id(cls, pk: Any, user: Any = lookup.ANYBODY) -> Self:
-        """Return the row of this id, as Peewee's `get_by_id` does.
+        """Return the row with this id, as Peewee's `get_by_id` does.
 
         Args:
-            pk: the id.
-            user: the user to whom the row must belong, an id or an instance; anybody by default.
-                In a partitioned table, that user's partition alone is then searched.
+            pk: the id of the row.
+            user: the owner of the row, as an id or a model instance; any user by default. If the
+                table is partitioned, PostgreSQL then searches only this user's partition.
 
         Raises:
-            DoesNotExist: the model's own: there is no such row.
+            DoesNotExist: there is no such row; the class is the model's own `DoesNotExist`.
             ValidationError: the id has characters that no text can have, or `user` is not a user.
             NotBoundError: the model has no database.
         """
@@ -60,14 +60,14 @@ class AIGeneratedContent(ContentTable):
 
     @classmethod
     def find_by_user_and_type(cls, user: Any, type: ContentTypeLike) -> peewee.ModelSelect[Self]:
-        """Select a user's content of one type, newest first (by id within one moment).
+        """Select a user's content of one type, newest first; rows of equal age are sorted by id.
 
         Args:
             user: the user's id, or the user's model instance.
             type: a ContentType or its text.
 
         Raises:
-            ValidationError: the user or the type breaks the rule of its column.
+            ValidationError: the user or the type is not valid for its column.
         """
         return lookup.by_user_and_type(cls, user, type)
 
@@ -77,17 +77,17 @@ class AIGeneratedContent(ContentTable):
     ) -> peewee.ModelSelect[Self]:
         """Select content that can be served again: completed and not expired.
 
-        The least used content comes first, and of equally used content the newest. SQLite's clock
-        has milliseconds: content of the same one comes in any order.
+        The query sorts the least used content first, and equally used content newest first. SQLite
+        stores milliseconds, so the order of rows created in the same millisecond is not defined.
 
         Args:
             user: the user's id, or the user's model instance.
             type: a ContentType or its text.
-            level: only this level; any level when None or empty.
-            now: the moment to judge by, aware; the current one by default.
+            level: only content of this level; None or an empty string selects every level.
+            now: an aware datetime at which to test expiry; the current time by default.
 
         Raises:
-            ValidationError: an argument breaks the rule of its column.
+            ValidationError: an argument is not valid for its column.
         """
         return lookup.reusable_content(cls, user, type, level, now)
 
@@ -95,10 +95,10 @@ class AIGeneratedContent(ContentTable):
     def first_reusable(
         cls, user: Any, type: ContentTypeLike, level: str | None = None, now: datetime | None = None
     ) -> Self | None:
-        """Return the first of `find_reusable_content`, or None, without marking it accessed.
+        """Return the first row of `find_reusable_content`, or None, without counting a use.
 
         Args and Raises:
-            As `find_reusable_content`; NotBoundError without a database.
+            As for `find_reusable_content`; NotBoundError if the model has no database.
         """
         return lookup.first_reusable(cls, user, type, level, now)
 
@@ -106,46 +106,46 @@ class AIGeneratedContent(ContentTable):
     def reuse(
         cls, user: Any, type: ContentTypeLike, level: str | None = None, now: datetime | None = None
     ) -> Self | None:
-        """Return the first of `find_reusable_content` and mark it accessed, in one statement.
+        """Return the first row of `find_reusable_content` and count one use, in one statement.
 
-        If another caller is marking the row, this one waits for it instead of missing.
+        If another caller has locked the row, this call waits for that lock.
 
         Args and Raises:
-            As `find_reusable_content`; NotBoundError without a database.
+            As for `find_reusable_content`; NotBoundError if the model has no database.
 
         Returns:
-            The content, as it is stored now, or None when nothing can be reused.
+            The content with its new use count, or None if no content can be reused.
         """
         return lookup.reuse(cls, user, type, level, now)
 
     def mark_accessed(self, now: datetime | None = None) -> None:
-        """Count one use in one atomic UPDATE, and update this instance from the row.
+        """Count one use of this content in one atomic UPDATE, and update this instance.
 
-        On an instance that is not stored yet, it changes the instance alone.
+        If the instance is not stored yet, the method changes only the instance.
 
         Args:
-            now: the moment of the use, aware; the current one by default.
+            now: the time of the use as an aware datetime; the current time by default.
 
         Raises:
-            ContentGoneError: the row was deleted meanwhile. ValidationError: `now` is naive.
+            ContentGoneError: the row was deleted. ValidationError: `now` is naive.
         """
         lookup.mark_accessed(self, now)
 
     def is_expired(self, now: datetime | None = None) -> bool:
-        """Tell whether `expires_at` has passed by `now` (aware; the current moment by default).
+        """Return whether `expires_at` is before `now` (aware; the current time by default).
 
         Raises:
-            ValidationError: a query that did not select `expires_at` returned this instance.
+            ValidationError: this instance comes from a query that did not select `expires_at`.
         """
         check_selected(self, "expires_at")
         expires_at = self.expires_at
         return expires_at is not None and moment_of(now) > to_utc(expires_at, "expires_at")
 
     def is_reusable(self, now: datetime | None = None) -> bool:
-        """Tell whether this is completed and has not expired by `now`.
+        """Return whether this content is completed and has not expired at `now`.
 
         Raises:
-            ValidationError: a query that did not select `status` and `expires_at` returned this.
+            ValidationError: the query for this instance did not select `status` or `expires_at`.
         """
         check_selected(self, "status", "expires_at")
         return self.status == ContentStatus.COMPLETED and not self.is_expired(now)
@@ -154,35 +154,35 @@ class AIGeneratedContent(ContentTable):
 
     @classmethod
     def create_many(cls, rows: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Validate and insert many rows, all of them or none.
+        """Validate and insert many rows in one transaction: all of them or none.
 
         Args:
-            rows: the keyword arguments of `create`, one mapping a row; any iterable. It is read
-                in batches within the transaction, so an iterable that produces rows slowly
-                blocks other writers to SQLite meanwhile.
+            rows: any iterable of mappings, each with the keyword arguments of `create` for one
+                row. It is read in batches inside the transaction, so a slow iterable blocks other
+                writers to SQLite.
 
         Returns:
             The ids, in the order of the rows.
 
         Raises:
-            ValidationError, UnknownUserError, DuplicateIdError: with `row`, the number of the
-                row at fault, from 1.
+            ValidationError, UnknownUserError, DuplicateIdError: one row cannot be stored; `row`
+                of the error is its number, from 1.
             NotBoundError: the model has no database.
         """
-        from .records import bulk  # loaded only where many rows are written
+        from .records import bulk  # imported here because few programs write many rows
 
         return bulk.create_many(cls, rows)
 
     @classmethod
     def bulk_create(cls, model_list: Iterable[Self], batch_size: int | None = None) -> None:
-        """Insert instances, as Peewee's method does; validated, all of them or none.
+        """Validate and insert many instances, as Peewee's method does: all of them or none.
 
         Args:
-            model_list: new instances; their times stay unset until they are loaded again.
-            batch_size: ignored; it is here because Peewee's method has it.
+            model_list: new instances. Reload them to get `created_at` and `updated_at`.
+            batch_size: ignored; Peewee's method has this argument.
 
         Raises:
-            As `create_many`.
+            As for `create_many`.
         """
         instances = list(model_list)
         cls.create_many(data_with_relations(instance) for instance in instances)
@@ -193,19 +193,19 @@ class AIGeneratedContent(ContentTable):
     def bulk_update(
         cls, model_list: Iterable[Self], fields: Iterable[Any], batch_size: int | None = None
     ) -> int:
-        """Update instances, as Peewee's method does; validated, all of them or none.
+        """Validate and update many instances, as Peewee's method does: all of them or none.
 
         Args:
             model_list: stored instances.
-            fields: fields or their names.
+            fields: the fields to write, or their names.
             batch_size: instances per UPDATE; 200 by default.
 
         Returns:
-            The number of rows written; a row that was deleted meanwhile is not counted.
+            The number of rows written. A row that another process deleted is not counted.
 
         Raises:
-            ValidationError, UnknownUserError: with `row`, the number of the instance at fault,
-                from 1. Nothing was written, and an open transaction stays usable.
+            ValidationError, UnknownUserError: one instance cannot be stored; `row` of the error is
+                its number, from 1. Nothing was written, and an open transaction stays usable.
         """
         from .records import bulk
 
@@ -231,46 +231,46 @@ class AIGeneratedContent(ContentTable):
         lease: Duration | None = None,
         max_attempts: int | None = None,
     ) -> Self:
-        """Return this user's content for a request: stored content, or what `generate` returns.
+        """Return stored content for a user's request, or generate and store it.
 
-        The first caller generates, and all others wait for its content. If it crashes, a waiting
-        caller takes over when the lease has run out. While `generate` runs, and while a caller
-        waits, no transaction is open, and no connection but one that was open before. Call it
-        outside any transaction.
+        The first caller generates, and all others wait for its content. If that process dies, a
+        waiting caller takes over when the lease has run out. While `generate` runs, and while a
+        caller waits, this call keeps no transaction open, and no connection except one that was
+        open before. Call it outside any transaction.
 
         Args:
             user: the user's id, or the user's model instance.
             type: a ContentType or its text.
             request_payload, level, variant: the request, as `aicontent.fingerprint` takes it.
-            generate: is called with the claimed content, at most once. It returns the document,
-                or a pair: the document and a mapping of its costs, which are arguments of
-                `complete`. `generation_time_ms` is measured if the costs do not have it. A cost
-                that cannot be stored is left out, and its rule noted in `metadata["refused"]`.
+            generate: a function that takes the claimed content and is called at most once. It
+                returns the document, or a pair of the document and a mapping of its costs, with
+                the names of `complete`'s arguments. `generation_time_ms` is measured if the costs
+                lack it. A cost that cannot be stored is noted in `metadata["refused"]` instead.
             wait: how long to wait for another caller, in seconds or as a timedelta; 0 not to wait.
-            expires_in: how long new content can be served; for ever by default.
-            serve_stale: return content that has expired, where it is still stored, rather than
-                wait for it to be generated again, and instead of an error of `generate`.
-            refresh: generate even if there is content, which is served no more afterwards.
-            mark: count the use. Without it, content that is stored is served without writing, as
-                a read-only replica needs.
-            lease: how long a lost process holds the row; it is renewed while `generate` runs. By
+            expires_in: how long new content can be served, likewise; without limit by default.
+            serve_stale: return stored content that has expired, rather than wait for another
+                caller to generate it, and rather than raise an error of `generate`.
+            refresh: generate although content is stored; later calls return the new content.
+            mark: count the use. With False, stored content is read without a write, for example
+                from a read-only replica.
+            lease: how long a dead process keeps the row; it is renewed while `generate` runs. By
                 default 60 s, or five minutes where no second connection can renew it.
-            max_attempts: failures and lost processes after which the row is failed; by default
-                what its request and its claims allowed, or 3.
+            max_attempts: failures and lost leases after which the row is failed; by default
+                the number from its request or its claims, or 3.
 
         Returns:
-            The newest completed content for the request. `served` tells how this call came by
-            it. Unless this call generated it, it is marked accessed.
+            The newest completed content for the request. Its `served` is a `Served` that says how
+            this call got it. The use is counted unless this call generated the content.
 
         Raises:
-            InProgressError: the wait is over. GenerationFailedError: the caller who was waited
-                for has failed. Errors of `generate`, unchanged, after the row was marked failed,
-                or pending again if `request()` had asked for it too.
-            GeneratedContentError: what `generate` returned cannot be stored; the error holds it.
-                It is a peewee.OperationalError too if the database was unavailable for 30 s.
-            OpenTransactionError: before anything is generated, if the caller has one open; after
-                the content was stored, if `generate` left one open.
-            ValidationError, UnknownUserError, NotBoundError: before anything is generated.
+            InProgressError: the wait is over. GenerationFailedError: the other caller failed.
+                Errors of `generate`, unchanged, after the row was marked failed, or pending
+                again if `request()` had asked for it too.
+            GeneratedContentError: the result of `generate` cannot be stored; the error holds it.
+                It is also a peewee.OperationalError if the database was unavailable for 30 s.
+            OpenTransactionError: the caller has a transaction open, and nothing was generated; or
+                `generate` left one open, and its content was stored.
+            ValidationError, UnknownUserError, NotBoundError: nothing was generated.
             RunningLoopError: an event loop runs in this thread: await `aget_or_generate`.
         """
         return single_flight.get_or_generate(
@@ -308,25 +308,25 @@ class AIGeneratedContent(ContentTable):
         lease: Duration | None = None,
         max_attempts: int | None = None,
     ) -> Self:
-        """Do what `get_or_generate` does, in an event loop, without blocking it.
+        """Return stored content or generate it, in an event loop, as `get_or_generate` does.
 
-        A caller who is cancelled leaves alone. Once `generate` has begun it goes on for the other
-        callers, and for the next ones, until it ends or the loop does: the end of the loop cancels
-        an async `generate` and releases its row, and waits for a plain one, whose content is
-        stored. Statements run in up to four threads of the database; where it has one connection,
-        as in memory, they run in the loop's thread.
+        Cancelling one caller does not stop `generate`: it continues for the other callers, and
+        for later ones, until it ends or the loop ends. The end of the loop cancels an async
+        `generate` and releases its row; a plain `generate` is awaited and its content stored.
+        Statements run in up to four threads per database, or in the loop's thread if the database
+        has only one connection, as in memory.
 
         Args:
             generate: an async function, which is awaited in this loop, or a plain one, which runs
-                in a thread of its own; either sees the contextvars of the caller who began.
-            user, type, request_payload: as `get_or_generate` takes them, and so are the others.
+                in a new thread. Either sees the contextvars of the caller that started it.
+            user, type, request_payload: as for `get_or_generate`, like all other arguments.
 
         Returns:
-            What `get_or_generate` returns; each caller gets an instance of its own.
+            The content, as `get_or_generate` returns it; each caller gets a separate instance.
 
         Raises:
-            What `get_or_generate` raises, and CancelledError if the caller is cancelled. A
-            transaction that an async `generate` leaves open is not noticed.
+            The errors of `get_or_generate`, and CancelledError if the caller is cancelled. A
+            transaction that an async `generate` leaves open is not detected.
         """
         from .aio import flights  # asyncio takes longer to import than this package
 
@@ -358,19 +358,19 @@ class AIGeneratedContent(ContentTable):
         variant: Any = None,
         **values: Any,
     ) -> Self:
-        """Return the row in flight for this user's request, or a new pending one.
+        """Queue a user's request for a worker: return its row in flight, or a new pending row.
 
-        There is one row in flight, however many callers ask at once. Completed content is not
-        considered.
+        At most one row per request is in flight (pending or generating), however many callers
+        ask at once. Completed content is ignored.
 
         Args:
             user: the user's id, or the user's model instance.
             type: a ContentType or its text.
             request_payload, level, variant: the request, as `aicontent.fingerprint` takes it.
                 The variant is also stored in `metadata["variant"]`, for the worker.
-            values: further attributes of a new row; a row in flight keeps its own.
-                `expires_at` is the moment after which nobody needs the answer any more: then the
-                row is never claimed. `max_attempts` is how many failures it may have.
+            values: further attributes of a new row; a row that is already in flight keeps its own.
+                `expires_at` is when the answer becomes useless: no worker claims the row after
+                that time. `max_attempts` is how many failures the row may have.
 
         Raises:
             ValidationError, UnknownUserError: nothing was written, and an open transaction stays
@@ -387,44 +387,44 @@ class AIGeneratedContent(ContentTable):
         *,
         max_attempts: int | None = None,
     ) -> Self | None:
-        """Claim a pending row: make it generating, with a lease.
+        """Claim a pending row: set its status to generating, with a lease.
 
-        Rows whose retry is due come before others, within a second; then comes the oldest.
+        Rows with a due retry come first (within a second of being due), then the oldest row.
 
-        It never waits for a row: on PostgreSQL it passes over rows that others have locked. It
-        passes over rows whose retry is not due, and rows that have expired. A row that cannot be
-        read counts a failure, and the next is claimed.
+        A claim never waits for a row: on PostgreSQL it skips rows that other transactions have
+        locked. It also skips rows whose retry is not due and rows that have expired. A row that
+        cannot be read gets a failure, and the next row is claimed.
 
         Args:
-            types: only rows of these types; of all types by default.
-            lease: how long the claim holds, in seconds or as a timedelta, by the database's clock.
+            types: claim only rows of these types; of all types by default.
+            lease: how long the claim lasts, in seconds or as a timedelta, by the database's clock.
             max_attempts: how many failures the row may have, if no earlier claim allowed more.
 
         Returns:
-            The content, or None when nothing is due.
+            The content, or None if no row is due.
 
         Raises:
-            ValidationError: an argument breaks a rule. NotBoundError: the model has no database.
+            ValidationError: an argument is not valid. NotBoundError: the model has no database.
         """
         return claims.claim(cls, types, lease, max_attempts)
 
     def complete(self, generated_data: Any, /, **outcome: Unpack[Outcome]) -> None:
-        """Store the generated document of this claimed row, in one statement.
+        """Store the generated document of this claimed row and set its status to completed.
 
-        The first finished answer wins: it is stored even if the lease has run out, unless the
-        row has an answer already.
+        The first finished answer is stored, even if the lease has run out. Later answers are
+        refused.
 
         Args:
-            generated_data: the document: a dict, or an object that becomes one (a pydantic model,
-                a dataclass). docs/explanation/claims.md lists which types are converted to JSON.
-            outcome: further attributes, by the names of `Outcome`. `expires_in` is how long the
+            generated_data: a dict, or an object that converts to one (a pydantic model, a
+                dataclass). docs/explanation/claims.md lists the types that convert to JSON.
+            outcome: further attributes, with the names of `Outcome`. `expires_in` is how long the
                 content can be served, in seconds or as a timedelta, by the database's clock;
                 `metadata` is added to the metadata that the row had when it was claimed. An
-                attribute that is None or missing stays as it is.
+                attribute that is None or missing is not changed.
 
         Raises:
-            ValidationError: the row stays claimed. LeaseLostError: the row has another answer, or
-                was deleted. Nothing was written.
+            ValidationError: a value is not valid; the row stays claimed. LeaseLostError: the row
+                has another answer, or was deleted. Nothing was written.
         """
         completion.complete(self, generated_data, outcome)
 
@@ -439,23 +439,23 @@ class AIGeneratedContent(ContentTable):
         """Mark this claimed row failed, or pending again to retry it.
 
         Args:
-            reason: the reason, which is stored in `metadata["lastFailure"]`, cut to 500
-                characters and without anything that looks like a secret; of an exception only
-                its class (of a ValidationError its message, which repeats no value).
-            retry: make the row pending again, unless it used up its attempts. None does so only
-                if `request()` asked for it; a row that `get_or_generate` alone needed fails.
-            delay: with `retry`, how long `claim` passes over it; not at all by default.
-            max_attempts: how many failures it may have; by default what its claims and its
-                request allowed, or 3.
+            reason: stored in `metadata["lastFailure"]`, cut to 500 characters and without text
+                that looks like a secret. For an exception only its class is stored, for a
+                ValidationError its message, which repeats no value.
+            retry: make the row pending again, unless it has used up its attempts. None retries
+                only a row that `request()` asked for; a row of `get_or_generate` alone fails.
+            delay: with `retry`, how long `claim` skips the row, in seconds or as a timedelta.
+            max_attempts: how many failures the row may have; by default the number from its
+                claims or its request, or 3.
 
         Raises:
             LeaseLostError: the claim is over, and nothing was written. ValidationError: an
-                argument breaks a rule.
+                argument is not valid.
         """
         holder.fail(self, reason, retry, delay, max_attempts)
 
     def release(self) -> None:
-        """Give this claimed row back to the queue; this counts as no failure.
+        """Return this claimed row to the queue without counting a failure.
 
         Raises:
             LeaseLostError: the claim is over, and nothing was written.
@@ -463,11 +463,11 @@ class AIGeneratedContent(ContentTable):
         holder.release(self)
 
     def extend_lease(self, lease: Duration = LEASE) -> None:
-        """Extend the lease of this claimed row, to end this long from now.
+        """Extend the lease of this claimed row: it then ends `lease` from now.
 
         Raises:
-            LeaseLostError: the claim is over. ValidationError: `lease` is not a positive duration
-                in seconds or as a timedelta.
+            LeaseLostError: the claim is over. ValidationError: `lease` is not a positive number of
+                seconds or a positive timedelta.
         """
         holder.extend_lease(self, lease)
 
@@ -482,22 +482,22 @@ class AIGeneratedContent(ContentTable):
         dry_run: bool = False,
         stop: Callable[[], bool] | None = None,
     ) -> RescueReport:
-        """Return rows whose lease has run out to the queue.
+        """Return rows whose lease has run out to the queue (status pending).
 
-        They are pending again, or failed if they used up their attempts. A row without a lease
-        belongs to another program, which made it generating. It goes in short batches with a
-        transaction each, without pauses within the caller's transaction. A row that the database
-        refuses to change is passed over and named; one that is locked is left.
+        A row that has used up its attempts is failed instead. A row that is generating without a
+        lease belongs to another program and stays. Each short batch is one transaction; inside
+        the caller's transaction there are no pauses. A row that the database refuses to change is
+        skipped and reported, and a locked row is skipped.
 
         Args:
-            max_attempts: how many failures a row may have that no claim allowed a number.
-            now: the moment to judge by, aware; the database's clock by default.
-            max_rows, max_seconds: stop after this number of rows, or of seconds.
-            dry_run: count, and change nothing.
-            stop: is asked before each batch whether to stop.
+            max_attempts: how many failures a row may have if no claim set a number.
+            now: an aware datetime to compare leases with; the database's clock by default.
+            max_rows, max_seconds: stop after this number of rows or seconds.
+            dry_run: count the rows, and change nothing.
+            stop: a function that is called before each batch; a true result stops the run.
 
         Raises:
-            ValidationError: an argument breaks a rule. NotBoundError: the model has no database.
+            ValidationError: an argument is not valid. NotBoundError: the model has no database.
         """
         return rescue.rescue_stale(
             cls,
@@ -522,31 +522,31 @@ class AIGeneratedContent(ContentTable):
         expires_in: Duration | None = None,
         progress: Callable[[WorkReport], object] | None = None,
     ) -> WorkReport:
-        """Claim pending rows one after another, and generate and store their content.
+        """Run a worker: claim pending rows one after another, generate and store their content.
 
-        A row whose `generate` raises is retried after one second, then after twice as long each
-        time, up to five minutes, with jitter; after `max_attempts` failures it is failed. When
-        nothing is due it sleeps about a second. An interruption (KeyboardInterrupt, SystemExit)
-        releases the row and is raised. Call it outside any transaction.
+        If `generate` raises, the row is retried after one second, then after twice as long each
+        time, up to five minutes, with jitter; after `max_attempts` failures it is failed. When no
+        row is due, the worker sleeps about a second. KeyboardInterrupt and SystemExit release the
+        row and are raised. Call it outside any transaction.
 
         Args:
-            generate: as `get_or_generate` takes it.
-            types: only rows of these types; of all types by default.
-            lease: as `get_or_generate` takes it.
-            stop: is asked before each claim whether to return.
-            until_empty: return when nothing is pending, rows that wait for a retry included.
-            max_attempts: how many failures a row may have, if nobody allowed it more; by default
-                what its request and its claims allowed, or 3.
-            expires_in: how long new content can be served; for ever by default.
-            progress: is called with the report so far after each row.
+            generate: as for `get_or_generate`.
+            types: claim only rows of these types; of all types by default.
+            lease: as for `get_or_generate`.
+            stop: a function that is called before each claim; a true result ends the worker.
+            until_empty: return when no row is pending, not even one that waits for a retry.
+            max_attempts: how many failures a row may have, unless its request or an earlier claim
+                allowed more; by default that number, or 3.
+            expires_in: how long new content can be served; without limit by default.
+            progress: a function that is called with the report so far after each row.
 
         Returns:
-            How many rows were completed, failed, put back to retry, and released.
+            How many rows were completed, failed, returned for a retry, and released.
 
         Raises:
             ContentNotStoredError: the database was unavailable for 30 s; the error holds the
-                answer. peewee.OperationalError: it was, before a row was claimed.
-            ValidationError, OpenTransactionError, NotBoundError: before a row is claimed.
+                answer. peewee.OperationalError: the same, before a row was claimed.
+            ValidationError, OpenTransactionError, NotBoundError: no row was claimed.
             RunningLoopError: an event loop runs in this thread: await `awork`.
         """
         from .generation import worker  # serving content does not need it
@@ -577,22 +577,22 @@ class AIGeneratedContent(ContentTable):
         expires_in: Duration | None = None,
         progress: Callable[[WorkReport], object] | None = None,
     ) -> WorkReport:
-        """Do what `work` does, in an event loop, with several rows at a time.
+        """Run a worker in an event loop, as `work` does, with several rows at a time.
 
-        Its cancellation releases the rows whose async `generate` runs, waits for a plain one, and
-        is raised. After an error, the rows that are running are finished first.
+        If it is cancelled, it releases the rows whose async `generate` runs, waits for each plain
+        `generate`, and raises CancelledError. After an error it first finishes the running rows.
 
         Args:
-            generate: as `aget_or_generate` takes it.
-            concurrency: how many rows are generated at the same time.
-            types, lease, stop, until_empty, max_attempts, expires_in, progress: as `work` takes
-                them; `stop` and `progress` are called in the event loop.
+            generate: as for `aget_or_generate`.
+            concurrency: how many rows to generate at the same time.
+            types, lease, stop, until_empty, max_attempts, expires_in, progress: as for `work`;
+                `stop` and `progress` are called in the event loop.
 
         Returns:
-            What `work` returns.
+            The report, as `work` returns it.
 
         Raises:
-            What `work` raises, in an exception group if several rows meet an error at once, and
+            The errors of `work`, in an exception group if several rows fail at the same time, and
             CancelledError.
         """
         from .aio import workers
@@ -622,26 +622,26 @@ class AIGeneratedContent(ContentTable):
         failed_within: Duration | None = None,
         dry_run: bool = False,
     ) -> int:
-        """Make failed rows pending again, with their failures forgotten.
+        """Make failed rows pending again and reset their failures to 0.
 
-        Of several failed rows for one request the newest is taken. A row is left if its request
-        is in flight, was answered after the row was created, or has expired.
+        If a request has several failed rows, only the newest is requeued. A row stays failed if
+        its request is in flight, was answered after the row was created, or has expired.
 
         Args:
             status: `failed`; or `generating`, for rows without a lease, which another program
-                began and which `rescue_stale` never frees.
+                started and which `rescue_stale` never frees.
             types: only rows of these types; of all types by default.
-            ids: only these rows.
+            ids: only rows with these ids.
             failed_within: only rows that were last changed within this time before now, in
                 seconds or as a timedelta, by the database's clock.
-            dry_run: count, and change nothing.
+            dry_run: count the rows, and change nothing.
 
         Returns:
             The number of rows made pending.
 
         Raises:
-            ValidationError: an argument breaks a rule, or an id is of no such row; nothing was
-                written. NotBoundError: the model has no database.
+            ValidationError: an argument is not valid, or no row of this status has one of the ids;
+                nothing was written. NotBoundError: the model has no database.
         """
         from .generation import requeue  # serving content does not need it
 
@@ -667,27 +667,27 @@ class AIGeneratedContent(ContentTable):
         """Delete expired rows of any status, and rows that failed over 24 hours ago.
 
         A row that a worker holds stays until its lease has run out. A row that the database
-        refuses to delete is passed over and reported.
+        refuses to delete is skipped and reported.
 
-        It deletes in batches with a transaction each. Call it outside any transaction; several
-        may run at once.
+        Each batch is one transaction. Call it outside any transaction; several cleanups may run
+        at the same time.
 
         Args:
-            now: the moment to judge by, aware; by default the database's clock.
+            now: an aware datetime to compare with; the database's clock by default.
             failed_after: how long a failed row stays, in seconds or as a timedelta, counted from
-                the later of `created_at` and `updated_at`; the specification's 24 hours.
-            batch_size: the most rows of one batch; batches shrink if they take long.
-            max_rows, max_seconds: stop after this number of rows, or of seconds.
-            dry_run: count, and delete nothing.
-            progress: is called with the report so far after each batch.
-            stop: is asked before each batch whether to stop.
+                the later of `created_at` and `updated_at`; the specification says 24 hours.
+            batch_size: the most rows of one batch; slow batches get smaller.
+            max_rows, max_seconds: stop after this number of rows or seconds.
+            dry_run: count the rows, and delete nothing.
+            progress: a function that is called with the report so far after each batch.
+            stop: a function that is called before each batch; a true result stops the cleanup.
 
         Returns:
-            How many rows were deleted, by reason, whether any that are due are left, and which
-            ones could not be deleted.
+            How many rows were deleted, by reason; whether rows that are due remain; and the rows
+            that could not be deleted.
 
         Raises:
-            ValidationError: an argument breaks a rule. NotBoundError: the model has no database.
+            ValidationError: an argument is not valid. NotBoundError: the model has no database.
         """
         from .maintenance import cleanup  # serving content does not need it
 
@@ -705,5 +705,5 @@ class AIGeneratedContent(ContentTable):
 
 
 Generate = Callable[[AIGeneratedContent], Any]
-"""Takes the claimed content; returns the document, alone or in a pair with a mapping of its
-costs, which are named as in `Outcome`."""
+"""A function that takes the claimed content and returns the document, alone or in a pair with a
+mapping of its costs, with the names of `Outcome`."""

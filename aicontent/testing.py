@@ -1,4 +1,4 @@
-"""Roll back what a test of a host has stored. docs/guides/testing.md has the fixtures."""
+"""Roll back the rows that a test has stored. docs/guides/testing.md has pytest fixtures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,24 +15,26 @@ __all__ = ["rolled_back"]
 
 @contextmanager
 def rolled_back(database: peewee.Database) -> Iterator[None]:
-    """Run a test in a transaction, and roll it back at the end.
+    """Run a test in a transaction, and roll the transaction back at the end.
 
-    Within it everything of this package works that works outside a transaction,
-    `get_or_generate()` and `work()` included; only `reclaim()` and `migrate()` do not. This
-    thread's own transactions become savepoints: `atomic()` commits and rolls back as always, and
-    `get_or_generate()` within `atomic()` is refused as always. The connection stays open, even if
-    the code under test closes it. `BEGIN` and `COMMIT` as SQL statements are not replaced.
+    All calls of this package work in it, also `get_or_generate()` and `work()`; only `reclaim()`
+    and `migrate()` do not. Transactions of this thread become savepoints: `atomic()` commits and
+    rolls back as usual, and `get_or_generate()` inside `atomic()` is refused as usual. The
+    connection stays open, even if the code under test closes it. `BEGIN` and `COMMIT` as SQL
+    statements are not replaced.
 
-    The transaction belongs to this thread's connection. What other threads and processes store is
-    not rolled back, and they do not see the rows of the test. No lease is renewed meanwhile.
+    The transaction belongs to this thread's connection. Rows that other threads and processes
+    store are not rolled back, and they do not see the rows of the test. Leases are not renewed
+    during the test.
 
     Args:
-        database: the database of the tests, migrated already.
+        database: the database of the tests, already migrated.
 
     Raises:
-        OpenTransactionError: a transaction is open already; or, at the end, the test has ended
-            this one by an SQL statement or has lost its connection, so its rows may remain.
-        UnsupportedDatabaseError: as `bind`.
+        OpenTransactionError: a transaction is already open; or, at the end, the test has ended
+            this transaction with an SQL statement or has lost its connection, so its rows may
+            remain.
+        UnsupportedDatabaseError: as for `aicontent.bind`.
     """
     database = supported(database)
     backend = backend_of(database)
@@ -57,6 +59,6 @@ def rolled_back(database: peewee.Database) -> Iterator[None]:
             backend.roll_back(database)
     if ended:
         raise OpenTransactionError(
-            "the transaction of rolled_back() was ended before its block, by an SQL statement or "
-            "with its connection: rows of this test may remain in the database"
+            "the transaction of rolled_back() ended before its block, through an SQL statement or "
+            "a lost connection: delete the rows of this test that remain in the database"
         )
