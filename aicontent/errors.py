@@ -1,13 +1,13 @@
-"""Every error that this package raises on purpose, under one root, and the words they share."""
+"""The errors that this package raises, with one base class, and helpers for their messages."""
 
 import peewee
 
 _SHOWN = 40
-"""Characters of each end of a long name that a message repeats."""
+"""Characters of each end of a long text that a message repeats."""
 
 
 def kind_of(value: object) -> str:
-    """Describe a value for an error message without repeating it: it may be private or long."""
+    """Describe a value by its type and size: an error message must not repeat private content."""
     name = type(value).__name__
     if isinstance(value, str):
         return f"{name} of {counted(len(value), 'character')}"
@@ -21,17 +21,17 @@ def kind_of(value: object) -> str:
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """Return a number with its noun: "1 row", "2,000 rows"."""
+    """Return a number with its noun, singular or plural: "1 row", "2,000 rows"."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def shortened(text: str, shown: int = _SHOWN) -> str:
-    """Shorten a long text for an error message: keep its two ends of so many characters."""
+    """Shorten a long text for an error message to its first and last `shown` characters."""
     return text if len(text) <= 2 * shown else f"{text[:shown]}…{text[-shown:]}"
 
 
 def printable(text: str, replacement: str = "?") -> str:
-    """Return text that a terminal can show: control characters cannot command it."""
+    """Replace control characters in a text, so that it cannot control a terminal."""
     return "".join(c if c.isprintable() else replacement for c in text)
 
 
@@ -41,9 +41,9 @@ def one_line(error: BaseException) -> str:
 
 
 class AIContentError(Exception):
-    """The root of this package's errors: catch it to catch all of them.
+    """Base class of this package's errors: catch it to catch all of them.
 
-    `row` is the number (from 1) of the row at fault, if the caller passed many rows at once.
+    `row` is the number of the invalid row, from 1, if the caller passed many rows.
     """
 
     row: int | None = None
@@ -57,10 +57,10 @@ class AIContentError(Exception):
 
 
 class ValidationError(AIContentError, ValueError):
-    """A value breaks a rule of the table; nothing was written.
+    """A value is not valid for its column; nothing was written.
 
-    `field` is the model's attribute (with the path inside a document), `rule` what the value
-    has to satisfy, `kind` a description of the value that never repeats it.
+    `field` is the model's attribute, with the path inside a document; `rule` is the rule that the
+    value breaks; `kind` describes the value without repeating it.
     """
 
     def __init__(self, field: str, rule: str, kind: str) -> None:
@@ -74,19 +74,19 @@ class ValidationError(AIContentError, ValueError):
 
 
 class ArgumentError(ValidationError):
-    """An argument that the program chooses breaks its rule: `lease`, `generate`, `batch_size`.
+    """An argument that the service itself sets is not valid: `lease`, `generate`, `batch_size`.
 
-    Another `ValidationError` shows a mistake of a client, this one a mistake of the service itself.
+    Any other `ValidationError` may come from a client's data; this one is a bug in the service.
     """
 
 
 def check_number(
     value: object, field: str, least: float, most: float | None = None, *, whole: bool = True
 ) -> None:
-    """Check an argument that must be a number.
+    """Check an argument that must be a number from `least` to `most`.
 
     Raises:
-        ArgumentError: it is no int (or no number, if it need not be `whole`), or out of range.
+        ArgumentError: it is not an int (or, without `whole`, not a number), or is out of range.
     """
     kind = int if whole else (int, float)
     is_number = isinstance(value, kind) and not isinstance(value, bool)
@@ -97,10 +97,10 @@ def check_number(
 
 
 def check_budget(max_rows: object, max_seconds: object) -> None:
-    """Check the arguments that end a long job early; None is no limit.
+    """Check the arguments that end a long job early; None means no limit.
 
     Raises:
-        ArgumentError: one is no number, or is negative.
+        ArgumentError: one of them is not a number, or is negative.
     """
     if max_rows is not None:
         check_number(max_rows, "max_rows", 0)
@@ -109,19 +109,19 @@ def check_budget(max_rows: object, max_seconds: object) -> None:
 
 
 class UnknownUserError(AIContentError, peewee.IntegrityError):
-    """The row's user is not in the users table; nothing was written."""
+    """The user of the row is not in the users table; nothing was written."""
 
 
 class DuplicateIdError(AIContentError, peewee.IntegrityError):
-    """A row with this id is stored already; nothing was written."""
+    """A row with this id is already stored; nothing was written."""
 
 
 class DuplicateRequestError(AIContentError, peewee.IntegrityError):
-    """A row for this user's request is pending or generating already; nothing was written."""
+    """A row for this user's request is already pending or generating; nothing was written."""
 
 
 class GeneratedContentError(AIContentError):
-    """What `generate` returned cannot be stored; `generated` holds it, so that it is not lost."""
+    """The result of `generate` cannot be stored; `generated` holds it, so that it is not lost."""
 
     def __init__(self, why: str, generated: object = None) -> None:
         super().__init__(why)  # without the content, which a log could repeat
@@ -129,14 +129,13 @@ class GeneratedContentError(AIContentError):
 
 
 class ContentNotStoredError(GeneratedContentError, peewee.OperationalError):
-    """The database could not take what `generate` returned, despite retries."""
+    """The result of `generate` was not stored, because the database failed despite retries."""
 
 
 class LeaseLostError(AIContentError):
-    """The claim on this content is over, or it has an answer already; nothing was written.
+    """The claim on this content is over, or it already has an answer; nothing was written.
 
-    `id` is the content's id, `attempt` the number of the claim that is over, `why` the state of
-    the row.
+    `id` is the content's id, `attempt` the number of the lost claim, `why` the state of the row.
     """
 
     def __init__(self, id: str, attempt: int, why: str) -> None:
@@ -150,9 +149,9 @@ class LeaseLostError(AIContentError):
 
 
 class InProgressError(AIContentError):
-    """Another caller is still generating this content, and the time to wait is over.
+    """Another caller is still generating this content after the time that this one may wait.
 
-    `id` is the content's id, `waited` the seconds that this caller waited.
+    `id` is the content's id, `waited` how many seconds this caller waited.
     """
 
     def __init__(self, id: str, waited: float) -> None:
@@ -168,7 +167,7 @@ class InProgressError(AIContentError):
 
 
 class GenerationFailedError(AIContentError):
-    """Another caller was generating this content while this one waited, and failed.
+    """The caller that generated this content failed while this one waited.
 
     `id` is the content's id, `reason` the recorded reason, without secrets.
     """
@@ -183,31 +182,31 @@ class GenerationFailedError(AIContentError):
 
 
 class OpenTransactionError(AIContentError):
-    """A transaction is open where it would hold its locks while content is generated."""
+    """A transaction is open, and would hold its locks while content is generated."""
 
 
 class RunningLoopError(AIContentError):
-    """A plain call was made in the thread of an event loop, which would stand still meanwhile."""
+    """A blocking call was made in the thread of an event loop: await the async method instead."""
 
 
 class ContentGoneError(AIContentError):
-    """The row was deleted (by the cleanup, or with its user) since this instance was loaded."""
+    """The row was deleted after this instance was loaded, by the cleanup or with its user."""
 
 
 class NotBoundError(AIContentError):
-    """The model has no database yet."""
+    """The model has no database yet: call `aicontent.bind` first."""
 
 
 class UnsupportedDatabaseError(AIContentError):
-    """The model cannot work on this database as it is configured."""
+    """This package does not support the database, or not with its configuration."""
 
 
 class DatabaseURLError(AIContentError, ValueError):
-    """A database URL cannot be understood. The message never repeats a password."""
+    """A database URL is malformed, or its scheme is unknown. The message repeats no password."""
 
 
 class DatabaseUnavailableError(AIContentError):
-    """A database cannot be reached, read, or written at the moment."""
+    """A database cannot be reached, read, or written now."""
 
 
 class MigrationError(AIContentError):
@@ -215,11 +214,11 @@ class MigrationError(AIContentError):
 
 
 class UsersTableError(MigrationError):
-    """The host's users table is missing, or its id cannot be referenced."""
+    """The host's users table is missing, or a foreign key cannot reference its id."""
 
 
 class TableConflictError(MigrationError):
-    """A table of our name exists that our migrations did not create."""
+    """A table ai_generated_content exists that this package's migrations did not create."""
 
 
 class CorruptDocumentError(AIContentError, ValueError):

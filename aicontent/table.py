@@ -1,6 +1,6 @@
-"""Declare the table's columns, each with the rule of its values.
+"""Declare the columns of the table, each with the JSON Schema rule of its values.
 
-A column without a rule cannot be declared. docs/reference/schema.md describes the columns.
+Every column needs a rule. docs/reference/schema.md describes the columns.
 """
 
 import sys
@@ -39,7 +39,7 @@ TABLE = "ai_generated_content"
 _OBJECT = {"type": "object"}
 _OBJECT_OR_NULL = {"type": ["object", "null"]}
 _ARRAY_OR_NULL = {"type": ["array", "null"]}
-_USER = {  # the field checks more, because ids of users have the type that a host gives them
+_USER = {  # the field checks the type, which the host's users table decides
     "not": {"type": "null"},
     "description": "must be the id of a user, or an instance of the users model of this database",
 }
@@ -53,14 +53,14 @@ def _text(most: int) -> dict[str, Any]:
 
 
 def new_id() -> str:
-    """Return a new id: a UUID of version 7, so that new rows are neighbours in the key's index."""
+    """Return a new UUID of version 7: ids of new rows are close together in the key's index."""
     return str(uuid7())
 
 
 class User(peewee.Model):
-    """The host's users table, of which this package reads only the id."""
+    """Peewee model of the host's users table; this package reads only the id."""
 
-    if TYPE_CHECKING:  # Peewee adds it; at run time its fields take no types
+    if TYPE_CHECKING:  # Peewee adds it; at run time Peewee's fields cannot be subscripted
         id: peewee.AutoField[int]
 
     class Meta:
@@ -68,10 +68,10 @@ class User(peewee.Model):
 
 
 class ContentTable(Record):
-    """The columns of the table, without the operations of the model.
+    """The columns of the table, without the methods of `AIGeneratedContent`.
 
-    Each is annotated with the type of its values. A user is Any, because a host binds its own
-    model of users.
+    Each column is annotated with the type of its values. The user is Any, because a host may bind
+    its own model of users.
     """
 
     id: ShortTextField[str] = ShortTextField(
@@ -139,13 +139,12 @@ class ContentTable(Record):
         column_name="expiresAt", null=True
     )
 
-    # The database sets these two: one clock for all writers.
+    # The database sets these two, so that all writers use one clock.
     created_at: UTCDateTimeField[datetime] = UTCDateTimeField(column_name="createdAt")
     updated_at: UTCDateTimeField[datetime] = UTCDateTimeField(column_name="updatedAt")
 
-    # For claims: the request, the number of the attempt, and the end of its lease; then the
-    # failures that count, after how many the row is failed, when it may be retried, and whether
-    # a worker was asked for it.
+    # Columns of claims: fingerprint is the request, attempts the number of the last claim;
+    # max_attempts limits failures, not claims; queued means that request() asked for the row.
     fingerprint: ShortTextField[str | None] = ShortTextField(
         rule={"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"}, max_length=64, null=True
     )
@@ -160,7 +159,7 @@ class ContentTable(Record):
     retry_at: UTCDateTimeField[datetime | None] = UTCDateTimeField(column_name="retryAt", null=True)
     queued: FlagField[bool] = FlagField(rule={"type": "boolean"}, default=True)
 
-    if TYPE_CHECKING:  # Peewee's own runs; `values` has columns for claims and those of a host
+    if TYPE_CHECKING:  # `values` are the columns of claims and those that a host has added
 
         @classmethod
         def create(
@@ -197,7 +196,7 @@ class ContentTable(Record):
 
 RULES = Rules(ContentTable._meta.sorted_fields)
 ContentTable._aicontent_rules = RULES
-# Nobody queries this class, so deleting a user must not look for its rows.
+# This class has no table of its own: Peewee must not look for its rows when it deletes a user.
 ContentTable._meta.remove_ref(ContentTable.user)
 
 C = TypeVar("C", bound=ContentTable)
@@ -206,15 +205,15 @@ C = TypeVar("C", bound=ContentTable)
 def bound_model(
     base: type[C], database: peewee.Database, user_model: type[peewee.Model] | None = None
 ) -> type[C]:
-    """Return a subclass of a model that is bound to a database.
+    """Return a new subclass of a model, bound to a database.
 
     Args:
-        base: `AIGeneratedContent`, or `ContentTable` for code that needs the columns alone.
-        database: where its rows are.
-        user_model: the host's model of the `users` table, which `.user` then returns.
+        base: `AIGeneratedContent`, or `ContentTable` for code that needs only the columns.
+        database: the database with the content table.
+        user_model: the host's model of the `users` table; `.user` then returns its instances.
 
     Raises:
-        UnsupportedDatabaseError: as `aicontent.for_database`.
+        UnsupportedDatabaseError: as for `aicontent.for_database`.
     """
     database = bindable(database)
     user = user_field(users_model("integer", database) if user_model is None else user_model)
@@ -229,13 +228,13 @@ def bound_model(
 
 
 def detected_model(base: type[C], database: peewee.Database) -> type[C]:
-    """Return a subclass of a model that is bound to a database, with the users' ids it has."""
+    """Return a subclass of a model, bound to a database, with the type of its `userId`."""
     database = resolved(database)
     return bound_model(base, database, users_model(user_id_type(database), database))
 
 
 def user_id_type(database: peewee.Database) -> str:
-    """Return the type of `userId` in a database: that of its users' ids."""
+    """Return the type of `userId` in a database, which follows from the type of `users.id`."""
     backend = backend_of(database)
     with connected(database):
         users = backend.catalog(database).relation("users", anywhere=True)
@@ -244,42 +243,42 @@ def user_id_type(database: peewee.Database) -> str:
 
 
 def users_model(id_type: str, database: peewee.Database | None = None) -> type[peewee.Model]:
-    """Return a model of a users table whose ids have a type."""
+    """Return a model of a users table whose ids have this column type."""
     namespace = {"Meta": _meta(database, User), "id": key_field(id_type)}
     return type("User", (User,), namespace)
 
 
 def user_field(user_model: type[peewee.Model]) -> UserField[Any]:
-    """Return the column of the user for another model of the users table.
+    """Return a copy of the field `user` that references another model of the users table.
 
     Raises:
-        UnsupportedDatabaseError: it is not a model of the table `users` with a primary key `id`
-            of a supported type.
+        UnsupportedDatabaseError: the model is not of the table `users`, or its primary key is not
+            the column `id` of a supported type.
     """
     key: Any = user_model._meta.primary_key
     if user_model._meta.table_name != "users" or getattr(key, "column_name", None) != "id":
         raise UnsupportedDatabaseError(
             f"user_model {user_model.__name__} must be a model of the table users with the "
-            "primary key id, which the foreign key references: docs/guides/databases.md shows "
-            "what to do if yours has other names"
+            "primary key id, which the foreign key references: if yours has other names, see "
+            "docs/guides/databases.md"
         )
     if not isinstance(key, KEYS):
         raise UnsupportedDatabaseError(
             f"user_model {user_model.__name__} has a {type(key).__name__} as its primary key, "
-            "which content cannot reference: it must be an integer, a UUID or a text"
+            "which a foreign key cannot reference: use an integer, a UUID or a text"
         )
-    # A copy has the field's place in the order.
+    # A copy keeps the field's position among the columns.
     user: UserField[Any] = deepcopy(ContentTable._meta.fields["user"])
     user.rel_model, user.rel_field = user_model, key
     return user
 
 
 def set_user_field(model: type[ContentTable], user: UserField[Any]) -> None:
-    """Let a model reference users by another field."""
+    """Replace a model's field `user`, and empty its statement cache."""
     if user.rel_model is model._meta.fields["user"].rel_model:
         return
     model._meta.add_field("user", user)
-    forget_statements(model)  # they read the ids of users as the field before did
+    forget_statements(model)  # the cached statements convert ids for the previous field
 
 
 def _meta(database: peewee.Database | None, model: type[peewee.Model]) -> type:

@@ -1,1 +1,1 @@
-"""Run migrations, and know the schema that they add up to."""
+"""Run migrations, and describe the schema that they create."""

@@ -1,4 +1,4 @@
-"""The migrations that exist, those that a database has had, and the schema they add up to."""
+"""List available and applied migrations, and the table definition that they create."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from ..table import TABLE
 
 HISTORY_TABLE = "aicontent_migratehistory"
 
-# Installed, the migrations are inside the package; in a checkout they are next to it.
+# In an installed package the migrations are inside it; in a checkout they are next to it.
 _HERE = Path(__file__).parent
 MIGRATIONS = next(
     folder
@@ -24,18 +24,18 @@ _FILE = re.compile(r"\d{3}_[^.]+\.py$")  # the names that peewee-migrate accepts
 
 
 def available(directory: Path = MIGRATIONS) -> list[str]:
-    """Return the names of the migrations in a directory, in their order.
+    """Return the names of the migrations in a directory, in the order in which they run.
 
     Raises:
-        MigrationError: there is no such directory.
+        MigrationError: the directory does not exist.
     """
     if not directory.is_dir():
-        raise MigrationError(f"there is no directory {directory} to read migrations from")
+        raise MigrationError(f"there is no folder {directory} with migrations: check the path")
     return sorted(file.stem for file in directory.iterdir() if _FILE.match(file.name))
 
 
 def applied(database: peewee.Database) -> list[str]:
-    """Return the names of the migrations that a database has had, in their order."""
+    """Return the names of the migrations that were applied to a database, in their order."""
     if backend_of(database).catalog(database).relation(HISTORY_TABLE) is None:
         return []
     sql = f'SELECT name FROM "{HISTORY_TABLE}" ORDER BY id'  # noqa: S608 - a constant
@@ -45,9 +45,12 @@ def applied(database: peewee.Database) -> list[str]:
 def expected_definitions(
     backend: str, user_id_type: str, *, is_partitioned: bool = False
 ) -> dict[str, str]:
-    """Return how all migrations together define the table on a backend, by its name.
+    """Return the definitions of columns, constraints and indexes after all migrations.
 
-    `user_id_type` is the type of `userId`, which is that of the host's users' ids.
+    Args:
+        backend: the name of the backend.
+        user_id_type: the type of `userId`, which follows from the type of `users.id`.
+        is_partitioned: whether the table is partitioned.
     """
     text = (_HERE / f"{backend}.json").read_text("utf-8")
     definitions: dict[str, str] = json.loads(text)
@@ -56,7 +59,7 @@ def expected_definitions(
     if check in definitions and "INT" not in user_id_type:  # SQLite's
         text = definitions.pop(check).replace("integer", "text")
         definitions[check.replace("integer", "text")] = text
-    if is_partitioned:  # as PostgreSQL writes it
+    if is_partitioned:  # PostgreSQL writes these definitions differently
         for name, text in definitions.items():
             if name.startswith("index "):
                 definitions[name] = text.replace(f" ON {TABLE} ", f" ON ONLY {TABLE} ")

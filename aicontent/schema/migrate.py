@@ -1,4 +1,4 @@
-"""Migrate the schema: all pending migrations in one transaction, one process at a time."""
+"""Migrate the schema: run all pending migrations in one transaction, one process at a time."""
 
 from __future__ import annotations
 
@@ -36,34 +36,38 @@ def migrate(
     lock_timeout: float = 10.0,
     directory: Path | None = None,
 ) -> list[str]:
-    """Bring the schema up to date. Call it outside any transaction.
+    """Create the content table, or migrate its schema to the current version.
+
+    All pending migrations run in one transaction. Call it outside any transaction.
 
     Args:
-        database: where the table will be; the model need not be bound.
-        create_users: create a minimal `users` table if there is none, for a database that
-            belongs to no host application.
-        partitions: on PostgreSQL, create the table in this number of partitions by the user, 1 to
-            1,024. A table that has this number is migrated as any other; one that is there in
-            another form is refused (docs/guides/scaling.md shows how to move its content).
-        schema: the first schema of PostgreSQL's search path. It must be named to create a second
-            table there while another schema of the search path has one, as for tenants.
-        lock_timeout: seconds to wait on PostgreSQL for another migrator or for a lock on a
-            table; SQLite waits as long as the database's own timeout says.
-        directory: where the migration files are; the package's own by default.
+        database: the database to migrate; the model need not be bound.
+        create_users: create a minimal `users` table if there is none, for a database without
+            a host application.
+        partitions: on PostgreSQL, create the table with this number of hash partitions by user,
+            1 to 1,024. A table that already has this number of partitions is migrated as usual;
+            any other existing table is refused (docs/guides/scaling.md shows how to move its
+            content).
+        schema: the first schema of PostgreSQL's search path. Required to create a second table
+            in it while another schema of the search path has one, for example one per tenant.
+        lock_timeout: on PostgreSQL, seconds to wait for another migrator or for a lock on a
+            table; SQLite waits for the timeout of the database.
+        directory: the folder with the migration files; the package's own by default.
 
     Returns:
-        The names of the applied migrations; empty when the schema was up to date.
+        The names of the applied migrations; empty if the schema was up to date.
 
     Raises:
-        UnsupportedDatabaseError: as `bind`; or `partitions` on SQLite. ArgumentError: `partitions`.
+        UnsupportedDatabaseError: as for `bind`; or `partitions` was passed for SQLite.
+        ArgumentError: `partitions` is not an int from 1 to 1,024.
         UsersTableError: the `users` table is missing, or its `id` cannot be referenced.
-        TableConflictError: a table of our name exists that these migrations did not create.
+        TableConflictError: a table ai_generated_content exists that these migrations did not
+            create.
         DatabaseUnavailableError: the database is locked, read-only or unreachable, or this role
             may not change it.
-        MigrationError: the migration failed; or `schema` is not where it would create the table,
-            or is not given and the new table would hide another; or the table has not that number
-            of partitions. After any of these errors the
-            database is unchanged.
+        MigrationError: the migration failed; `schema` is not the first schema of the search
+            path; the new table would hide another one; or the table has another number of
+            partitions. After any of these errors the database is unchanged.
     """
     with _migrating(database, directory, lock_timeout) as router:
         pending: list[str] = router.diff
@@ -86,18 +90,18 @@ def migration_sql(
 ) -> list[str]:
     """Return the SQL that `migrate` would run, and change nothing.
 
-    On PostgreSQL it is all of the migration, its history included, for someone who runs it with
-    other tools in one transaction. SQLite cannot do all of it by SQL, which a comment then says.
+    On PostgreSQL the SQL is complete, with the rows of the migration history: run it with another
+    tool in one transaction. On SQLite some steps need Python, and a comment marks them.
 
     Args:
         database, create_users, partitions, schema, directory: as for `migrate`.
 
     Returns:
-        Statements without a semicolon, and comments; empty when the schema is up to date.
+        Statements without a semicolon, and comments; empty if the schema is up to date.
 
     Raises:
         UnsupportedDatabaseError, ArgumentError, UsersTableError, TableConflictError,
-        MigrationError: as `migrate`.
+        MigrationError: as for `migrate`.
     """
     with _router(database, directory) as router, connected(resolved(database)):
         _check_connection(router.database)
@@ -113,24 +117,24 @@ def rollback(
     lock_timeout: float = 10.0,
     directory: Path | None = None,
 ) -> list[str]:
-    """Roll the latest migrations back. Rolling 001 back deletes all content.
+    """Roll back the latest migrations. Rolling back 001 drops the table with all content.
 
     Args:
-        database: where the table is.
-        steps: how many migrations; more than there are rolls all of them back.
-        lock_timeout: as for `migrate`, in seconds.
-        directory: where the migration files are; the package's own by default.
+        database: the database with the content table.
+        steps: how many migrations to roll back; a larger number rolls all of them back.
+        lock_timeout: seconds to wait for locks, as for `migrate`.
+        directory: the folder with the migration files; the package's own by default.
 
     Returns:
-        The names rolled back, latest first; empty when none are left.
+        The names of the migrations rolled back, latest first; empty if none was applied.
 
     Raises:
         MigrationError: a migration cannot be rolled back, or a newer version of this package
-            applied it. DatabaseUnavailableError, UnsupportedDatabaseError: as `migrate`. The
-            database is unchanged.
+            applied it. DatabaseUnavailableError, UnsupportedDatabaseError: as for `migrate`.
+            The database is unchanged.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise MigrationError(f"steps must be an int of at least 1, got {steps!r}")
+        raise MigrationError(f"steps must be an int of at least 1; got {steps!r}")
     with _migrating(database, directory, lock_timeout) as router:
         names = router.done[::-1][:steps]
         unknown = sorted(set(names) - set(router.todo))
@@ -168,8 +172,8 @@ def _check_connection(database: peewee.Database) -> None:
 @contextmanager
 def _router(database: peewee.Database, directory: Path | None) -> Iterator[Router]:
     try:
-        from .router import Router  # loads peewee_migrate only where it is needed
-    except FileNotFoundError:  # peewee_migrate asks for the current directory
+        from .router import Router  # imports peewee_migrate, which only migrations need
+    except FileNotFoundError:  # peewee_migrate reads the current directory
         raise MigrationError("the current directory was removed: migrate from another") from None
 
     try:
@@ -189,7 +193,7 @@ def _explained(error: peewee.PeeweeException) -> AIContentError:
         )
     if code == "25006" or code.startswith("SQLITE_READONLY"):
         return DatabaseUnavailableError(
-            f"the database is read-only: migrate where it can be written ({reason})"
+            f"the database is read-only: migrate the primary or a writable file ({reason})"
         )
     if code == "42501":
         return DatabaseUnavailableError(
@@ -212,7 +216,7 @@ def _preparation(
     """Check that the database can be migrated.
 
     Returns:
-        The SQL that comes before the migrations, and the SQL that comes after them.
+        The SQL to run before the migrations, and the SQL to run after them.
     """
     database, is_new = router.database, not router.done
     _check_schema(database, schema, is_new=is_new)
@@ -233,7 +237,7 @@ def _check_schema(database: peewee.Database, schema: str | None, *, is_new: bool
         raise MigrationError(f"schema {schema}: this database has no schemas, so leave it out")
     if schema is not None and schema != current:
         raise MigrationError(
-            f"schema {schema} is not where the table would be created, which is {current}: put it "
+            f"the table would be created in schema {current}, not in {schema}: put {schema} "
             "first on the search path"
         )
     other = catalog.hidden_in(TABLE) if is_new and schema is None else None
@@ -248,13 +252,13 @@ def _check_schema(database: peewee.Database, schema: str | None, *, is_new: bool
 def _check_no_conflict(database: peewee.Database) -> None:
     if backend_of(database).catalog(database).relation(TABLE) is not None:
         raise TableConflictError(
-            f"a {TABLE} exists that these migrations did not create: rename it, migrate, and "
-            "copy its rows over (docs/guides/migrating.md shows how)"
+            f"a table {TABLE} exists that these migrations did not create: rename it, migrate, "
+            "and copy its rows (docs/guides/migrating.md shows how)"
         )
 
 
 def _users_sql(database: peewee.Database, create: bool) -> list[str]:
-    """Check the users table; return the SQL that creates a minimal one, if there is none."""
+    """Check the users table; return the SQL that creates a minimal one if it is missing."""
     backend = backend_of(database)
     catalog = backend.catalog(database)
     users = catalog.relation("users", anywhere=True)

@@ -1,4 +1,4 @@
-"""Create the partitions of a new table on PostgreSQL, and check those of a stored one."""
+"""Create the partitions of a new table on PostgreSQL, and check those of an existing table."""
 
 from math import lcm
 
@@ -10,15 +10,16 @@ from ..errors import MigrationError, UnsupportedDatabaseError, check_number, cou
 from ..table import TABLE
 
 MOST = 1024
-"""PostgreSQL plans a query that names no user for each partition: with a thousand it takes long."""
+"""The most partitions: PostgreSQL plans a query without a user once per partition."""
 
 
 def check_partitions(database: peewee.Database, number: int, *, is_new: bool) -> None:
-    """Check that a table can be created in a number of partitions, or was created so.
+    """Check that the table can be created with a number of partitions, or already has it.
 
     Raises:
-        ArgumentError: the number is no int from 1 to 1,024. UnsupportedDatabaseError: this
-            database has no partitions. MigrationError: the table is there in another form.
+        ArgumentError: the number is not an int from 1 to 1,024. UnsupportedDatabaseError: this
+            database has no partitions. MigrationError: the existing table is not partitioned, or
+            has another number of partitions.
     """
     check_number(number, "partitions", 1, MOST)
     catalog = backend_of(database).catalog(database)
@@ -26,15 +27,16 @@ def check_partitions(database: peewee.Database, number: int, *, is_new: bool) ->
     if problem is not None:
         raise UnsupportedDatabaseError(problem)
     partitions = None if is_new else catalog.partitions(TABLE)
-    # A partition that was split by hand has twice the modulus of the others.
+    # A partition that was split by hand has a larger modulus than the others.
     if is_new or (partitions and min(each.modulus for each in partitions) == number):
         return
     form = "is not partitioned"
     if partitions is not None:
         form = f"has {counted(len(partitions), 'partition')}"
     raise MigrationError(
-        f"{TABLE} {form}, which cannot be changed to {number}: export its content, migrate another "
-        f"database with {number}, and import the content there (docs/guides/scaling.md)"
+        f"{TABLE} {form}, which cannot be changed to {counted(number, 'partition')}: export its "
+        "content, migrate another database with that number, and import the content there "
+        "(docs/guides/scaling.md)"
     )
 
 
@@ -49,9 +51,9 @@ def partition_sql(number: int) -> list[str]:
 
 
 def partition_problems(partitions: list[Partition]) -> list[str]:
-    """Return which partitions are missing, with the remedy.
+    """Return a problem with its remedy if partitions are missing.
 
-    Partitions may have several moduli, because one can be split without the others.
+    Partitions may have different moduli, because one of them can be split alone.
     """
     if not partitions:
         return [f"{TABLE} has no partitions: attach them again, or restore them from a backup"]
@@ -62,8 +64,8 @@ def partition_problems(partitions: list[Partition]) -> list[str]:
         return []
     names = ", ".join(map(str, missing[:10])) + (" and others" if missing[10:] else "")
     return [
-        f"{TABLE} lacks the partitions of modulus {modulus} with these remainders: {names}. The "
-        "content of their users is not found and cannot be stored: attach each again (ALTER TABLE "
+        f"{TABLE} lacks the partitions of modulus {modulus} with these remainders: {names}. Their "
+        "users' content is not found and cannot be stored: attach each again (ALTER TABLE "
         f"{TABLE} ATTACH PARTITION ... FOR VALUES WITH (MODULUS {modulus}, REMAINDER "
         f"{missing[0]})), or restore it from a backup"
     ]

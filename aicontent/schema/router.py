@@ -1,10 +1,9 @@
-"""Run migrations with peewee-migrate's router, without three of its faults.
+"""Run migrations with peewee-migrate's router, and work around three of its faults.
 
-Its history model is one class for the whole process, so two routers write into each other's
-history; here each router has its own class. It replays applied migrations with
-`Database.execute_sql` replaced for all threads, whose writes are lost meanwhile; our migrations
-need no replay. It takes no lock, so of several migrators at once some fail; `aicontent.migrate`
-holds a lock.
+Its history model is one class for the whole process, so two routers write to the same history;
+here each router has its own class. It replays applied migrations with `Database.execute_sql`
+replaced for all threads, which loses their writes; our migrations need no replay. It takes no
+lock, so migrators that run at the same time may fail; `aicontent.migrate` holds a lock.
 """
 
 import logging
@@ -38,7 +37,7 @@ class Router(FileRouter):
 
     database: Any
     is_partitioned = False
-    """Whether the first migration creates the table for partitions."""
+    """Whether the first migration creates a partitioned table."""
 
     def __init__(self, database: peewee.Database, directory: Path | None = None) -> None:
         super().__init__(
@@ -50,23 +49,23 @@ class Router(FileRouter):
 
     @property
     def todo(self) -> list[str]:
-        """The names of the directory's migrations, in their order."""
+        """Return the names of the directory's migrations, in their order."""
         return available(self.migrate_dir)
 
     @property
     def done(self) -> list[str]:
-        """The names of the migrations that the database has had, in their order."""
+        """Return the names of the applied migrations, in their order."""
         return applied(self.database)
 
     @cached_property
     def model(self) -> Any:
-        """The history of this database, in a class of its own."""
+        """Return a history model that is bound to this database only."""
         meta = type("Meta", (), {"database": self.database, "table_name": HISTORY_TABLE})
         history: Any = type("History", (MigrateHistory,), {"Meta": meta})
         return history
 
     def statements(self) -> Iterator[str]:
-        """Return the SQL of the pending migrations and of their history, and run nothing."""
+        """Return the SQL of the pending migrations and of their history rows; run nothing."""
         database = self.database
         if backend_of(database).catalog(database).relation(HISTORY_TABLE) is None:
             yield self.model._schema._create_table(safe=False).query()[0]
@@ -78,13 +77,13 @@ class Router(FileRouter):
             steps = [s for s in migrator.__ops__ if isinstance(s, Operation)]
             yield from (dedent(step.args[0]).strip() for step in steps)
             if len(steps) < len(migrator.__ops__):
-                yield "-- SQLite takes this one from Python alone: run `aicontent migrate`"
+                yield "-- on SQLite this migration needs Python: run `aicontent migrate`"
             else:
                 yield _RECORD.format(name)
 
     def run_one(self, name: str, *_: Any, downgrade: bool = False, **__: Any) -> str:
         """Run one migration, or roll it back, and record it in the history."""
-        # IF NOT EXISTS would need the right to create a table that exists already.
+        # CREATE TABLE IF NOT EXISTS needs the right to create tables even if the table exists.
         if backend_of(self.database).catalog(self.database).relation(HISTORY_TABLE) is None:
             self.model.create_table(safe=False)
         migrate, rollback = self.read(name)  # type: ignore[no-untyped-call]

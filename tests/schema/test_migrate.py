@@ -561,7 +561,7 @@ def test_a_dry_run_prints_sql_that_migrates(empty_url, kind, done):
         assert run_here(*dry_run)[1] == "-- up to date\n"
         aicontent.rollback(database, 99)
     else:
-        assert "SQLite takes this one from Python alone" in script
+        assert "on SQLite this migration needs Python" in script
 
 
 def test_a_dry_run_refuses_what_a_migration_refuses(empty_url):
