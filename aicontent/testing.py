@@ -60,5 +60,5 @@ def rolled_back(database: peewee.Database) -> Iterator[None]:
     if ended:
         raise OpenTransactionError(
             "the transaction of rolled_back() ended before its block, through an SQL statement or "
-            "a lost connection: delete the rows of this test that remain in the database"
+            "a lost connection: delete any rows of this test that remain in the database"
         )

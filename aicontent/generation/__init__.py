@@ -1,1 +1,1 @@
-"""From a request to its content."""
+"""Generate content: requests, claims, leases, attempts, retries and workers."""

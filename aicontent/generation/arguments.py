@@ -1,4 +1,4 @@
-"""Check what several calls are called with: durations, `generate`, and an open transaction."""
+"""Check arguments and conditions that several calls share: durations, `generate`, transactions."""
 
 import inspect
 import sys
@@ -15,7 +15,7 @@ Duration = float | timedelta
 """Seconds, or a timedelta."""
 
 LONGEST = timedelta(days=36_525)
-"""A hundred years: longer than any use, and within the years of both databases."""
+"""A hundred years: longer than any use, and within the range of times of both databases."""
 
 
 def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> float:
@@ -23,18 +23,18 @@ def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> 
 
     Args:
         duration: seconds, or a timedelta.
-        field: the argument's name, for the message.
-        may_be_zero: whether zero is valid here.
+        field: the argument's name, for the error message.
+        may_be_zero: whether zero is valid.
 
     Raises:
-        ArgumentError: it is neither, is negative, or is longer than a hundred years.
+        ArgumentError: the duration is neither, is negative, or is longer than a hundred years.
     """
     value = duration.total_seconds() if isinstance(duration, timedelta) else duration
     least = "0 or more" if may_be_zero else "more than 0"
     rule = f"must be a timedelta or a number of seconds, {least}, at most a hundred years"
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     most = LONGEST.total_seconds()
-    # NaN fails each comparison.
+    # NaN fails each of these comparisons.
     if not (is_number and 0 <= value <= most and (value > 0 or may_be_zero)):
         raise ArgumentError(field, rule, kind_of(value))
     return float(value)
@@ -46,7 +46,7 @@ def refuse_loop(call: str) -> None:
     Raises:
         RunningLoopError: an event loop runs in this thread.
     """
-    asyncio = sys.modules.get("asyncio")  # if it was not imported, there is no loop
+    asyncio = sys.modules.get("asyncio")  # no loop can run before asyncio was imported
     if asyncio is None:
         return
     try:
@@ -59,20 +59,20 @@ def refuse_loop(call: str) -> None:
 
 
 def refuse_transaction(database: peewee.Database, call: str) -> None:
-    """Refuse a call within a transaction, which would hold its locks while content is generated.
+    """Refuse a call inside a transaction, which would hold its locks while content is generated.
 
     Raises:
-        OpenTransactionError: this thread has a transaction open.
+        OpenTransactionError: this thread has an open transaction.
     """
     if backend_of(database).in_transaction(database):
         raise OpenTransactionError(
-            f"{call}() was called within a transaction, which would hold its locks for as long as "
-            "generating takes: call it outside atomic()"
+            f"{call}() was called within a transaction, which would hold its locks while content "
+            "is generated: call it outside atomic()"
         )
 
 
 def is_async(generate: Any) -> bool:
-    """Tell whether a function, or an object that can be called, is async."""
+    """Return whether a function, or a callable object, is async."""
     return _is_kind(inspect.iscoroutinefunction, generate)
 
 
@@ -81,15 +81,16 @@ def _is_kind(tell: Callable[[Any], bool], generate: Any) -> bool:
 
 
 def check_generate(generate: Any, async_call: str | None = None) -> None:
-    """Refuse anything but a function of one argument, before a row is entered.
+    """Check that `generate` is a function of one argument, before a row is inserted.
 
-    `async_call` is the call that takes an async function, if this one does not.
+    `async_call` names the method that takes an async function, if the called one does not.
 
     Raises:
-        ArgumentError: it is not callable, or calling it would only begin the work.
+        ArgumentError: `generate` is not callable with one argument, is a generator function, or
+            is async where `async_call` is set.
     """
     if async_call and is_async(generate):
-        rule = f"must be a plain function here: await {async_call}(), which takes an async one"
+        rule = f"must be a plain function: to use an async one, await {async_call}()"
         raise ArgumentError("generate", rule, "an async function")
     kinds = {
         "an async generator function": inspect.isasyncgenfunction,
@@ -104,6 +105,6 @@ def check_generate(generate: Any, async_call: str | None = None) -> None:
     try:
         inspect.signature(generate).bind(None)
     except TypeError:
-        raise ArgumentError("generate", rule, "one of other arguments") from None
-    except ValueError:  # a function that is written in C may have no signature
+        raise ArgumentError("generate", rule, "one with other arguments") from None
+    except ValueError:  # a function written in C may have no signature
         return

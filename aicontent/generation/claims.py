@@ -26,12 +26,12 @@ from .holder import fail, release, seconds_from_now
 from .rescue import checked_attempts, unlocked
 
 LEASE = timedelta(minutes=5)
-"""How long a claim holds that nobody renews: several times what a model takes for its longest
-answer."""
+"""The default lease of a claim that is not renewed: several times longer than a model's longest
+answer takes."""
 
 _RETRY_LOOKS = 1.0
-"""Seconds between two looks for due retries while other rows are pending: PostgreSQL takes longer
-to plan a look than to execute it."""
+"""Seconds between two searches for due retries while other rows are pending: PostgreSQL takes
+longer to plan the query than to execute it."""
 
 _LOOKED_AT = "_aicontent_retries_looked_at"
 
@@ -65,7 +65,7 @@ def claim(
     def fresh() -> Any:
         return first(model.retry_at.is_null(), model.created_at)
 
-    # Each has an index of its own, so that rows whose retry is not due cost nothing.
+    # Each query has its own index, so that rows whose retry is not due cost nothing.
     looks = {"retried": retried, "fresh": fresh}
     looked_at = model.__dict__.get(_LOOKED_AT, -_RETRY_LOOKS)
     if time.monotonic() - looked_at < _RETRY_LOOKS:
@@ -89,12 +89,15 @@ def claim_row(
     """Claim one row for `lease` seconds, if it is pending and no other transaction has locked it.
 
     Args:
-        user: the owner's id, as the driver takes it.
+        model: the bound model.
+        id: the id of the row.
+        user: the id of its user, as a parameter for the driver.
+        lease: the lease in seconds.
+        max_attempts: how many failures the row may have, if no earlier claim allowed more.
 
     Raises:
         NotBoundError: the model has no database.
     """
-
     return _claim_row(model, id, user, lease, max_attempts)[0]
 
 
@@ -108,7 +111,7 @@ def _claim_row(
 
 
 def attributes_of_claim(lease: float, max_attempts: int | None) -> dict[str, Any]:
-    """Return the attributes of a new row that is claimed for `lease` seconds as it is inserted."""
+    """Return the attributes of a row that is inserted with a claim of `lease` seconds."""
     return {
         "status": ContentStatus.GENERATING,
         "attempts": 1,
@@ -119,10 +122,10 @@ def attributes_of_claim(lease: float, max_attempts: int | None) -> dict[str, Any
 
 
 def types_of(model: type[ContentTable], types: Collection[str] | str) -> list[str]:
-    """Return the names of types, checked.
+    """Check types and return their names.
 
     Raises:
-        ArgumentError: there are none, or one is unknown.
+        ArgumentError: `types` is empty. ValidationError: one type is unknown.
     """
     names = [types] if isinstance(types, str) else types
     if not (isinstance(names, Collection) and names):
@@ -140,15 +143,24 @@ def _claim(
     lease: float,
     max_attempts: int | None,
 ) -> tuple[C | None, bool]:
-    """Claim the row whose key a query selects, if it is pending; `values` fill its slots.
+    """Claim the row whose key a query selects, if it is pending.
+
+    Args:
+        model: the bound model.
+        key: the name of the query in the statement cache.
+        select_key: builds the query.
+        values: the parameters of the query by name.
+        lease: the lease in seconds.
+        max_attempts: how many failures the row may have, if no earlier claim allowed more.
 
     Returns:
-        The content, and whether there was a row. A row that cannot be read has failed instead.
+        The content, and whether there was a row. A row that cannot be read gets a failure, and
+        the content is None.
     """
     database = database_of(model)
     backend = backend_of(database)
     if is_partitioned(model) and "user" not in values:
-        # An UPDATE that names no user would be planned for each partition, which takes longer.
+        # PostgreSQL would plan an UPDATE without the user once per partition.
         with backend.atomic(database):
             key_of_row = statement_of(
                 model, ("pick", key), values, lambda: (select_key(), key_columns(model))
@@ -168,7 +180,7 @@ def _claim(
         }
         if key != "fresh":
             changes["retry_at"] = None
-        if max_attempts is not None:  # the row allows as many as the claim that allowed most
+        if max_attempts is not None:  # the largest number of all claims counts
             most = peewee.Cast(slot(":max_attempts"), "integer")
             is_less = model.max_attempts.is_null() | (model.max_attempts < most)
             changes["max_attempts"] = peewee.Case(None, [(is_less, most)], model.max_attempts)
@@ -189,12 +201,12 @@ def _claim(
         content = load(model, statement.read(rows))[0]
     except (ValueError, TypeError, RecursionError) as error:
         unread = _unread(model, rows[0])
-        # Another worker may be able to read it.
+        # Retry, because another worker may be able to read the row.
         delay = backoff(unread.failures)
         why = f"{UNREADABLE}: {type(error).__name__}"
         fail(unread, why, retry=True, delay=delay, max_attempts=None)
         return None, True
-    except AIContentError:  # such as a missing module: this worker's fault
+    except AIContentError:  # this worker is the cause, for example because zstd is not installed
         release(_unread(model, rows[0]))
         raise
     content._claimed_at = time.monotonic()

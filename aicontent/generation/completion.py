@@ -1,7 +1,7 @@
-"""Store answers: the first finished one wins, even if another worker holds the row.
+"""Complete rows: store the first finished answer, even if another worker holds the row.
 
-An answer costs money, so it is stored unless the row has one already: docs/explanation/claims.md
-has the rules.
+An answer costs money, so it is stored unless the row already has one. docs/explanation/claims.md
+lists the rules.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,10 @@ _UNANSWERED = (ContentStatus.PENDING, ContentStatus.GENERATING, ContentStatus.FA
 
 
 class Outcome(TypedDict, total=False):
-    """What may be stored with a generated document."""
+    """The attributes that can be stored with a generated document.
+
+    Arguments of `AIGeneratedContent.complete`, and names for the costs that `generate` returns.
+    """
 
     expires_in: Duration | None
     validation_results: dict[str, Any] | None
@@ -48,10 +51,10 @@ def complete(content: Any, generated_data: Any, outcome: Mapping[str, Any]) -> N
     check_selected(content, "id", "attempts", "expires_at")
     changes = changes_of(content, outcome)
     if content.expires_at is not None and "expires_at" not in changes:
-        # It was the end of the request; an answer that came after it can still be served.
+        # This was the expiry of the request: an answer after that time can still be served.
         changes["expires_at"] = Computed("unexpired", _unexpired)
     changes |= {"status": ContentStatus.COMPLETED, "lease_expires_at": None, "retry_at": None}
-    if not content.attempts:  # the row's own state is the statement's to judge
+    if not content.attempts:  # an instance without a claim; otherwise the UPDATE tests the row
         check_claimed(content)
     if not with_document(
         generated_data,
@@ -65,11 +68,11 @@ def complete(content: Any, generated_data: Any, outcome: Mapping[str, Any]) -> N
 
 
 def store_as_new(content: Any, generated_data: Any, outcome: Mapping[str, Any]) -> None:
-    """Insert the answer to a claimed row that was deleted meanwhile, as a completed row.
+    """Insert a completed row with the answer to a claimed row that was deleted meanwhile.
 
     Raises:
-        ValidationError: as `complete`. UnknownUserError: the user is gone too.
-        DuplicateIdError: the row is there.
+        ValidationError: as for `complete`. UnknownUserError: the user was deleted too.
+        DuplicateIdError: the row still exists.
     """
     model = type(content)
     ended = {"status", "lease_expires_at", "expires_at", "created_at", "updated_at"}
@@ -88,13 +91,13 @@ def store_as_new(content: Any, generated_data: Any, outcome: Mapping[str, Any]) 
 
 
 def with_document(answer: Any, store: Callable[[Any], Any]) -> Any:
-    """Store an answer as it is, or converted to JSON's types if it cannot be stored so.
+    """Store an answer unchanged, or converted to JSON types if that fails.
 
     Raises:
-        ValidationError: it cannot be stored, and nothing was written.
+        ValidationError: the answer cannot be stored, and nothing was written.
     """
     if isinstance(answer, dict):
-        with suppress(ValidationError):  # it may hold types that are not JSON's
+        with suppress(ValidationError):  # it may contain types that need a conversion
             return store(answer)
     converted = as_json(answer, "generated_data")
     if not isinstance(converted, dict):
@@ -107,12 +110,12 @@ def changes_of(content: Any, outcome: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns that an outcome changes.
 
     Raises:
-        ValidationError: an outcome is unknown, or breaks a rule.
+        ValidationError: an attribute is unknown, or its value is not valid.
     """
     changes: dict[str, Any] = {}
     for name, value in outcome.items():
         if name not in Outcome.__annotations__:
-            rule = f"is no outcome; the outcomes are {', '.join(Outcome.__annotations__)}"
+            rule = f"is not an outcome; the outcomes are {', '.join(Outcome.__annotations__)}"
             raise ValidationError(shortened(str(name)), rule, "an unknown name")
         plain = as_json(value, name)
         if name == "expires_in" and plain is not None:
@@ -136,10 +139,10 @@ _IS_UNANSWERED = Computed(
 
 
 def _check_stored(content: Any, answer: Any) -> None:
-    """Accept a row that has this answer: a reply may have been lost.
+    """Accept a row that already has this answer, because the database's reply may have been lost.
 
     Raises:
-        LeaseLostError: it has another answer, or was deleted.
+        LeaseLostError: the row has another answer, or was deleted.
     """
     model = type(content)
     row = model.get_or_none(model.id == content.id)

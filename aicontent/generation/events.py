@@ -1,4 +1,4 @@
-"""Say what happened to a row, in the log `aicontent.generation`; never content or prompts."""
+"""Log events of rows to the logger `aicontent.generation`, without content or prompts."""
 
 import logging
 import time
@@ -17,17 +17,17 @@ _LEVELS = {
     "error": logging.ERROR,
     "unstored": logging.ERROR,
 }
-"""Levels of events that are not INFO; `stored` is a mere hit."""
+"""Levels of events that are not INFO. `stored` is a cache hit, so it is DEBUG."""
 
 
 def say(event: str, content: Any, seconds: float | None = None, note: str = "") -> None:
     """Log one event with the fields that docs/guides/monitoring.md lists.
 
     Args:
-        event: what happened.
-        content: the row.
-        seconds: how long it took; by default since this process claimed the row, if it did.
-        note: a word on the cause, without content.
+        event: the name of the event.
+        content: the instance of the row.
+        seconds: how long it took; by default the time since this process claimed the row.
+        note: the cause, without content.
     """
     level = _LEVELS.get(event, logging.INFO)
     if not logger.isEnabledFor(level):

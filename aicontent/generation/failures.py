@@ -1,4 +1,4 @@
-"""Failed attempts: the reason in `metadata["lastFailure"]`, without secrets, and the backoff."""
+"""Record failed attempts in `metadata["lastFailure"]` without secrets, and compute the backoff."""
 
 import random
 import re
@@ -19,11 +19,11 @@ _LONGEST_BACKOFF = 300.0
 _KEY = "lastFailure"
 _LONGEST = 500
 _READ = 2000
-"""Characters of a text that are read: enough for those that are recorded."""
+"""Characters of a reason that are searched for secrets: more than are stored."""
 
 _NAMES = r"[\w-]*(?:key|token|secret|passw(?:or)?d|passphrase|pass|pwd|credentials?|session|sid)"
 _SECRETS = rf"""
-      (?P<url>://)\S*@                                   # the user part of a URL
+      (?P<url>://)\S*@                                   # user and password in a URL
     | (?P<header>(?<![\w-])[\w-]*(?:authorization|cookie)["']?\s*[:=]\s*).*   # a header, to its end
     | (?P<scheme>\b(?:bearer|basic|digest)\s+)\S+
     | (?P<quoted>(?<![\w-]){_NAMES}["']?\s*[:=]\s*)(?:"[^"]*"?|'[^']*'?)     # a quoted value
@@ -34,18 +34,19 @@ _SECRETS = rf"""
 
 
 def reason_of(failure: str | BaseException) -> str:
-    """Return the reason of a failure as it may be stored and shown.
+    """Return the reason of a failure without secrets, so that it can be stored and shown.
 
     Args:
-        failure: a text, from which anything that looks like a secret is removed; or an exception:
-            of a ValidationError or GeneratedContentError its message, which repeats no value, of
-            any other only the class, because its message may hold keys, addresses or prompts.
+        failure: a text, from which anything that looks like a secret is removed; or an exception.
+            A ValidationError or GeneratedContentError gives its message, which repeats no value.
+            Any other exception gives only its class, because its message may contain keys,
+            addresses or prompts.
 
     Raises:
-        ArgumentError: it is neither.
+        ArgumentError: `failure` is neither.
     """
     if isinstance(failure, (ValidationError, GeneratedContentError)):
-        failure = str(failure)  # which never repeats a value
+        failure = str(failure)  # these messages never repeat a value
     if isinstance(failure, BaseException):
         return type(failure).__qualname__
     if not isinstance(failure, str):
@@ -65,27 +66,27 @@ def with_failure(model: type[ContentTable], reason: Any) -> Any:
 
     Args:
         model: the bound model.
-        reason: a text, or a slot for one.
+        reason: the text, or a slot for it.
     """
     entries = {"reason": peewee.Cast(reason, "text"), "attempt": model.attempts}
     return backend_of(database_of(model)).with_entry(model.metadata, _KEY, entries)
 
 
 def failure_of(reason: str) -> dict[str, Any]:
-    """Return metadata in which a reason is recorded."""
+    """Return new metadata with a recorded reason."""
     return {_KEY: {"reason": reason}}
 
 
 def recorded_reason(metadata: Any) -> str:
-    """Return the reason that was recorded last."""
+    """Return the last recorded reason from a row's metadata."""
     failure = metadata.get(_KEY) if isinstance(metadata, dict) else None
     return str(failure.get("reason", UNKNOWN)) if isinstance(failure, dict) else UNKNOWN
 
 
 def backoff(failures: int) -> float:
-    """Return the seconds to wait after a failure: from one to 300, doubled for each before it.
+    """Return the seconds to wait before a retry: 1 to 300, doubled for each earlier failure.
 
-    Jitter of up to a half keeps rows that failed together from being retried together.
+    Jitter of up to 50 % spreads the retries of rows that failed at the same time.
     """
     jitter = random.uniform(1, 1.5)  # noqa: S311 - no secret
     return min(_LONGEST_BACKOFF / 1.5, 2.0 ** min(failures, 10)) * jitter

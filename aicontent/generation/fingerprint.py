@@ -1,4 +1,4 @@
-"""Compute the fingerprint of a request: equal requests have equal fingerprints, on any system."""
+"""Compute the fingerprint of a request: equal requests have equal fingerprints in any language."""
 
 import hashlib
 import json
@@ -18,22 +18,22 @@ def fingerprint(
     level: str | None = None,
     variant: Any = None,
 ) -> str:
-    """Return the SHA-256 of a request, in hexadecimal digits.
+    """Return the SHA-256 fingerprint of a request, as 64 hexadecimal digits.
 
-    It is the hash of the canonical JSON of `{"level": …, "request": …, "type": …, "variant": …}`
-    by RFC 8785: keys sorted by UTF-16 code units, no white space, one form of each number (1.0 is
-    1). Unlike that RFC, integers from 2^53 on keep all their digits. The user is not part of the
-    hash, because every lookup is by user and fingerprint.
+    It is the hash of `{"level": …, "request": …, "type": …, "variant": …}` as canonical JSON
+    (RFC 8785): keys sorted by UTF-16 code units, no white space, one form for each number (1.0 is
+    1). Unlike in RFC 8785, integers of 2^53 and more keep all their digits. The user is not part
+    of the hash, because every lookup is by user and fingerprint.
 
     Args:
         type: a ContentType or its text.
-        request_payload: the request.
-        level: the learner's level; an empty level is none.
-        variant: anything else that changes the answer, as JSON: the model, the version of the
+        request_payload: the request, a JSON object.
+        level: the learner's level; an empty string is the same as None.
+        variant: any other JSON that changes the answer: the name of the model, the version of the
             prompt or of the output's schema.
 
     Raises:
-        ValidationError: an argument breaks a rule of its column.
+        ValidationError: an argument is not valid for its column.
     """
     row = {"type": type, "requestPayload": request_payload, "level": level}
     RULES.check(row, partial=True)
@@ -64,8 +64,8 @@ def canonical_text(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    # RFC 8785 builds on ECMAScript's Number::toString. Its digits are Python's, the fewest that
-    # identify the number, but its exponents begin at other sizes and are written differently.
+    # RFC 8785 uses ECMAScript's Number::toString. It writes the same digits as Python, but uses
+    # exponents for other sizes of numbers and in another form.
     if value == 0:
         return "0"
     text = float.__repr__(value)  # a subclass may have another repr

@@ -1,7 +1,7 @@
-"""What the holder of a claimed row does with it: fail, release, and extend the lease.
+"""Fail, release, and extend the lease of a claimed row. Called by the holder of the claim.
 
-The statements are fenced by the number of the attempt, so a worker that has lost the row changes
-nothing. docs/explanation/claims.md shows the states.
+Each statement tests the number of the attempt, so a worker that has lost the row changes nothing.
+docs/explanation/claims.md shows the states.
 """
 
 from typing import Any
@@ -33,11 +33,11 @@ def fail(
     delay: Duration | None,
     max_attempts: int | None,
 ) -> None:
-    """Give a claimed row up; see `AIGeneratedContent.fail`."""
+    """Mark a claimed row failed or retry it; see `AIGeneratedContent.fail`."""
     if not (retry is None or isinstance(retry, bool)):
         raise ArgumentError("retry", "must be True, False or None", kind_of(retry))
     if delay is not None and retry is False:
-        raise ArgumentError("delay", "needs retry=True", kind_of(delay))
+        raise ArgumentError("delay", "needs retry=True or retry=None", kind_of(delay))
     check_selected(content, "failures", "max_attempts")
     seconds = 0.0 if delay is None else seconds_of(delay, "delay", may_be_zero=True)
     most = content.max_attempts if max_attempts is None else checked_attempts(max_attempts)
@@ -50,18 +50,18 @@ def fail(
         max_attempts=most,
         **(_retried(seconds, retry) if has_left else {"status": ContentStatus.FAILED}),
     )
-    # A text may repeat content.
+    # A reason that is a text may repeat content, so it is not logged.
     note = why if isinstance(reason, BaseException) else ""
     say("failed" if content.status == ContentStatus.FAILED else "retried", content, note=note)
 
 
 def _retried(delay: float, retry: bool | None) -> dict[str, Any]:
-    """Return the changes that put a row back; with `retry` None, a row that is not queued fails."""
+    """Return the changes for a retry; if `retry` is None, a row that is not queued fails."""
     later = seconds_from_now("delay", delay)
     if retry:
         return {"status": ContentStatus.PENDING, "retry_at": later if delay else None}
 
-    # The statement decides, because a request may join the row until then.
+    # The UPDATE tests `queued`, because request() may set it at any time before.
     def status(model: Any) -> Any:
         return peewee.Case(None, [(model.queued, _PENDING)], _FAILED)
 
@@ -75,15 +75,15 @@ def _retried(delay: float, retry: bool | None) -> dict[str, Any]:
 
 
 def release(content: Any) -> None:
-    """Give a claimed row back unharmed; see `AIGeneratedContent.release`."""
+    """Return a claimed row to the queue; see `AIGeneratedContent.release`."""
     _end(content, status=ContentStatus.PENDING)
     say("released", content)
 
 
 def abandon(content: Any, reason: str) -> None:
-    """Fail a row that this process has entered, and let it expire: its request is answered.
+    """Fail and expire a row that this call inserted, because its request has an answer.
 
-    If a worker was asked for it meanwhile, it is released instead.
+    If `request()` asked for the row meanwhile, it is released instead.
     """
     now = Computed("now", lambda model: backend_of(database_of(model)).statement_clock())
     changes = {"status": ContentStatus.FAILED, "lease_expires_at": None, "expires_at": now}
@@ -94,12 +94,12 @@ def abandon(content: Any, reason: str) -> None:
 
 
 def extend_lease(content: Any, lease: Duration) -> None:
-    """Hold a claimed row longer; see `AIGeneratedContent.extend_lease`."""
+    """Extend the lease of a claimed row; see `AIGeneratedContent.extend_lease`."""
     _fenced(content, lease_expires_at=seconds_from_now("lease", seconds_of(lease, "lease")))
 
 
 def renew(content: Any, lease: float) -> bool:
-    """Extend the lease of a claimed row without changing the instance; False if it is lost."""
+    """Extend a claimed row's lease without changing the instance; False if the claim is lost."""
     known = ("id", "user", "attempts")
     row = {name: content.__data__[name] for name in known if name in content.__data__}
     twin = load(type(content), [row])[0]
@@ -108,7 +108,7 @@ def renew(content: Any, lease: float) -> bool:
 
 
 def _failure(reason: str) -> Computed:
-    """Return the metadata with a failure in it."""
+    """Return the row's metadata with the failure recorded in it."""
     values = {":reason": reason}
     return Computed("failure", lambda model: with_failure(model, slot(":reason")), values)
 
@@ -118,7 +118,7 @@ def _end(content: Any, **changes: Any) -> None:
 
 
 def _fenced(content: Any, **changes: Any) -> None:
-    """Write changes to the claimed row, if this attempt still holds it."""
+    """Write changes to the claimed row, if this attempt still holds its claim."""
     check_claimed(content)
     database = database_of(type(content))
     if not survived(database, lambda: update(content, changes, _fence_of(content))):
@@ -126,15 +126,15 @@ def _fenced(content: Any, **changes: Any) -> None:
 
 
 def check_claimed(content: Any) -> None:
-    """Refuse an instance that no claim has returned.
+    """Check that an instance comes from a claim.
 
     Raises:
-        LeaseLostError: it has another status than a claimed one.
+        LeaseLostError: the instance is not generating, or has no lease.
     """
     check_selected(content, "id", "status", "attempts")
     has_lease = content.__data__.get("lease_expires_at", True) is not None
     if content.status != ContentStatus.GENERATING or not has_lease:
-        why = f"this instance has it as {content.status} without a lease, so call claim() first"
+        why = f"this instance is {content.status} and was not claimed: call claim() first"
         raise LeaseLostError(content.id, content.attempts, why)
 
 
@@ -143,7 +143,7 @@ def _fence_of(content: Any) -> Computed:
 
 
 def _is_held(model: Any) -> Any:
-    # A program without leases may have made the row generating; then the row is that program's.
+    # If a row is generating without a lease, another program has it.
     has_lease = model.lease_expires_at.is_null(False)
     return (status_of(model) == _GENERATING) & (model.attempts == slot(":attempt")) & has_lease
 
@@ -153,18 +153,18 @@ def state_of(content: Any) -> str:
     model: Any = type(content)
     rows = model.select(model.status, model.attempts).where(model.id == content.id).tuples()
     for status, attempts in rows:
-        is_now = f"it is {status} now, at attempt {attempts}"
+        is_now = f"the row is now {status}, at attempt {attempts}"
         if status in (ContentStatus.COMPLETED, ContentStatus.CACHED):
-            return f"{is_now}: another answer was first"
+            return f"{is_now}: another answer was stored first"
         return (
-            f"its lease ran out, and {is_now}: claim with a longer lease, or call extend_lease() "
+            f"the lease ran out, and {is_now}: claim with a longer lease, or call extend_lease() "
             "while generating"
         )
-    return "it was deleted"
+    return "the row was deleted"
 
 
 def seconds_from_now(name: str, seconds: float) -> Computed:
-    """Return the time that lies some seconds after now, by the database's clock."""
+    """Return the time in some seconds, by the database's clock; `name` names the parameter."""
 
     def build(model: Any) -> Any:
         return backend_of(database_of(model)).clock_after(Slot(f":{name}"))

@@ -1,4 +1,4 @@
-"""Choose which rows a cleanup deletes next, and set those aside that cannot be deleted."""
+"""Choose the rows that a cleanup deletes next, and skip rows that cannot be deleted."""
 
 import random
 import time
@@ -14,16 +14,16 @@ from ..database.supported import backend_of, database_of
 from ..table import ContentTable
 
 _LOOKED_UP = 50_000
-"""Rows that are looked up at once: the more rows, the more neighbours; up to 10 MB of memory."""
+"""Rows per look-up: of more rows, more are stored next to each other. It takes up to 10 MB."""
 
 _MOST_BLOCKED = 100_000
-"""Rows that are set aside before the others are left for another run: the look-up names them."""
+"""The most skipped rows of one run: the look-up excludes each by its id."""
 
 _WAITS = 3
-"""How often a cleanup waits for the rows that other transactions have locked."""
+"""How often a cleanup waits for rows that other transactions have locked."""
 
 _Row = tuple[str, Any]
-"""The id of a row, and the place where it was found."""
+"""The id of a row, and its location in the storage."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,16 @@ class Reason:
 
 
 class Batches:
-    """Deletes the rows of one reason, in the order in which they are stored.
+    """Deletes the rows of one reason in batches, in the order of their storage.
 
-    Many rows are looked up at once, without a lock, and the DELETE judges each row again. A cursor
-    over the expiry would skip rows, because many rows may expire at the same moment.
+    One look-up reads the ids of many rows without a lock, and the DELETE tests each row again.
+    Paging by `expiresAt` would skip rows, because many rows may expire at the same time.
     """
 
     def __init__(self, reason: Reason) -> None:
         self.reason = reason
         self.blocked: dict[str, str] = {}
-        """Why rows cannot be deleted, by their ids."""
+        """The reason why a row cannot be deleted, by the id of the row."""
         self.is_done = False
         self._may_be_more = True
         self._is_left = False
@@ -63,7 +63,7 @@ class Batches:
         self._waits = _WAITS
         self._rows: list[_Row] = []
         self._halves: list[list[_Row]] = []
-        """Batches of which some row stops the whole statement, halved until it is found."""
+        """Batches whose DELETE failed on one row: they are halved until that row is alone."""
         self._backend = backend_of(database_of(reason.model))
         self._deletion = self._backend.deletion(reason.model, reason.rule)
 
@@ -71,7 +71,7 @@ class Batches:
         """Delete a batch of at most `limit` rows.
 
         Returns:
-            The number of rows deleted, and for how many seconds other writers may have waited.
+            The number of rows deleted, and the seconds that other writers may have waited.
         """
         if not (self._halves or self._rows) and self._may_be_more:
             self._rows = self._look_up()
@@ -106,13 +106,13 @@ class Batches:
         return deleted.gone, deleted.seconds
 
     def is_left(self) -> bool:
-        """Tell whether there is a row that is due, and not one that cannot be deleted."""
+        """Return whether rows are due that another run can delete."""
         if self.is_done:
             return self._is_left
         return bool(list(self._select(self.blocked, self.reason.model.id).limit(1).tuples()))
 
     def _finish(self) -> None:
-        """Try the rows again that other transactions had locked; otherwise this reason is done."""
+        """Retry the rows that other transactions had locked; otherwise this reason is done."""
         can_be_locked = bool(self._locked) and self._deletion.can_be_locked(self._locked)
         self._waits -= 1
         if can_be_locked and self._waits:
@@ -141,7 +141,7 @@ class Batches:
         rows = [(id, place) for id, *place in query.tuples()]
         self._may_be_more = len(rows) == _LOOKED_UP
         found = self._sorted(rows)
-        # Cleanups that run at once begin at different rows, so they seldom meet.
+        # Cleanups that run at the same time begin at different rows, so they rarely conflict.
         start = random.randrange(len(found) + 1)  # noqa: S311 - no secret
         return found[start:] + found[:start]
 

@@ -27,12 +27,11 @@ NAMED = 10
 
 @dataclass(frozen=True)
 class CleanupReport:
-    """What a cleanup deleted, or would delete.
+    """The rows that a cleanup deleted, or with `dry_run` would delete.
 
-    `expired` and `failed` count rows, each under one reason; `longest_batch` is in seconds;
-    `left` tells whether rows are still there that another run can delete. `blocked` counts rows
-    that are due and that the database refuses to delete; `named` has the reasons of ten of them,
-    by their ids.
+    `expired` and `failed` count rows; no row counts twice. `longest_batch` is in seconds. `left`
+    is True if rows remain that another run can delete. `blocked` counts rows that are due and
+    that the database refuses to delete; `named` has up to ten pairs of such an id and its reason.
     """
 
     expired: int = 0
@@ -46,7 +45,7 @@ class CleanupReport:
 
     @property
     def deleted(self) -> int:
-        """All deleted rows."""
+        """The number of all deleted rows."""
         return self.expired + self.failed
 
 
@@ -78,7 +77,7 @@ def cleanup(
             allowed = sys.maxsize if max_rows is None else max_rows - report.deleted
             if is_late or allowed <= 0 or (stop is not None and stop()):
                 break
-            # The reasons take turns and share the budget, so that neither uses up all of it.
+            # The two reasons take turns and share the budget, so that neither uses all of it.
             batches, share = waiting.popleft(), -(-allowed // (len(waiting) + 1))
             deleted, took = batches.delete(min(pace.size, batch_size, share))
             if not batches.is_done:
@@ -110,10 +109,10 @@ def _counted(reasons: list[Reason]) -> CleanupReport:
 def reasons_of(
     model: type[ContentTable], now: datetime | None, failed_after: Duration
 ) -> list[Reason]:
-    """Return the two reasons to delete a row; no row has both.
+    """Return the two reasons to delete a row: it expired, or it failed. No row has both.
 
     Raises:
-        ArgumentError: `failed_after` is no duration of at most a hundred years.
+        ArgumentError: `failed_after` is not a duration of at most a hundred years.
     """
     seconds = seconds_of(failed_after, "failed_after", may_be_zero=True)
     backend = backend_of(database_of(model))
@@ -125,8 +124,8 @@ def reasons_of(
     is_held = (model.status == ContentStatus.GENERATING) & (model.lease_expires_at > clock)
     expired = (model.expires_at < moment) & ~peewee.fn.COALESCE(is_held, peewee.SQL("false"))
     unexpired = model.expires_at.is_null() | (model.expires_at >= moment)
-    # The specification's rule is by createdAt; a row that was asked for long ago may have failed
-    # just now.
+    # The specification counts from createdAt. updatedAt is tested too, because a row that was
+    # requested long ago may have failed just now.
     is_old = (model.created_at < failed_before) & (model.updated_at < failed_before)
     failed = (model.status == literal(ContentStatus.FAILED)) & is_old & unexpired
     return [

@@ -1,4 +1,4 @@
-"""Check a database for missing or damaged parts, and whether the cleanup runs."""
+"""Check a database for missing or damaged parts, and check that the cleanup and workers run."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
@@ -15,30 +15,31 @@ from ..table import TABLE, user_id_type
 from .row_problems import row_problems
 
 CLOCK_SKEW = timedelta(seconds=5)
-"""How far two clocks may differ: the client's judges whether content has expired, the server's
-sets when it was created."""
+"""How far the two clocks may differ: expiry is tested with the client's clock, and the server's
+clock sets `createdAt`."""
 
 
 def check(
     database: peewee.Database, *, dropped: Collection[str] = (), now: datetime | None = None
 ) -> list[str]:
-    """Check whether a database is sound for this package, and whether its jobs run.
+    """Check the schema, the settings and the rows of a database, and that its jobs run.
 
-    Rows that the cleanup should have deleted a day ago show that it does not run, or that its
-    budget is too small; rows that have been pending for a day show that no worker runs. The
-    newest thousand rows are read.
+    If rows should have been deleted a day ago, the cleanup does not run or its budget is too
+    small. If rows have been pending for a day, no worker runs. The newest thousand rows are read
+    to find damaged ones.
 
     Args:
         database: any Peewee SQLite or PostgreSQL database.
         dropped: names of indexes that were dropped on purpose.
-        now: the client's moment, aware; the current one by default.
+        now: the client's time as an aware datetime; the current time by default.
 
     Returns:
-        The problems, each a sentence with its remedy; empty when there are none.
+        The problems, each a sentence with its remedy; empty if there are none.
 
     Raises:
-        UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL. ValidationError: `now`.
-        peewee.OperationalError: it cannot be reached.
+        UnsupportedDatabaseError: the database is neither SQLite nor PostgreSQL.
+        ValidationError: `now` is not an aware datetime.
+        peewee.OperationalError: the database cannot be reached.
     """
     database = resolved(database)
     with connected(database):
@@ -51,7 +52,7 @@ def check(
         encoding = backend.catalog(database).encoding_problem()
         settings = backend.configuration_problem(database), encoding
         problems = [*filter(None, settings), *_schema(database, dropped)]
-        # A model can only be bound to a sound database.
+        # The rows can be queried only if the schema is as expected.
         if not problems:
             problems += row_problems(database, moment)
         return [*problems, *clock]
@@ -65,7 +66,7 @@ def _clock(database: peewee.Database, now: datetime) -> list[str]:
     direction = "ahead of" if skew > timedelta(0) else "behind"
     return [
         f"the server's clock is {abs(skew).total_seconds():,.0f} s {direction} this machine's: "
-        "content expires that much too early or too late; synchronise both (chrony, "
+        "content expires too early or too late by that time: synchronise both clocks (chrony, "
         "systemd-timesyncd)"
     ]
 
@@ -77,11 +78,11 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     table = catalog.relation(TABLE)
     if not done:
         if table is not None:
-            return [f"{TABLE} is not of aicontent's migrations: see docs/guides/migrating.md"]
+            return [f"aicontent did not create {TABLE}: see docs/guides/migrating.md"]
         other = catalog.hidden_in(TABLE)
         if other is not None:
             return [
-                f"there is no table {TABLE} in the schema {catalog.schema()}, but one in {other}: "
+                f"the table {TABLE} is not in the schema {catalog.schema()} but in {other}: "
                 f"put {other} first on the search path"
             ]
         return [f"there is no table {TABLE}: run `aicontent migrate`"]
@@ -89,7 +90,7 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     problems = [
         *(f"migration {n} is pending: run `aicontent migrate`" for n in known if n not in done),
         *(
-            f"migration {n} is of a newer aicontent: upgrade the package"
+            f"migration {n} comes from a newer aicontent: upgrade the package"
             for n in done
             if n not in known
         ),
@@ -101,15 +102,15 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
             "again with `aicontent rollback` and `aicontent migrate`",
         ]
     if catalog.relation("users", anywhere=True) is None:
-        problems.append("there is no users table: restore it; content belongs to users")
-    if not problems:  # with a pending migration the definitions cannot be equal
+        problems.append("there is no users table, which content references: restore it")
+    if not problems:  # while a migration is pending, the definitions differ
         partitions, id_type = catalog.partitions(TABLE), user_id_type(database)
         expected = expected_definitions(
             backend.name, id_type, is_partitioned=partitions is not None
         )
         for name in dropped:
             if expected.pop(f"index {name}", None) is None:
-                problems.append(f"no migration makes an index {name}: check the dropped names")
+                problems.append(f"no migration creates an index {name}: check the dropped names")
         actual = catalog.definitions(TABLE)
         problems += _differences(expected, actual)
         if partitions is not None and actual["partition key"] == expected["partition key"]:
@@ -117,16 +118,16 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     orphans = catalog.orphans(TABLE)
     if orphans:
         problems.append(
-            f"{counted(orphans, 'row belongs', 'rows belong')} to users that do not exist, from a "
-            "time when foreign keys were off: delete them"
+            f"{counted(orphans, 'row belongs', 'rows belong')} to users that do not exist, because "
+            "foreign keys were off: delete these rows, and turn foreign keys on"
         )
     return problems
 
 
 _RECREATE = "drop it and add it again"
 _REMEDY = {
-    "column": "change it back by ALTER TABLE, without dropping it",
-    "partition": "move the content to a table that `aicontent migrate --partitions` has created",
+    "column": "change it back with ALTER TABLE, without dropping it",
+    "partition": "move the content to a table that `aicontent migrate --partitions` creates",
 }
 
 

@@ -12,29 +12,29 @@ from ..errors import DatabaseUnavailableError
 
 @dataclass(frozen=True)
 class ReclaimReport:
-    """The bytes that were freed, and the method: "vacuum", "incremental" or "nothing"."""
+    """The bytes freed, and the method: "vacuum", "incremental", or "nothing" to free."""
 
     freed: int
     way: str
 
 
 def reclaim(database: peewee.Database) -> ReclaimReport:
-    """Shrink a SQLite file by the space it no longer uses. Call it outside any transaction.
+    """Return the space of deleted rows in a SQLite file to the file system.
 
     If the database was created with `PRAGMA auto_vacuum = INCREMENTAL`, this runs in short steps.
-    Otherwise it is a VACUUM, which rewrites the whole file: it needs as much free disk space
-    again, and blocks other writers until it is done.
+    Otherwise it runs VACUUM, which rewrites the whole file: it needs free disk space of the same
+    size, and blocks other writers until it ends. Call it outside any transaction.
 
     Args:
         database: a SQLite database.
 
     Returns:
-        How many bytes the files shrank.
+        How many bytes the files shrank, and the method.
 
     Raises:
-        UnsupportedDatabaseError: it is not SQLite; PostgreSQL's autovacuum does this by itself.
-        DatabaseUnavailableError: another connection is active, or the disk is full. Nothing is
-            lost.
+        UnsupportedDatabaseError: the database is not SQLite; PostgreSQL's autovacuum frees space.
+        DatabaseUnavailableError: another connection is active, or the disk is full. No content
+            is lost.
     """
     database = resolved(database)
     try:
@@ -44,5 +44,5 @@ def reclaim(database: peewee.Database) -> ReclaimReport:
         if not error_code(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL")):
             raise
         raise DatabaseUnavailableError(
-            f"no space was returned: free some disk space or try again later: {error}"
+            f"no space was returned ({error}): free some disk space, or try again later"
         ) from error

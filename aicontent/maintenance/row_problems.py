@@ -1,4 +1,4 @@
-"""Find the rows that show that a job does not run, and those that cannot be read."""
+"""Find rows that are overdue, because a job does not run, and rows that cannot be read."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -18,14 +18,14 @@ from ..transfer.exporter import read_newest
 from .cleanup import NAMED, count_due
 
 OVERDUE = timedelta(days=1)
-"""How long a row may stay after it is due: the timer cleans up every hour."""
+"""How long a row may stay after it is due: the timer runs the cleanup every hour."""
 
 _READ = 1000
-"""The newest rows, which are read."""
+"""How many of the newest rows to read."""
 
 
 def row_problems(database: peewee.Database, now: datetime) -> list[str]:
-    """Return the problems of the rows of a sound table, each a sentence with its remedy."""
+    """Return the problems of the rows, each a sentence with its remedy; the schema is checked."""
     model: Any = bound_model(ContentTable, database)
     return [*_stuck(model, now), *_unread(model), *_unreadable(database)]
 
@@ -57,7 +57,7 @@ def _stuck(model: Any, now: datetime) -> Iterator[str]:
         (
             model.select().where(waiting).count(),
             "pending for over a day: check that a worker runs (`systemctl status "
-            "aicontent-worker.service`), or delete what nobody needs",
+            "aicontent-worker.service`), or delete requests that are not needed",
         ),
     ):
         if rows:
@@ -74,13 +74,13 @@ def _unread(model: Any) -> Iterator[str]:
     if ids:
         more = "" if len(ids) <= NAMED else " and others"
         yield (
-            f"workers could not read the requests of {', '.join(ids[:NAMED])}{more}: repair or "
-            "delete these rows, which are damaged or another program's"
+            f"workers could not read the stored requests of {', '.join(ids[:NAMED])}{more}, which "
+            "are damaged or written by another program: repair or delete them"
         )
 
 
 def _unreadable(database: peewee.Database) -> Iterator[str]:
-    """Report a row that cannot be read, and a missing module to read documents."""
+    """Report a row that cannot be read, and a missing module to decompress documents."""
     columns = [
         field.column_name
         for field in ContentTable._meta.sorted_fields

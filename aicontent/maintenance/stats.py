@@ -1,4 +1,4 @@
-"""Add up what the table holds, what is due for deletion, what reuse has saved, and index usage."""
+"""Compute statistics: rows, costs, savings through reuse, rows due for deletion, index usage."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -20,11 +20,11 @@ LARGEST = 5
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of one type and status.
+    """Statistics of the rows of one type and status.
 
-    `uses` counts how often they were served again. `tokens_spent` and `seconds_spent` were spent
-    on generating them; `tokens_saved` and `seconds_saved` are what serving them again has saved:
-    uses times cost.
+    `uses` counts how often these rows were served again. `tokens_spent` and `seconds_spent` are
+    the cost of generating them. `tokens_saved` and `seconds_saved` are the savings through reuse:
+    the uses of each row times its cost.
     """
 
     type: str
@@ -39,12 +39,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Stats:
-    """The state of the table.
+    """Statistics of the table.
 
-    `expired` and `failed` count what a cleanup would delete now, `stale` the rows whose lease
-    has run out, which it would free. `size` is the bytes of the database file (SQLite) or of the
-    table with its indexes (PostgreSQL), `free` the unused bytes of it, `largest` the largest
-    `generated_data` by id, with their stored sizes in bytes.
+    `expired` and `failed` count the rows that a cleanup would delete now, `stale` the rows whose
+    lease has run out. `size` is the bytes of the database file (SQLite) or of the table with its
+    indexes (PostgreSQL), `free` the unused bytes in it. `largest` has the ids of the rows with
+    the largest `generated_data` and its stored size in bytes.
     """
 
     groups: list[Group]
@@ -57,7 +57,7 @@ class Stats:
     largest: list[tuple[str, int]]
 
     def by(self, attribute: str) -> list[Group]:
-        """Return the groups added up by "type" or by "status", the other one being ""."""
+        """Return the sums by "type" or by "status"; the other attribute is then ""."""
         other = "status" if attribute == "type" else "type"
         names = dict.fromkeys(getattr(group, attribute) for group in self.groups)
         return [
@@ -78,17 +78,17 @@ def added(groups: Iterable[Group], **name: str) -> Group:
 
 
 def stats(database: peewee.Database, now: datetime | None = None) -> Stats:
-    """Read the whole table once, and return its statistics.
+    """Return statistics of the table: rows by type and status, costs, savings, and sizes.
 
-    A million rows of 4 KB take seconds if they are in memory, otherwise as long as the disk
-    needs. The memory needed does not grow with the table.
+    It reads the whole table once. A million rows of 4 KB take seconds if they are in memory,
+    otherwise as long as the disk takes to read them. The memory used does not grow with the table.
 
     Args:
-        database: where the table is.
-        now: the moment to judge by, aware; the current one by default.
+        database: the database with the content table.
+        now: an aware datetime at which to test expiry; the current time by default.
 
     Raises:
-        UnsupportedDatabaseError: as `bind`. peewee.DatabaseError: there is no table to read.
+        UnsupportedDatabaseError: as for `bind`. peewee.DatabaseError: the table does not exist.
     """
     database = resolved(database)
     catalog = backend_of(database).catalog(database)
@@ -114,16 +114,18 @@ def stats(database: peewee.Database, now: datetime | None = None) -> Stats:
 
 
 def index_usage(database: peewee.Database) -> IndexUsage | None:
-    """Return how queries on this server used the table's indexes; a replica counts separately.
+    """Return how often queries on this PostgreSQL server used each index of the table.
+
+    Each replica has its own counts.
 
     Args:
-        database: where the table is.
+        database: the database with the content table.
 
     Returns:
-        None on SQLite, which counts nothing.
+        The usage, or None on SQLite, which has no such counts.
 
     Raises:
-        UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL.
+        UnsupportedDatabaseError: the database is neither SQLite nor PostgreSQL.
     """
     database = resolved(database)
     with connected(database):

@@ -1,4 +1,4 @@
-"""Export content as JSON lines: equal content gives equal bytes, from either backend."""
+"""Export content as JSON lines. Equal content gives equal bytes from SQLite and PostgreSQL."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from ..records.validation import check_values
 from ..table import ContentTable, detected_model
 
 _BATCH = 200
-"""Rows that are read at once: few enough for documents of 100 KB, and no slower than more."""
+"""Rows per read. With documents of 100 KB they take 20 MB; larger batches are no faster."""
 
 
 def export_lines(
@@ -35,35 +35,35 @@ def export_lines(
     type: ContentTypeLike | None = None,
     status: ContentStatusLike | None = None,
 ) -> Iterator[bytes]:
-    """Read content as JSON lines, in the order of the ids.
+    """Export content as JSON lines, sorted by id.
 
-    One transaction reads all of it, so it is the content of one moment; no writer is blocked
-    meanwhile. Call it outside any transaction, and read the lines in the thread that calls it.
+    One transaction reads all rows from a consistent snapshot, and blocks no writer. Call it
+    outside any transaction, and read the lines in the thread that calls it.
 
     Args:
-        database: where the table is.
-        user, type, status: only that user's content, only that type, only that status.
+        database: the database with the content table.
+        user, type, status: export only the content of this user, of this type, with this status.
 
     Returns:
-        An iterator over the rows, each a JSON object by the table's column names, with the end
-        of its line. Times are ISO 8601 in UTC, and the keys of documents are sorted: content
-        that was moved to the other kind of database is exported from it as the same bytes, except
-        for the hyphens in a UUID of a user, which SQLite has not.
+        An iterator over lines of bytes. Each is a JSON object with the table's column names, and
+        ends with a newline. Times are ISO 8601 in UTC, and the keys of documents are sorted:
+        content that was moved from SQLite to PostgreSQL or back is exported as the same bytes,
+        except for the hyphens in the UUID of a user, which SQLite does not store.
 
     Raises:
-        ValidationError: an argument breaks a rule of its column.
-        AIContentError: while reading, a row that another program wrote cannot be read.
+        ValidationError: an argument is not valid for its column.
+        AIContentError: a row that another program wrote cannot be read; the iterator raises it.
     """
     return _lines(selected(database, user, type, status))
 
 
 def selected(database: peewee.Database, user: Any, type: str | None, status: str | None) -> Any:
-    """Select the ids that `export_lines` reads; it raises the same errors."""
+    """Select the ids of the rows to export; arguments and errors are those of `export_lines`."""
     model: Any = detected_model(ContentTable, database)
     arguments = {"user": user, "type": type, "status": status}
     wanted = {name: value for name, value in arguments.items() if value is not None}
     if isinstance(user, UUID):
-        user = str(user)  # a text on SQLite
+        user = str(user)  # SQLite stores it as text
     if user is not None:
         wanted["user"] = model._meta.fields["user"].id_of(user)
     check_values(model, wanted, partial=True)
@@ -74,7 +74,7 @@ def selected(database: peewee.Database, user: Any, type: str | None, status: str
 
 
 def read_newest(database: peewee.Database, number: int) -> None:
-    """Read the newest rows as an export does, also within a transaction.
+    """Read the newest rows as an export does, to check them. It may run inside a transaction.
 
     Raises:
         AIContentError: a row cannot be read.
@@ -105,7 +105,7 @@ def _lines(ids: Any) -> Iterator[bytes]:
 
 
 class _Reader:
-    """Reads rows by their ids, with one SQL text."""
+    """Reads rows by their ids, with one SQL text that is built once."""
 
     def __init__(self, model: Any) -> None:
         self._database = database_of(model)
@@ -118,7 +118,7 @@ class _Reader:
         self._sql = rows.order_by(self._backend.bytewise(model.id)).sql()[0]
 
     def __call__(self, ids: list[Any]) -> Iterator[bytes]:
-        """Read the rows of these ids, which are in the order of their bytes."""
+        """Read the rows with these ids, which are sorted by their bytes."""
         for id in ids:
             if not isinstance(id, str):
                 raise _unreadable("an id", TypeError(f"it is {kind_of(id)}"))
@@ -139,7 +139,7 @@ class _Reader:
 
 @contextmanager
 def _fault_of(what: Callable[[], str]) -> Iterator[None]:
-    """Raise the errors of a row that cannot be read; `what` names it."""
+    """Turn the errors of an unreadable row into AIContentError; `what` returns its name."""
     try:
         with driver_errors:
             yield
@@ -153,13 +153,13 @@ def _fault_of(what: Callable[[], str]) -> Iterator[None]:
 
 def _unreadable(what: str, error: Exception) -> AIContentError:
     return AIContentError(
-        f"{what} cannot be read ({reason_of_error(error)}): another program wrote it; repair or "
-        "delete that row"
+        f"{what} cannot be read ({reason_of_error(error)}), because another program wrote it: "
+        "repair or delete that row"
     )
 
 
 def _selected_column(backend: Backend, field: peewee.Field) -> Any:
-    # As text, because an error in the driver's own decoding does not say which row is at fault.
+    # Selected as text, because an error while the driver decodes does not say in which row it is.
     if isinstance(field, DocumentField):
         return backend.document_text(field)
     if isinstance(field, UTCDateTimeField):
@@ -173,7 +173,7 @@ def _converter(field: Any) -> Callable[[Any], Any] | None:
     if isinstance(field, UTCDateTimeField):
         return _iso
     if isinstance(field, FractionField):
-        return field.parameter  # the six digits that the column stores
+        return field.parameter  # rounds to the six digits that the column stores
     if isinstance(field, FlagField):
         return bool
     if isinstance(field, UserField):

@@ -1,4 +1,4 @@
-"""Import content from JSON lines: valid lines are stored, the others reported by number."""
+"""Import content from JSON lines: store the valid lines, and report the others by number."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ OnConflict = Literal["error", "skip", "replace"]
 class ImportReport:
     """How many lines an import stored, replaced, skipped and refused.
 
-    `stored` counts new rows, `replaced` rows that were different before, `skipped` rows that
-    stay as they were, `refused` lines that could not be stored.
+    `stored` counts new rows, `replaced` existing rows that changed, `skipped` existing rows that
+    did not change, `refused` lines that could not be stored.
     """
 
     stored: int = 0
@@ -53,26 +53,26 @@ def import_lines(
     on_conflict: OnConflict = "error",
     refused: Callable[[Refused], object] | None = None,
 ) -> ImportReport:
-    """Store content from JSON lines, such as `export_lines` writes.
+    """Import content from JSON lines, as `export_lines` writes them.
 
-    Call it outside any transaction. The lines are validated as the model validates, and stored in
-    batches with a transaction each. An import that was killed has stored whole batches; running
-    it again with `on_conflict="skip"` stores the others.
+    Call it outside any transaction. Each line is validated by the rules of the model. Each batch
+    is one transaction, so an import that was killed has stored complete batches: run it again
+    with `on_conflict="skip"` to store the others.
 
     Args:
-        database: a migrated database, with the users that the lines name. If `users` is this
-            package's own minimal table, missing users are added.
-        lines: UTF-8, each a JSON object by the table's column names. `id`, `userId`, `type` and
-            `requestPayload` are required; times are ISO 8601 with their zone.
-        on_conflict: what to do with a line whose id is stored already: refuse it ("error"), skip
-            it ("skip"), or overwrite the row ("replace"; `updatedAt` becomes the moment of that,
-            and a row whose values and texts are equal stays as it is).
-        refused: is called with each line that was not stored, and the reason.
+        database: a migrated database with the users of the lines. If `users` is the minimal
+            table that `migrate(create_users=True)` creates, missing users are added.
+        lines: lines of UTF-8 bytes, each a JSON object with the table's column names. `id`,
+            `userId`, `type` and `requestPayload` are required; times are ISO 8601 with an offset.
+        on_conflict: what to do if the id of a line is already stored: refuse the line ("error"),
+            skip it ("skip"), or overwrite the row ("replace"). "replace" sets `updatedAt` to the
+            current time, and does not write a row that is already equal.
+        refused: a function that is called with a `Refused` for each line that was not stored.
 
     Raises:
-        ArgumentError: `on_conflict` is none of the three, or a line is not bytes.
-        MigrationError: there is no table.
-        peewee.OperationalError: the database fails; the batches stored before it stay.
+        ArgumentError: `on_conflict` is not one of the three, or a line is not bytes.
+        MigrationError: the table does not exist.
+        peewee.OperationalError: the database failed; batches that were already stored stay.
     """
     database = resolved(database)
     parsed = batches(lines, backend_of(database), user_id_type(database))
@@ -87,12 +87,12 @@ def store_batches(
     refused: Callable[[Refused], object] | None = None,
     progress: Callable[[ImportReport, int], object] | None = None,
 ) -> ImportReport:
-    """Store the batches that `json_lines.batches` has parsed, in this or another process.
+    """Store batches of `json_lines.batches`, which may be parsed in other processes.
 
     Args:
-        progress: is called after each batch with the report so far and the bytes of its lines.
-
-    The other arguments, the result and the errors are those of `import_lines`.
+        progress: a function that is called after each batch with the report so far and the bytes
+            of the batch's lines. The other arguments, the result and the errors are those of
+            `import_lines`.
     """
     if on_conflict not in ("error", "skip", "replace"):
         rule = 'must be "error", "skip" or "replace"'
@@ -109,7 +109,7 @@ def store_batches(
 
 
 class _Import:
-    """One import: it stores batches, and counts what became of their lines."""
+    """Runs one import: stores its batches and counts its lines."""
 
     def __init__(
         self,
@@ -136,12 +136,12 @@ class _Import:
         self._may_add_users = users is not None and users.is_minimal
 
     def store(self, batch: Batch) -> None:
-        """Store a batch in a transaction of its own."""
+        """Store a batch in one transaction."""
         rows = batch.rows
         refused: dict[str, str] = {}
         superseded = [self._deferred.pop(id) for id in rows.keys() & self._deferred.keys()]
         with self._backend.writing(self._database):
-            if is_partitioned(self._model):  # no key refuses a second row of an id
+            if is_partitioned(self._model):  # no unique key prevents two rows with the same id
                 self._backend.take_turn(self._database)
             unknown = self._unknown_users(rows) if rows else ()
             stored = self._stored_ids(rows) if rows else set()
@@ -151,7 +151,7 @@ class _Import:
                 elif id in stored and self._on_conflict == "error":
                     refused[id] = _DUPLICATE
             skipped = stored if self._on_conflict == "skip" else ()
-            # All imports insert in one order, so two of the same ids do not deadlock.
+            # All imports insert in the order of the ids, so that they do not deadlock.
             chosen = {i: rows[i] for i in sorted(rows) if i not in refused and i not in skipped}
             refused |= self._compress(chosen)
             written, faults = self._write(chosen)
@@ -175,21 +175,21 @@ class _Import:
                 self._refused(line)
 
     def store_deferred(self) -> None:
-        """Store the rows whose requests were in flight until a later line ended these."""
+        """Store rows whose request was in flight in another row, which a later line replaced."""
         while self._deferred:
             rows, self._deferred = self._deferred, {}
             ids = list(rows)
             for start in range(0, len(ids), BATCH):
                 self.store(Batch({id: rows[id] for id in ids[start : start + BATCH]}))
-            self._may_defer = len(self._deferred) < len(rows)  # else their faults are real
+            self._may_defer = len(self._deferred) < len(rows)  # without progress, report the rest
 
     def _compress(self, rows: dict[str, _Numbered]) -> dict[str, str]:
-        """Convert documents to their stored form; remove rows with a document too large."""
+        """Convert documents to their stored form; remove rows with a document that is too large."""
         faults = {}
         for id, (_, row) in list(rows.items()):
             try:
                 for position, document in self._documents:
-                    if isinstance(row[position], str):  # a deferred row has it already
+                    if isinstance(row[position], str):  # a deferred row is converted already
                         row[position] = document.stored(row[position])
             except ValidationError as error:
                 faults[id] = str(by_column(error))
@@ -197,7 +197,7 @@ class _Import:
         return faults
 
     def _write(self, rows: Mapping[str, _Numbered]) -> tuple[set[str], dict[str, str]]:
-        """Write rows; return the ids of those that were written, and the faults of others."""
+        """Write rows; return the ids of the written rows, and the errors of the others by id."""
         if not rows:
             return set(), {}
         try:
@@ -226,11 +226,11 @@ class _Import:
         return written, faults
 
     def _raise_unless_of_a_row(self, error: peewee.PeeweeException | UnicodeEncodeError) -> None:
-        """Raise an error that is not the fault of one row: its data, a constraint, or a limit."""
-        # UnicodeEncodeError: the database's encoding does not have all characters.
+        """Raise an error, unless the data of one row is its cause."""
+        # UnicodeEncodeError: the database's encoding lacks a character.
         ours = DuplicateIdError, DuplicateRequestError, UnknownUserError, UnicodeEncodeError
         is_of_a_row = isinstance(error, ours) or refusal(error) is not None
-        # A trigger's RAISE(ROLLBACK) has undone the rows before.
+        # A trigger's RAISE(ROLLBACK) has rolled back the rows before this one too.
         if not is_of_a_row or not self._backend.in_transaction(self._database):
             raise error
 
@@ -240,9 +240,9 @@ class _Import:
         return {id for (id,) in selected}
 
     def _move(self, rows: Mapping[str, _Numbered]) -> list[str]:
-        """Give stored rows to the users that the lines name; return the ids of these rows.
+        """Change the user of stored rows to the user of their line; return the ids of these rows.
 
-        In a partitioned table, the row of another user is no conflict.
+        ON CONFLICT cannot find them: the key of a partitioned table includes the user.
         """
         moved: list[str] = []
         if self._on_conflict != "replace" or not is_partitioned(self._model):
@@ -262,7 +262,7 @@ class _Import:
         """Add missing users if `users` is minimal; return those that are still missing."""
         missing = self._missing({row[USER] for _, row in rows.values()})
         bare = {id: without_hyphens(id) for id in missing if without_hyphens(id) != id}
-        if bare:  # PostgreSQL wrote the hyphens
+        if bare:  # an export from PostgreSQL has hyphens, which SQLite does not store
             unknown = self._missing(set(bare.values()))
             known = {id: form for id, form in bare.items() if form not in unknown}
             for _, row in rows.values():
@@ -272,7 +272,7 @@ class _Import:
             return missing
         users: Any = self._model.user.rel_model
         last = MAX_INTEGER if self._id_type.upper() == "INTEGER" else MAX_BIGINT
-        added = [(id,) for id in sorted(missing) if id < last]  # the last leaves no next one
+        added = [(id,) for id in sorted(missing) if id < last]  # after `last` there is no next id
         users.insert_many(added, [users.id]).on_conflict_ignore().execute()
         self._backend.advance_identity(self._database, "users")
         return missing & {last}
@@ -281,17 +281,17 @@ class _Import:
         """Return the ids that are not in `users`."""
         same = f"users.id = CAST(each.value AS {self._id_type})"
         exists = f"EXISTS (SELECT 1 FROM users WHERE {same})"  # noqa: S608 - a checked name
-        # As text, other ids come back in the form in which the rows have them.
+        # Ids that are not integers are compared and returned as text, as the rows have them.
         table = self._backend.array_rows(self._id_type if "int" in self._id_type else "text")
         sql = f"SELECT each.value FROM {table} WHERE NOT {exists}"  # noqa: S608
         return {id for (id,) in self._database.execute_sql(sql, (self._backend.array(ids),))}
 
 
-_STATUS = 3  # its position in a row
+_STATUS = 3  # the position of the status in a row
 
 _MOST_DEFERRED = 100_000
-"""Rows that are kept in memory until the end, because their requests are still in flight."""
+"""The most rows that wait in memory for a later line, because their request is in flight."""
 
 _Numbered = tuple[int, Row]
 _UNKNOWN_USER = "userId: the users table has no such id; store the user first"
-_DUPLICATE = "id: a row with this id is stored already; skip or replace it by on-conflict"
+_DUPLICATE = "id: a row with this id is already stored; skip or replace it with on-conflict"

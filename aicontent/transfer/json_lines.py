@@ -1,4 +1,4 @@
-"""Parse JSON lines into rows that are ready for the database. Nothing is stored here."""
+"""Parse JSON lines into rows that are ready for the database. Called by the importer."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from ..records.insertion import BATCH
 from ..table import RULES, ContentTable, user_field, users_model
 
 _BATCH_BYTES = 1_000_000
-"""Fewer rows make a batch if their lines are longer, so that memory stays bounded."""
+"""The most bytes of a batch's lines, so that long lines do not fill the memory."""
 
 COLUMNS: Mapping[str, Any] = ContentTable._meta.columns
 
@@ -27,7 +27,7 @@ _ATTRIBUTES = {field.name: column for column, field in COLUMNS.items()}
 
 @dataclass(frozen=True)
 class Refused:
-    """A line that was not stored: its number, from 1, and the reason."""
+    """A line that an import did not store: its number, from 1, and the reason."""
 
     line: int
     reason: str
@@ -35,7 +35,10 @@ class Refused:
 
 @dataclass
 class Batch:
-    """Rows by their ids, with the numbers of their lines; refused lines; the bytes of all lines."""
+    """A batch of parsed lines.
+
+    `rows` maps ids to a line's number and its row, `size` is the bytes of all lines.
+    """
 
     rows: dict[str, tuple[int, Row]] = field(default_factory=dict)
     refused: list[Refused] = field(default_factory=list)
@@ -45,12 +48,13 @@ class Batch:
 def batches(
     lines: Iterable[bytes], backend: Backend, user_id_type: str = "integer"
 ) -> Iterator[Batch]:
-    """Parse lines by the table's column names into rows for one kind of database.
+    """Parse JSON lines with the table's column names into batches of rows.
 
-    `user_id_type` is the type of `userId` in the database.
-
-    Required are `id`, `userId`, `type` and `requestPayload`. Times are ISO 8601 with their zone.
-    A column that a line omits gets the table's default.
+    Args:
+        lines: lines of bytes, as for `import_lines`. A column that a line omits gets the table's
+            default.
+        backend: the backend that will store the rows.
+        user_id_type: the type of `userId` in the database.
     """
     parser = _Parser(backend, user_id_type)
     batch = Batch()
@@ -60,7 +64,7 @@ def batches(
         except ValidationError as error:
             row = str(by_column(error))
         count = len(batch.rows) + len(batch.refused)
-        # A second row of the same id must find the first one stored.
+        # The first row with an id must be stored before the second one is tested for a conflict.
         is_repeated = not isinstance(row, str) and row[0] in batch.rows
         if is_repeated or count == BATCH or batch.size + size > _BATCH_BYTES:
             yield batch
@@ -74,18 +78,18 @@ def batches(
 
 
 def by_column(error: ValidationError) -> ValidationError:
-    """Return an error that names the line's column instead of the model's attribute."""
+    """Return the error with the column's name instead of the model's attribute."""
     attribute = re.split(r"\W", error.field, maxsplit=1)[0]
     column = _ATTRIBUTES.get(attribute, attribute)
     return ValidationError(column + error.field[len(attribute) :], error.rule, error.kind)
 
 
 MAX_LINE = 64_000_000
-"""The most bytes of a line; a document has at most 16 MB, unless an import allows more."""
+"""The most bytes of a line. A document has at most 16 MB, unless an import allows more."""
 
 
 def lines_of(file: IO[bytes]) -> Iterator[bytes]:
-    """Read the lines of a file; of a line that is too long, only as much as shows that."""
+    """Read the lines of a file; a line that is too long is cut, so that it is refused."""
     while line := file.readline(MAX_LINE + 1):
         yield line
         while len(line) > MAX_LINE and not line.endswith(b"\n"):
@@ -93,10 +97,10 @@ def lines_of(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def objects(lines: Iterable[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | str]]:
-    """Parse JSON lines in UTF-8; empty lines are skipped.
+    """Parse JSON lines in UTF-8, and skip empty lines.
 
     Yields:
-        A line's number, its bytes, and its object, or the reason why it has none.
+        A line's number, its size in bytes, and its object, or the reason why it is not one.
 
     Raises:
         ArgumentError: a line is not bytes.
@@ -120,12 +124,12 @@ def _object(line: bytes) -> dict[str, Any] | str:
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg}: column {error.colno}"
     except RecursionError:
-        return "not JSON that can be read: nested too deeply"
+        return "cannot be read as JSON: nested too deeply"
     except ValueError:  # Python limits the digits of an integer
-        return "not JSON that can be read: an integer is too long"
+        return "cannot be read as JSON: an integer is too long"
     if isinstance(record, dict):
         return record
-    return f"content: must be one JSON object a line; got {kind_of(record)}"
+    return f"content: each line must be one JSON object; got {kind_of(record)}"
 
 
 class _Parser:
@@ -133,7 +137,8 @@ class _Parser:
         user = user_field(users_model(user_id_type))
         columns = {**COLUMNS, user.column_name: user}
         self._time_text = backend.time_text
-        # Plain values: another process may parse the lines, and marshal knows no enumerations.
+        # Plain values, because rows may come from another process through marshal, which cannot
+        # encode enumerations.
         self._defaults = {
             field.column_name: getattr(default, "value", default)
             for field, default in ContentTable._meta.defaults.items()
@@ -145,12 +150,12 @@ class _Parser:
         """Return the values of a line's object in the order of the columns.
 
         Raises:
-            ValidationError: the first rule that is broken.
+            ValidationError: a value is not valid; the error describes the first one.
         """
         if not record.keys() <= COLUMNS.keys():
             for column in record:
                 field_of(column)
-        # The rules are for values; a column without one becomes NULL.
+        # The rules apply to values only: a column that is null becomes NULL.
         values = {column: value for column, value in record.items() if value is not None}
         for column in self._defaults.keys() - record.keys():
             values[column] = self._defaults[column]
@@ -170,21 +175,21 @@ class _Parser:
 
 
 def field_of(column: str) -> Any:
-    """Return the model's field of a column.
+    """Return the field of a column.
 
     Raises:
-        ValidationError: there is no such column.
+        ValidationError: the table has no such column.
     """
     if column not in COLUMNS:
-        raise ValidationError(shortened(column), "is no column of the table", "an unknown name")
+        raise ValidationError(shortened(column), "is not a column of the table", "an unknown name")
     return COLUMNS[column]
 
 
 def time_of(column: str, value: object) -> datetime:
-    """Return the time of a line's ISO 8601 text.
+    """Parse the ISO 8601 text of a time.
 
     Raises:
-        ValidationError: it is no such text.
+        ValidationError: the value is not an ISO 8601 text.
     """
     try:
         return datetime.fromisoformat(value)  # type: ignore[arg-type]

@@ -101,9 +101,9 @@ REFUSED = [
     ("expires_in", -HOUR, "must be a timedelta or a number of seconds"),
     ("expires_in", math.inf, "must be a timedelta or a number of seconds"),
     ("expires_in", "1h", "must be a timedelta or a number of seconds"),
-    ("tokens", 812, "is no outcome; the outcomes are expires_in, "),
-    ("status", "failed", "is no outcome"),
-    ("generated_data", {}, "is no outcome"),
+    ("tokens", 812, "is not an outcome; the outcomes are expires_in, "),
+    ("status", "failed", "is not an outcome"),
+    ("generated_data", {}, "is not an outcome"),
 ]
 
 
@@ -331,7 +331,7 @@ def test_what_no_conversion_takes_is_handed_back(get_or_generate, value):
 def test_a_coroutine_is_refused_without_a_warning(get_or_generate, Content):
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        with pytest.raises(aicontent.GeneratedContentError, match="which nobody awaited"):
+        with pytest.raises(aicontent.GeneratedContentError, match="which was not awaited"):
             get_or_generate(lambda content: later())
         gc.collect()
     assert [str(each.message) for each in warned if each.category is RuntimeWarning] == []

@@ -317,7 +317,7 @@ def test_the_same_answer_twice_is_stored_once(ask, Content):
     one.complete({"n": [1, 2]}, token_usage=5)
     same.complete({"n": (1, 2)}, token_usage=7)
     assert (same.status, same.token_usage) == ("completed", 5)
-    with pytest.raises(aicontent.LeaseLostError, match="another answer was first"):
+    with pytest.raises(aicontent.LeaseLostError, match="another answer was stored first"):
         other.complete({"n": 3})
 
 
@@ -336,7 +336,7 @@ def test_a_row_that_cannot_be_read_never_blocks_the_queue(ask, Content, database
         assert database.execute_sql(sql).fetchone() == (status, failures, None)
         database.execute_sql(f'UPDATE {TABLE} SET "retryAt" = NULL {where}')
         assert Content.claim() is None
-    assert f"could not read the requests of {poisoned.id}:" in aicontent.check(database)[0]
+    assert f"could not read the stored requests of {poisoned.id}, " in aicontent.check(database)[0]
     reason = Content.select(Content.metadata).where(Content.id == poisoned.id).get().metadata
     assert reason["lastFailure"]["reason"].startswith("the stored request cannot be read")
 
@@ -392,11 +392,11 @@ def test_one_who_lost_the_lease_changes_nothing_and_is_told(ask, Content, end, m
     assert row_of(Content, late) == before
     assert (caught.value.id, caught.value.attempt) == (late.id, 1)
     now = {
-        "rescued": "it is pending now, at attempt 1",
-        "claimed": "it is generating now, at attempt 2",
-        "completed": "it is completed now, at attempt 2",
-        "failed": "it is failed now, at attempt 2",
-        "deleted": "it was deleted",
+        "rescued": "the row is now pending, at attempt 1",
+        "claimed": "the row is now generating, at attempt 2",
+        "completed": "the row is now completed, at attempt 2",
+        "failed": "the row is now failed, at attempt 2",
+        "deleted": "the row was deleted",
     }
     assert now[meanwhile] in str(caught.value)
     assert "call claim() first" not in str(caught.value)

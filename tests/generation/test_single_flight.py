@@ -391,7 +391,7 @@ def test_the_first_finished_answer_wins(get_or_generate, Content, user):
         return {"late": True}
 
     assert get_or_generate(too_long, lease=0.01).generated_data == {"late": True}
-    with pytest.raises(aicontent.LeaseLostError, match="it is completed now, at attempt 2"):
+    with pytest.raises(aicontent.LeaseLostError, match="the row is now completed, at attempt 2"):
         others[0].complete({"later": True})
     (row,) = Content.select()
     assert (row.status, row.generated_data) == (ContentStatus.COMPLETED, {"late": True})
@@ -525,7 +525,7 @@ def test_the_callers_payload_is_the_callers(Content, user):
 
 def test_anothers_lost_lease_is_not_ones_own(get_or_generate, Content):
     def generate(content):
-        raise aicontent.LeaseLostError("another", 1, "it was deleted")
+        raise aicontent.LeaseLostError("another", 1, "the row was deleted")
 
     with pytest.raises(aicontent.LeaseLostError, match="another"):
         get_or_generate(generate)

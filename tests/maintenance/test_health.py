@@ -255,14 +255,14 @@ def test_rows_that_cannot_be_read(store, database, change, says):
     with database.atomic():
         (problem,) = aicontent.check(database)
     assert says in problem
-    assert problem.endswith("another program wrote it; repair or delete that row")
+    assert problem.endswith("because another program wrote it: repair or delete that row")
 
 
 def test_an_unknown_name_among_those_that_were_dropped(database):
     database.execute_sql("DROP INDEX idx_ai_content_usage")
     assert aicontent.check(database, dropped=["idx_ai_content_usage"]) == []
     (problem,) = aicontent.check(database, dropped=["idx_ai_content_usage", "idx_typo"])
-    assert problem == "no migration makes an index idx_typo: check the dropped names"
+    assert problem == "no migration creates an index idx_typo: check the dropped names"
 
 
 def test_a_note_of_the_hosts_is_no_problem(store, database):

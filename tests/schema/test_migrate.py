@@ -180,7 +180,7 @@ def test_a_table_of_our_name_that_someone_else_made(host):
         aicontent.migrate(host)
     assert everything(host) == before
     assert aicontent.check(host) == [
-        f"{TABLE} is not of aicontent's migrations: see docs/guides/migrating.md"
+        f"aicontent did not create {TABLE}: see docs/guides/migrating.md"
     ]
 
 
@@ -237,13 +237,13 @@ def test_a_migration_of_a_newer_version(host, tmp_path):
     with pytest.raises(aicontent.MigrationError, match="999_newer.*upgrade"):
         aicontent.rollback(host, ALL)
     assert aicontent.check(host) == [
-        "migration 999_newer is of a newer aicontent: upgrade the package"
+        "migration 999_newer comes from a newer aicontent: upgrade the package"
     ]
 
 
 def test_a_directory_that_is_not_there(host, tmp_path):
     for change in (aicontent.migrate, aicontent.rollback):
-        with pytest.raises(aicontent.MigrationError, match="no directory .*missing"):
+        with pytest.raises(aicontent.MigrationError, match="no folder .*missing with"):
             change(host, directory=tmp_path / "missing")
     assert not (tmp_path / "missing").exists()
 
@@ -430,10 +430,10 @@ def test_a_schema_for_each_tenant(host):
     host.execute_sql("CREATE SCHEMA tenant")
     tenant = peewee.PostgresqlDatabase(host.database, options="-c search_path=tenant,public")
     (problem,) = aicontent.check(tenant)
-    assert problem.startswith(f"there is no table {TABLE} in the schema tenant, but one in public:")
+    assert problem.startswith(f"the table {TABLE} is not in the schema tenant but in public:")
     with pytest.raises(aicontent.MigrationError, match="in tenant would hide it: put public first"):
         aicontent.migrate(tenant)
-    with pytest.raises(aicontent.MigrationError, match="schema public is not where .* is tenant"):
+    with pytest.raises(aicontent.MigrationError, match="in schema tenant, not in public"):
         aicontent.migrate(tenant, schema="public")
     assert aicontent.migrate(tenant, schema="tenant") == NAMES
     assert aicontent.migrate(tenant) == []

@@ -265,11 +265,11 @@ def test_quickstart_on_a_file(run, empty_url, tmp_path):
     assert sorted(reasons) == [2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
     expected = {
         2: "not JSON",
-        5: "must be one JSON object a line; got list of 2 items",
+        5: "each line must be one JSON object; got list of 2 items",
         6: "requestPayload: is required",
         7: "not UTF-8 at byte",
         8: "generatedData.output: must not contain NUL",
-        9: "colour: is no column",
+        9: "colour: is not a column",
         13: "nested too deeply",
         15: "an integer is too long",
         10: "expiresAt: must be an ISO 8601 time",

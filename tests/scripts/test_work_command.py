@@ -433,7 +433,7 @@ FUNCTIONS = [
     ("jobs:Nested.f", "the module jobs has no Nested.f: check the name"),
     ("jobs:generate()", "the module jobs has no generate()"),
     ("jobs:number", "jobs:number has the type int: name a function"),
-    ("jobs:two", "jobs:two is one of other arguments; it must be a function of one argument"),
+    ("jobs:two", "jobs:two is one with other arguments; it must be a function of one argument"),
     ("jobs:later_still", "is an async generator function"),
     ("\udcff:f", "there is no module ? in "),
 ]

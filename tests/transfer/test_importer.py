@@ -34,7 +34,7 @@ def test_a_service_moves_and_comes_out_the_same(varied, Content, database, make_
 
 BAD = {
     b"{": "not JSON",
-    b"[]": "must be one JSON object a line; got list",
+    b"[]": "each line must be one JSON object; got list",
     b'{"a":"\xff"}': "not UTF-8 at byte",
     b"[" * 100_000: "nested too deeply",
     b'{"a":' + b"9" * 5000 + b"}": "an integer is too long",
@@ -43,7 +43,7 @@ BAD = {
 
 
 WRONG = {
-    "colour": ("red", "colour: is no column"),
+    "colour": ("red", "colour: is not a column"),
     "id": (None, "id: is required"),
     "userId": ("7", "userId: must be an int"),
     "type": ("quiz", "type: must be one of"),
