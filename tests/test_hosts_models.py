@@ -73,7 +73,7 @@ def test_each_tenant_sees_its_own_rows(tenants, user):
     assert model.claim() == lost
     lost.delete_instance()
     # A user's request is in flight once, whoever asks.
-    with pytest.raises(aicontent.AIContentError, match="no select.. of the model's own hides"):
+    with pytest.raises(aicontent.AIContentError, match="no select.. of your model hides"):
         model.request(user, "lesson", {"n": 3})
     now[0] = 1
     assert model.claim() == asked

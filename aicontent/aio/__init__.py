@@ -1,1 +1,1 @@
-"""The same steps in an event loop: nothing here blocks it, and no rule is written twice."""
+"""Run the steps of `generation` in an event loop without blocking it."""

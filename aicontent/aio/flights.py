@@ -1,4 +1,4 @@
-"""Serve content or generate it in an event loop: one flight for all callers of a request."""
+"""Serve or generate content in an event loop, once for all callers of the same request."""
 
 import asyncio
 from copy import deepcopy
@@ -12,14 +12,14 @@ from ..table import C
 from .driver import Driver
 
 _FLIGHTS = "_aicontent_flights"
-"""The attribute of an event loop with its calls, which are dropped with it."""
+"""The attribute of an event loop that holds its calls, so that they end with the loop."""
 
 
 async def get_or_generate(model: type[C], *request: Any, **options: Any) -> C:
     """Serve or generate content; see `AIGeneratedContent.aget_or_generate`."""
     check_generate(request[-1])
     call = flight("aget_or_generate", model, *request, **options)
-    # The caller's may change before a thread reads it.
+    # A copy, because the caller may change the payload before a thread reads it.
     call.attributes["request_payload"] = deepcopy(call.attributes["request_payload"])
     loop = asyncio.get_running_loop()
     flights: _Flights | None = getattr(loop, _FLIGHTS, None)
@@ -35,14 +35,14 @@ class _Flights:
 
     def __init__(self) -> None:
         self._leading: dict[Any, _Caller] = {}
-        """For each request, the first of its callers, whom the others follow."""
+        """For each request, its first caller, which the others wait for."""
         self.watching: dict[Any, _Caller] = {}
-        """For each row in flight, the caller that generates it, or else one that looks at it."""
-        self._tasks: set[asyncio.Task[Any]] = set()  # the loop holds them weakly
+        """For each row in flight, the caller that generates it, or one that polls it."""
+        self._tasks: set[asyncio.Task[Any]] = set()  # the loop has only weak references
 
     async def serve(self, call: Flight) -> Any:
         attributes, database = call.attributes, database_of(call.model)
-        # While one caller refreshes, the others are served the stored content.
+        # The key has `refresh`, because other callers get the stored content during a refresh.
         key = (call.model, database, attributes["user"], attributes["fingerprint"], call.refresh)
         awaited = None
         if (leader := self._leading.get(key)) is not None:
@@ -70,12 +70,12 @@ class _Flights:
 
 
 class _Caller(Driver[Any]):
-    """Runs one call; it waits for others of this loop without looking at their rows."""
+    """Runs one call; it waits for other calls of this loop without polling their rows."""
 
     def __init__(self, flights: _Flights, call: Flight, awaited: str | None) -> None:
         super().__init__(call.steps(awaited), database_of(call.model))
         self.row: asyncio.Future[str | None] = self._loop.create_future()
-        """The id of the row that this call generates or waits for; None if there is none."""
+        """The id of the row that this call generates or waits for, or None."""
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._watching = flights.watching
         self._watched: set[Any] = set()
@@ -103,7 +103,7 @@ class _Caller(Driver[Any]):
         return self._watching.setdefault(key, self)
 
     def end(self) -> None:
-        """Let those go on who waited for this call."""
+        """Wake the calls that wait for this one."""
         for key in self._watched:
             if self._watching.get(key) is self:
                 del self._watching[key]

@@ -1,7 +1,7 @@
-"""Run the statements of a database in a few threads of its own, while event loops go on.
+"""Run statements in a few threads per database, so that they do not block event loops.
 
-The default pool of an event loop would not do: the code that generates needs it, if only to look
-up a host's name, and would wait for threads in which others wait for its content.
+The default thread pool of an event loop could deadlock: `generate` may need it, for example to
+resolve a host name, while all of its threads wait for content of that `generate`.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from ..database.supported import backend_of
 from ..generation.steps import Step
 
 THREADS = 4
-"""Threads of a database, and so its connections: more would wait for Python's lock. With a
-smaller pool, there are as many threads as connections."""
+"""Threads per database, each with one connection. More threads would wait for Python's global
+lock. A smaller connection pool has one thread per connection."""
 
 _LOOKS = 0.5
-"""Seconds after which an idle thread looks for calls whose loop was closed."""
+"""Seconds after which an idle thread checks for calls whose loop was closed."""
 
 _Job = tuple[Future[Any], Context, Step]
 
@@ -35,10 +35,10 @@ class Call(Protocol):
     """A call that uses the threads."""
 
     def is_dropped(self) -> bool:
-        """Tell whether its loop was closed before its end."""
+        """Return whether the loop was closed before the call ended."""
 
     def end_dropped(self) -> None:
-        """End it in this thread."""
+        """End the call in this thread."""
 
 
 class Threads:
@@ -54,7 +54,7 @@ class Threads:
         self._ends: list[Future[None]] = []
 
     def submit(self, step: Step) -> Future[Any]:
-        """Run a step in one of them, in the contextvars of the caller."""
+        """Run a step in one of the threads, with the contextvars of the caller."""
         future: Future[Any] = Future()
         with self._changed:
             self._unfinished += 1
@@ -64,7 +64,7 @@ class Threads:
         return future
 
     def leave(self, calls: set[Call]) -> list[Future[None]]:
-        """Remove calls. After the last one the threads end; return a future of each one's end."""
+        """Remove calls. After the last call, end the threads and return a future for each end."""
         with _changed:
             is_over = bool(self.calls) and self.calls <= calls
             self.calls -= calls
@@ -77,11 +77,11 @@ class Threads:
         return self._ends
 
     def _end_dropped(self) -> None:
-        """End the calls whose loop was closed: nobody else does."""
+        """End the calls whose loop was closed."""
         with _changed:
             dropped = {call for call in self.calls if call.is_dropped()}
             self.leave(dropped)
-        for call in dropped:  # its plain generate may still run
+        for call in dropped:  # in new threads, because a plain generate may still run
             name = "aicontent-end"
             threading.Thread(target=call.end_dropped, name=name, daemon=True).start()
 
@@ -91,7 +91,7 @@ class Threads:
         thread = threading.Thread(target=self._run, args=(end,), name=name, daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no thread can be started
+        except RuntimeError:  # the process cannot start another thread
             if not self._ends:
                 self._unfinished -= 1
                 raise
@@ -110,7 +110,7 @@ class Threads:
                     if job is None:
                         break
                     self._do(*job)
-                    del job  # it would keep the content in memory
+                    del job  # otherwise it keeps the content in memory
         finally:
             end.set_result(None)
 
@@ -125,43 +125,43 @@ class Threads:
 
 
 class Here:
-    """Stands for the threads of a database that has one connection: its steps run in this thread.
+    """Replaces the threads if a database has one connection: steps run in the calling thread.
 
     Such a database is in memory, or in the transaction of a test.
     """
 
     def submit(self, step: Step) -> Future[Any]:
-        """Run a step at once."""
+        """Run a step in this thread."""
         future: Future[Any] = Future()
         _outcome(future, step.run)()
         return future
 
 
 class Bridge:
-    """Stands for the threads of an asyncio database of Peewee: its steps run in the loop."""
+    """Replaces the threads for an asyncio database of Peewee: steps run in the loop."""
 
     def __init__(self, database: Any) -> None:
         self._database = database
 
     def submit(self, step: Step) -> asyncio.Future[Any]:
-        """Run a step as a task: Peewee gives each task its own connection."""
+        """Run a step as a task, because Peewee gives each task its own connection."""
         loop = asyncio.get_running_loop()
         return _Uninterrupted(self._database.run(step.run), loop=loop)
 
 
 class _Uninterrupted(asyncio.Task[Any]):
-    """Goes on when the loop ends: a row that is claimed by half a step could not be released."""
+    """A task that ignores cancellation: a half-finished step could not release its claimed row."""
 
     def cancel(self, msg: Any = None) -> bool:
         return False
 
 
 Runner = Threads | Here | Bridge
-"""What runs statements."""
+"""An object that runs the statements of one database."""
 
 
 def in_thread(step: Step) -> Future[Any]:
-    """Start a thread that runs a step in the contextvars of the caller."""
+    """Start a thread that runs a step with the contextvars of the caller."""
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()  # from now on it cannot be cancelled
     call = partial(copy_context().run, step.run)
@@ -173,10 +173,10 @@ def in_thread(step: Step) -> Future[Any]:
 
 
 def _outcome(future: Future[Any], call: Callable[[], Any]) -> Callable[[], None]:
-    """Call, and return what gives the result or the error to the future."""
+    """Call a function; return the call that stores its result or its error in the future."""
     try:
         return partial(future.set_result, call())
-    except BaseException as error:  # noqa: BLE001 - for whoever waits
+    except BaseException as error:  # noqa: BLE001 - the future raises it
         return partial(future.set_exception, error)
 
 
@@ -185,7 +185,7 @@ _changed = threading.RLock()
 
 
 class UsingThreads:
-    """Use the threads of a database; they begin with the first call and end with the last."""
+    """Use the threads of a database, which start with the first call and end with the last one."""
 
     def __init__(self, database: peewee.Database, call: Call) -> None:
         self._database, self._call = database, call
@@ -205,12 +205,12 @@ class UsingThreads:
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         threads = self._threads
         ends = threads.leave({self._call}) if threads is not None else []
-        if ends and kind is not GeneratorExit:  # then the loop is gone
+        if ends and kind is not GeneratorExit:  # GeneratorExit means that the loop has ended
             await asyncio.wait([asyncio.wrap_future(end) for end in ends])
 
 
 def _forget() -> None:
-    """Forget the threads in a forked process, which does not have them."""
+    """Forget the threads in a forked process, because a fork does not copy threads."""
     global _changed
     _used.clear()
     _changed = threading.RLock()

@@ -1,4 +1,4 @@
-"""Work off pending rows in an event loop, several at a time."""
+"""Run workers in an event loop, each with one row at a time."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from .driver import Driver
 async def work(
     model: Any, generate: Callable[[Any], Any], concurrency: int, **options: Any
 ) -> WorkReport:
-    """Work off pending rows; see `AIGeneratedContent.awork`."""
+    """Run `concurrency` workers in this loop; see `AIGeneratedContent.awork`."""
     check_generate(generate)
     check_number(concurrency, "concurrency", 1)
     all_work = Work("awork", model, generate, **options)
@@ -36,7 +36,7 @@ async def work(
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel tasks, again with each further cancellation, until all have ended."""
+    """Cancel tasks until all have ended; a further cancellation cancels them again."""
     while pending := [task for task in tasks if not task.done()]:
         for task in pending:
             task.cancel()
@@ -45,7 +45,7 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
 
 
 def _errors(tasks: list[asyncio.Task[None]]) -> list[BaseException]:
-    """Return what tasks have raised, but for cancellations."""
+    """Return the errors of tasks, without cancellations."""
     return [
         error for task in tasks if not task.cancelled() and (error := task.exception()) is not None
     ]

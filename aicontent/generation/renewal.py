@@ -1,4 +1,4 @@
-"""Renew the leases of claims while their content is generated: one thread for the process."""
+"""Renew the leases of claims while their content is generated, in one thread per process."""
 
 import os
 import threading
@@ -20,20 +20,20 @@ from .events import say
 from .holder import renew
 
 RENEWED_LEASE = timedelta(minutes=1)
-"""How long a claim holds that is renewed: after so long, a lost process is noticed."""
+"""The default lease of a claim that is renewed: a dead process is noticed after this time."""
 
 _PATIENCE = 1.0
-"""Seconds to wait for a lock: the other claims must not wait for long."""
+"""Seconds to wait for a lock, because the other claims wait meanwhile."""
 
 _SHORTEST, _LONGEST = 0.05, 3600.0
-"""Seconds between two looks at the claims to renew."""
+"""The least and the most seconds that the thread sleeps."""
 
 
 def lease_seconds(database: peewee.Database, lease: Duration | None) -> float:
-    """Return the seconds of a lease; without one, it depends on whether it can be renewed.
+    """Return a lease in seconds; the default depends on whether the lease can be renewed.
 
     Raises:
-        ValidationError: it is not a positive duration.
+        ValidationError: the lease is not a positive duration.
     """
     if lease is None:
         lease = RENEWED_LEASE if backend_of(database).connects_twice(database) else LEASE
@@ -42,7 +42,7 @@ def lease_seconds(database: peewee.Database, lease: Duration | None) -> float:
 
 @contextmanager
 def renewed(content: Any, lease: float) -> Iterator[None]:
-    """Renew the lease of a claimed row, to end `lease` seconds from each third of it."""
+    """Renew the lease of a claimed row after each third of it, until the block ends."""
     database = database_of(type(content))
     if not backend_of(database).connects_twice(database):
         yield
@@ -59,17 +59,17 @@ def renewed(content: Any, lease: float) -> Iterator[None]:
 
 
 class Claim:
-    """The lease of a claimed row: each third of it, it is set to end `lease` seconds later."""
+    """A claim to renew: after each third of the lease, its end is set to `lease` from then."""
 
     def __init__(self, content: Any, lease: float) -> None:
         self.content, self.lease = content, lease
-        self.context = copy_context()  # what a host's queries depend on, such as a tenant
+        self.context = copy_context()  # a host's queries may depend on it, for example on a tenant
         self.due = time.monotonic() + max(lease / 3, _SHORTEST)
 
     def renew(self, *, connect: bool = False) -> bool:
-        """Renew the lease by the open connection; False if the row is lost.
+        """Renew the lease on the open connection; return False if the claim is lost.
 
-        With `connect`, a connection is opened if there is none, or if the server has closed it.
+        With `connect`, open a connection if there is none, or if the server has closed it.
         """
         database, call = database_of(type(self.content)), partial(renew, self.content, self.lease)
         self.postpone(1)
@@ -78,16 +78,16 @@ class Claim:
                 return self.context.run(call)
             with connected(database):
                 return self.context.run(survived, database, call)
-        except Exception as error:  # noqa: BLE001 - the lease has two thirds left for other tries
+        except Exception as error:  # noqa: BLE001 - two thirds of the lease are left to try again
             self.note(error)
             return True
 
     def due_in(self) -> float:
-        """Return the seconds until the lease is to be renewed."""
+        """Return the seconds until the next renewal."""
         return max(self.due - time.monotonic(), 0.0)
 
     def note(self, error: Exception) -> None:
-        """Note that the lease was not renewed; it is tried again soon."""
+        """Log that the lease was not renewed, and try again soon."""
         self.postpone(4)
         say("unrenewed", self.content, note=type(error).__name__)
 
@@ -96,7 +96,7 @@ class Claim:
 
 
 class _Renewer:
-    """A daemon thread, which begins with the first claim and sleeps while there is none."""
+    """A daemon thread that starts with the first claim, and sleeps while there is no claim."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -128,7 +128,7 @@ class _Renewer:
                 due = [each for each in due if each not in group]
                 for lost in _renew_group(database, group):
                     self.remove(lost)
-                del group  # it would keep the content in memory
+                del group  # otherwise it keeps the content in memory
 
     def _due(self) -> list[Claim]:
         """Wait until claims are due, and return them."""
@@ -143,7 +143,7 @@ class _Renewer:
 
 
 def _renew_group(database: peewee.Database, claims: list[Claim]) -> list[Claim]:
-    """Renew the claims on one database by one connection; return those whose row is lost."""
+    """Renew the claims on one database with one connection; return the lost ones."""
     try:
         with own_connection(database):
             backend_of(database).limit_waits(database, _PATIENCE)
@@ -156,5 +156,5 @@ def _renew_group(database: peewee.Database, claims: list[Claim]) -> list[Claim]:
 
 _renewer = _Renewer()
 if hasattr(os, "register_at_fork"):
-    # The thread and the claims are the parent's.
+    # After a fork, the thread and the claims belong to the parent process.
     os.register_at_fork(after_in_child=_renewer.__init__)  # type: ignore[misc]

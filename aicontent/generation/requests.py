@@ -1,4 +1,4 @@
-"""Request content: one row is in flight for a user's request, however many callers ask."""
+"""Request content: insert a pending row, unless the user's request is already in flight."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ from ..records.validation import validate
 from ..table import C, ContentTable, new_id
 from .fingerprint import fingerprint
 
-# A constant, not parameters, so that the planner knows that the partial index applies.
+# A constant rather than parameters, so that the planner can use the partial index.
 _IN_FLIGHT = peewee.SQL(
     f"(\"status\" IN ('{ContentStatus.PENDING}', '{ContentStatus.GENERATING}'))"
 )
 
 _TRIES = 100
-"""How often a row may conflict with the insert and then be gone at the next look."""
+"""How often an insert may conflict with a row that no longer exists at the next SELECT."""
 
 _IS_IN_FLIGHT = Computed("in flight", lambda model: _IN_FLIGHT)
 
@@ -72,9 +72,10 @@ def request(model: type[C], *asked: Any) -> C:
 
 
 def _join(content: Any, expires_at: Any) -> bool:
-    """Ask for a row in flight too; False if it is no longer in flight.
+    """Add a request to a row in flight; return False if the row is no longer in flight.
 
-    It is then wanted until the later of the two ends, and stays queued if a caller's attempt fails.
+    The row then expires at the later of the two times, and stays queued if an attempt of
+    `get_or_generate` fails.
     """
     changes: dict[str, Any] = {} if content.queued else {"queued": True}
     if content.expires_at is not None:
@@ -102,7 +103,7 @@ def attributes_of(
     """Return the attributes of a new row for a request.
 
     Raises:
-        ValidationError: an argument breaks a rule.
+        ValidationError: an argument is not valid.
     """
     for name, reason in _SET_LATER.items():
         if name in values:
@@ -133,21 +134,21 @@ def enter(
 
     Args:
         model: the bound model.
-        attributes: those of `attributes_of`.
-        unless_completed: insert nothing if the request is answered; then return None.
-        columns: those to read of a row that is in flight already; all by default.
-        claim: further attributes of a row that is inserted as claimed.
+        attributes: the attributes that `attributes_of` returns.
+        unless_completed: insert no row if the request has an answer, and return None.
+        columns: the columns to read of a row that is already in flight; all by default.
+        claim: further attributes for a row that is inserted with a claim.
 
     Raises:
         UnknownUserError, NotBoundError: nothing was written.
     """
-    # A call that is repeated, because its reply was lost, knows its own row.
+    # If the reply is lost and the call is repeated, it finds its row by this id.
     attributes.setdefault("id", new_id())
     content = model(**attributes, **claim)
     same = (model.user == attributes["user"], model.fingerprint == attributes["fingerprint"])
     for _ in range(_TRIES):
-        # It looks before it inserts: otherwise it would wait for a transaction that is about to
-        # end the row.
+        # The statement looks for the row before it inserts. Otherwise the insert would wait for
+        # a transaction that is completing the row.
         if insert(
             content,
             _IS_ENTERED_OR_COMPLETED if unless_completed else _IS_ENTERED,
@@ -176,13 +177,13 @@ def newest_answer(table: Any, query: Any, _: Any) -> Any:
     """Select the answers to a request, the newest first."""
     is_completed = status_of(table) == ContentStatus.COMPLETED
     same = (table.user == slot("user"), table.fingerprint == slot("fingerprint"))
-    # COALESCE keeps the planner from the index of all rows: one request has few.
+    # COALESCE keeps the planner from walking the index on createdAt: one request has few rows.
     newest = peewee.fn.COALESCE(table.created_at, table.updated_at).desc()
     return query.where(*same, is_completed).order_by(newest, table.id.desc())
 
 
 def answer_of(table: Any, query: Any, _: Any) -> Any:
-    """Select the answer that one row has."""
+    """Select one row by its id, if it is completed."""
     is_completed = table.status == ContentStatus.COMPLETED
     return query.where(table.id == slot("id"), *of_user(table, slot("user")), is_completed)
 
@@ -190,6 +191,6 @@ def answer_of(table: Any, query: Any, _: Any) -> Any:
 def _never_entered(attributes: dict[str, Any]) -> AIContentError:
     return AIContentError(
         f"a row for request {attributes['fingerprint']} neither exists nor can be inserted: check "
-        "that no trigger of the database suppresses the insert, and that no select() of the "
-        "model's own hides the row"
+        "that no trigger of the database suppresses the insert, and that no select() of your "
+        "model hides the row"
     )

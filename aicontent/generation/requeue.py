@@ -1,4 +1,4 @@
-"""Make failed rows pending again, on request of a person."""
+"""Requeue failed rows: make them pending again. Called by `aicontent requeue` and by hosts."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -16,7 +16,7 @@ from .arguments import Duration, seconds_of
 from .claims import types_of
 
 _BATCH = 500
-"""Rows of one UPDATE: other writers to SQLite wait for it."""
+"""Rows per UPDATE: other writers to SQLite wait while it runs."""
 
 _STATUSES = (ContentStatus.FAILED, ContentStatus.GENERATING)
 
@@ -37,7 +37,7 @@ def requeue(
         raise ArgumentError("dry_run", "must be True or False", kind_of(dry_run))
     database = database_of(model)
     backend = backend_of(database)
-    # Nobody needs what has expired, and claim() passes over it.
+    # Expired requests are not needed any more, and claim() skips them.
     wanted = [model.status == status, unexpired(model, backend.statement_clock())]
     if status == ContentStatus.GENERATING:
         wanted.append(model.lease_expires_at.is_null())
@@ -75,7 +75,7 @@ def _checked(model: Any, ids: Collection[str] | str, status: str) -> list[str]:
 
 
 def _preferred(model: Any, status: str, chosen: list[str] | None) -> Any:
-    """Select rows of the same request that are preferred: in flight, newer, or answers."""
+    """Select other rows of the same request that prevent a requeue: in flight, newer, answers."""
     other, backend = model.alias(), backend_of(database_of(model))
     is_newer = (other.created_at > model.created_at) | (
         (other.created_at == model.created_at) & (other.id > model.id)
@@ -92,7 +92,7 @@ def _preferred(model: Any, status: str, chosen: list[str] | None) -> Any:
     )
     if builds_as_peewee(model):
         return preferred
-    return preferred.where(other.id.in_(model.select(model.id)))  # a host's own select()
+    return preferred.where(other.id.in_(model.select(model.id)))  # applies the host's select()
 
 
 def _batches(model: Any, wanted: list[Any]) -> Iterable[list[str]]:
@@ -125,7 +125,7 @@ def _requeue(model: Any, wanted: list[Any], ids: list[str], dry_run: bool) -> in
     try:
         with backend.constraints_explained(database_of(model)):
             return int(query.execute())
-    except DuplicateRequestError:  # one of these requests was entered meanwhile
+    except DuplicateRequestError:  # another caller inserted one of these requests meanwhile
         if len(ids) == 1:
             return 0
         return sum(_requeue(model, wanted, [id], False) for id in ids)

@@ -1,4 +1,4 @@
-"""Return the rows whose lease has run out to the queue."""
+"""Return rows whose lease has run out to the queue. Called by workers, callers and the cleanup."""
 
 import time
 from collections import Counter
@@ -25,7 +25,7 @@ from .events import say
 from .failures import LEASE_RAN_OUT, with_failure
 
 _LOOKED_UP = 5000
-"""Rows that are looked up at once."""
+"""Rows per look-up."""
 
 _BATCH = 500
 
@@ -38,15 +38,15 @@ _Row = tuple[str, Any]
 """The id of a row, and its user."""
 
 MAX_ATTEMPTS = 3
-"""Failures after which a row is failed, if no claim of it allowed more."""
+"""Failures after which a row is failed, if no request or claim set another number."""
 
 
 @dataclass(frozen=True)
 class RescueReport:
-    """How many rows whose lease had run out are pending again, and how many failed for good.
+    """How many rows with an expired lease are pending again, and how many failed for good.
 
-    `blocked` counts the rows that the database refused to change; `named` is up to ten of these
-    with the reason. `left` says that the budget or `stop` ended the run with rows left.
+    `blocked` counts rows that the database refused to change; `named` has up to ten pairs of such
+    an id and its reason. `left` is True if the budget or `stop` ended the run with rows left.
     """
 
     requeued: int = 0
@@ -57,7 +57,7 @@ class RescueReport:
 
 
 def checked_attempts(number: int) -> int:
-    """Return a number of attempts, or raise ArgumentError if it is not a positive integer."""
+    """Check `max_attempts` and return it; raise ArgumentError if it is not a positive int."""
     check_number(number, "max_attempts", 1, MAX_INTEGER)
     return number
 
@@ -72,7 +72,7 @@ def rescue_stale(
     dry_run: bool = False,
     stop: Callable[[], bool] | None = None,
 ) -> RescueReport:
-    """Free the rows whose lease has run out; see `AIGeneratedContent.rescue_stale`."""
+    """Return rows whose lease has run out to the queue; see `AIGeneratedContent.rescue_stale`."""
     stale, most = is_stale(model, now), checked_attempts(max_attempts)
     check_budget(max_rows, max_seconds)
     if dry_run:
@@ -82,7 +82,7 @@ def rescue_stale(
     database = database_of(model)
     backend, report, started = backend_of(database), RescueReport(), time.monotonic()
     is_alone = not backend.in_transaction(database)
-    aside: set[str] = set()  # rows that are locked, or that the database keeps as they are
+    aside: set[str] = set()  # rows that are locked, or that the database refuses to change
     batches: list[list[_Row]] = []
     with connected(database), backend.pace(database) as pace:
         while True:
@@ -106,7 +106,7 @@ def rescue_stale(
                     aside |= {id for id, _ in rows}
                 elif why is None:
                     raise
-                elif len(rows) > 1:  # one row stops the whole statement
+                elif len(rows) > 1:  # halve the batch to find the row that fails the statement
                     batches += [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
                 else:
                     ((id, _),) = rows
@@ -135,16 +135,16 @@ def _stale_rows(model: Any, stale: Any, aside: set[str]) -> list[_Row]:
 def _free(
     model: type[ContentTable], rows: list[_Row], now: datetime | None, max_attempts: int
 ) -> tuple[list[Any], float]:
-    """Free rows in a transaction; return them, and for how many seconds others may have waited."""
+    """Free rows in a transaction; return them, and the seconds that others may have waited."""
     database = database_of(model)
     with backend_of(database).writing(database):
-        began = time.monotonic()  # the wait for SQLite's lock is over
+        began = time.monotonic()  # after the wait for SQLite's lock
         freed = rescue(model, dict(rows), max_attempts, now)
         return freed, time.monotonic() - began
 
 
 def is_stale(model: type[ContentTable], now: datetime | None = None) -> Any:
-    """Return the condition that a row's lease has run out, by default by the database's clock."""
+    """Return the condition that a row's lease has run out, at `now` or by the database's clock."""
     clock = backend_of(database_of(model)).statement_clock()
     moment = clock if now is None else to_utc(now, "now")
     return (model.status == ContentStatus.GENERATING) & (model.lease_expires_at < moment)
@@ -153,17 +153,17 @@ def is_stale(model: type[ContentTable], now: datetime | None = None) -> Any:
 def rescue(
     model: Any, users: Mapping[str, Any], max_attempts: int, now: datetime | None = None
 ) -> list[Any]:
-    """Make rows pending again whose lease has run out, or failed if they used up their attempts.
+    """Make rows with an expired lease pending again, or failed if they have used up attempts.
 
     Args:
         model: the bound model.
-        users: the users of the rows by their ids. A row that a worker has locked or completed
-            meanwhile is left.
-        max_attempts: how many attempts a row has that no claim allowed a number.
-        now: the moment to judge by; the database's clock by default.
+        users: the users of the rows, by the ids of the rows. A row that another transaction has
+            locked or completed meanwhile is skipped.
+        max_attempts: how many failures a row may have if no claim set a number.
+        now: an aware datetime to compare leases with; the database's clock by default.
 
     Returns:
-        The rows that were freed.
+        The rows that were changed.
     """
     backend = backend_of(database_of(model))
 

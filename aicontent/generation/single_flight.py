@@ -1,4 +1,4 @@
-"""Serve content or generate it: once for all callers who ask for the same at the same time."""
+"""Serve stored content or generate it, once for all callers that ask for it at the same time."""
 
 import random
 import time
@@ -36,13 +36,13 @@ from .rescue import MAX_ATTEMPTS, checked_attempts, is_stale, rescue
 from .steps import Pause, Query, Steps, run
 
 WAIT = timedelta(minutes=1)
-"""How long to wait for another caller's generating: as long as a learner may have to wait."""
+"""How long to wait for another caller that generates: as long as a learner may have to wait."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
-"""Seconds between two looks at a row that another caller generates. A look reads one row by key."""
+"""Seconds between two polls of a row that another caller generates. A poll reads one row by key."""
 
 _RESTARTS = 10
-"""How often a call whose wait is over begins again, because the row that it found was gone."""
+"""How often a call may begin again after its wait, because the row that it found was deleted."""
 
 
 def get_or_generate(model: type[C], *request: Any, **options: Any) -> C:
@@ -71,9 +71,9 @@ def flight(
     lease: Duration | None,
     max_attempts: int | None,
 ) -> "Flight":
-    """Return a call of `get_or_generate`, whose arguments are checked as the method says.
+    """Check the arguments of `get_or_generate`, and return the call.
 
-    `call` is the name of the method that was called, for messages.
+    `call` is the name of the called method, for error messages.
     """
     refuse_transaction(database_of(model), call)
     for name, flag in (("serve_stale", serve_stale), ("refresh", refresh), ("mark", mark)):
@@ -98,9 +98,9 @@ def flight(
 class Flight:
     """One call of `get_or_generate`; times are in seconds.
 
-    Each step executes a few statements. It returns content, and whether this call has claimed
-    it. Content that another caller has in flight is looked at again, by its id. If a step
-    returns no content, the row is gone or has a status that no step handles, and the call begins
+    Each step executes a few statements, and returns content and whether this call has claimed it.
+    If another caller has the content in flight, the call polls its row by id. If a step returns
+    no content, the row was deleted or has a status that no step handles, and the call begins
     again.
     """
 
@@ -117,7 +117,7 @@ class Flight:
     began: float
 
     def steps(self, awaited: str | None = None) -> Steps[Any]:
-        """Go on until there is content, from a row in flight if its id is known."""
+        """Yield the steps of the call; `awaited` is the id of the row in flight, if known."""
         pause, restarts = _FIRST_PAUSE, 0
         left = self.wait - (time.monotonic() - self.began)
         if awaited is not None and left > 0 and not self.serve_stale:
@@ -140,7 +140,7 @@ class Flight:
             waited = time.monotonic() - self.began
             if waited >= self.wait and (awaited or restarts > _RESTARTS):
                 raise InProgressError(awaited or "of this request", waited)
-            # Jitter keeps the waiting callers from looking at the same moments.
+            # Jitter keeps the waiting callers from polling at the same time.
             jitter = random.uniform(0.5, 1)  # noqa: S311 - no secret
             left = max(0.0, self.wait - waited)
             yield Pause(min(pause * jitter, left), awaited, left)
@@ -155,7 +155,7 @@ class Flight:
         content = self._use_reusable(Served.STORED)
         if content is not None:
             return content, False
-        # The caller owns the payload, and generate may change the content's.
+        # A copy, because generate() may change the content's payload, not the caller's.
         payload = deepcopy(self.attributes["request_payload"])
         self.attributes.setdefault("id", new_id())
         attributes = self.attributes | {"request_payload": payload}
@@ -172,8 +172,8 @@ class Flight:
             return self._look(content.id, False)
         content._claimed_at = time.monotonic()
         try:
-            # Another caller may have begun and completed the request between the first look and
-            # the insert of this row, but not since.
+            # Another caller may have inserted and completed a row between the first SELECT and
+            # the insert of this row, but not later.
             earlier = survived(database_of(self.model), partial(self._use_reusable, Served.STORED))
             if earlier is None:
                 return content, True
@@ -184,7 +184,7 @@ class Flight:
         return earlier, False
 
     def _look(self, id: str, is_waiting: bool) -> tuple[Any, bool]:
-        """Look at the row in flight. A caller who waited takes it over only when it is due."""
+        """Read the row in flight. A caller that waits claims it only when its retry is due."""
         model, user = self.model, self.attributes["user"]
         now = backend_of(database_of(model)).statement_clock()
         stale, is_due = is_stale(model), model.retry_at.is_null() | (model.retry_at <= now)
@@ -198,7 +198,7 @@ class Flight:
                 row.status, row.metadata = freed.status, failure_of(LEASE_RAN_OUT)
         match row.status:
             case ContentStatus.COMPLETED:
-                # It was generated for the callers who waited, however soon it expires.
+                # Serve it even if it has expired, because it was generated for this caller too.
                 return self._use_completed(id, Served.WAITED), False
             case ContentStatus.FAILED:
                 content = self._use_reusable(Served.STORED) or self._use_stale()
@@ -239,7 +239,7 @@ class Flight:
             content.served = Served.GENERATED
             return content
         other = yield Query(partial(self._completed, content.id))
-        if other is None:  # it was deleted since
+        if other is None:  # the row was deleted meanwhile
             raise GenerationFailedError(content.id, "its row was deleted")
         return other
 
@@ -248,7 +248,7 @@ class Flight:
             return self._use_completed(id, Served.STORED)
 
     def _give_up(self, content: Any, error: Exception) -> None:
-        """Fail the row, or put it back if a worker was asked for it too."""
+        """Fail the row, or retry it if request() asked for it too."""
         content.fail(error, retry=None, delay=backoff(content.failures or 0))
 
     def _instead(self, content: Any, error: Exception) -> Any:
@@ -269,7 +269,7 @@ class Flight:
 
     @property
     def _user(self) -> Any:
-        """The user, as the driver takes it."""
+        """The user's id, as a parameter for the driver."""
         return self.model.user.db_value(self.attributes["user"])
 
     @property
@@ -290,7 +290,7 @@ class Flight:
     def _use(
         self, key: str, narrow: Narrow, served: Served, values: dict[str, Any] | None = None
     ) -> Any:
-        # Without a moment, the database's clock judges, as it does for leases.
+        # Without `now`, expiry is tested with the database's clock, as leases are.
         if values is None:
             values = {"user": self._user, "fingerprint": self.attributes["fingerprint"]}
         content = (use if self.mark else find)(self.model, key, narrow, values)

@@ -1,7 +1,8 @@
-"""Separate the rules of a generation from its waiting: the steps, and the driver of plain threads.
+"""Define the steps of a generation, and run them in a thread.
 
-A generator holds the rules and yields steps; a driver runs each one and sends back what came of it.
-`run` is the driver of threads; `aio.driver` has that of an event loop.
+A generator has the rules and yields steps. A driver runs each step and sends the result back, so
+that threads and event loops share the rules. `run` is the driver for threads; `aio.driver` is the
+driver for event loops.
 """
 
 import time
@@ -17,21 +18,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Query:
-    """Statements on the database."""
+    """A step that executes statements on the database."""
 
     call: Callable[[], Any]
 
     def run(self) -> Any:
-        """Execute them."""
-        return _stopping_nothing(self.call)
+        """Execute the statements."""
+        return _without_stop_iteration(self.call)
 
 
 @dataclass(frozen=True)
 class Pause:
-    """A wait for what another caller does.
+    """A step that waits for another caller.
 
-    A driver that can tell when the row of the id `awaited` is done waits for that instead, at most
-    `most` seconds.
+    If the driver knows when the row with the id `awaited` is done, it waits for that instead, for
+    at most `most` seconds.
     """
 
     seconds: float
@@ -39,28 +40,28 @@ class Pause:
     most: float = 0.0
 
     def run(self) -> None:
-        """Sleep."""
+        """Sleep for `seconds`."""
         time.sleep(self.seconds)
 
 
 @dataclass(frozen=True)
 class Renewing:
-    """Leads to a context manager that renews the lease of a claimed row."""
+    """A step whose result is a context manager that renews the lease of a claimed row."""
 
     content: Any
     lease: float
     call: Callable[[Any, float], AbstractContextManager[None]]
 
     def run(self) -> AbstractContextManager[None]:
-        """Return that of threads."""
+        """Return the context manager for threads."""
         return self.call(self.content, self.lease)
 
 
 @dataclass(frozen=True)
 class Generating:
-    """A call of the function that generates the content of a claimed row.
+    """A step that calls the function that generates the content of a claimed row.
 
-    It leads to what the function returned, and to whether it left a transaction open.
+    Its result is the function's result, and whether the function left a transaction open.
     """
 
     content: Any
@@ -68,16 +69,16 @@ class Generating:
     call: Callable[[Any, Callable[[Any], Any]], tuple[Any, bool]]
 
     def run(self) -> tuple[Any, bool]:
-        """Call it in this thread."""
-        return _stopping_nothing(partial(self.call, self.content, self.generate))
+        """Call the function in this thread."""
+        return _without_stop_iteration(partial(self.call, self.content, self.generate))
 
 
 Step = Query | Pause | Renewing | Generating
-"""What a driver runs. `run()` runs it in this thread, and returns what came of it."""
+"""A step for a driver. Its `run()` runs it in this thread, and returns the result."""
 
 
-def _stopping_nothing(call: Callable[[], T]) -> T:
-    """Call; StopIteration, at which the steps would end, becomes another error."""
+def _without_stop_iteration(call: Callable[[], T]) -> T:
+    """Call a function; replace StopIteration, which would end the generator of the steps."""
     try:
         return call()
     except StopIteration as error:
@@ -86,23 +87,23 @@ def _stopping_nothing(call: Callable[[], T]) -> T:
 
 @dataclass(frozen=True)
 class Ended(Generic[T]):
-    """Stands for the next step when there is none."""
+    """Replaces the next step after the last one; `result` is the result of all steps."""
 
     result: T
 
 
 class _Exit(BaseException):
-    """Stands for a GeneratorExit of a step, at which Python would close the steps."""
+    """Replaces the GeneratorExit of a step, which would close the generator of the steps."""
 
 
 Steps = Generator[Step, Any, T]
 
 
 def advance(steps: Steps[T], value: Any, error: BaseException | None) -> Step | Ended[T]:
-    """Go on to the next step with what came of the last one: a value, or an error.
+    """Send the result or the error of the last step to the generator; return the next step.
 
     Raises:
-        Whatever the steps end with, if they do not return.
+        The error that ends the steps.
     """
     try:
         if error is None:
@@ -115,9 +116,9 @@ def advance(steps: Steps[T], value: Any, error: BaseException | None) -> Step | 
 
 
 def run(steps: Steps[T]) -> T:
-    """Run all steps in this thread, and return what they lead to.
+    """Run all steps in this thread, and return their result.
 
-    An error of a step, or an interruption, is raised where the step was asked for.
+    An error of a step, or an interruption, is raised where the generator yielded the step.
     """
     value: Any = None
     error: BaseException | None = None

@@ -1,4 +1,4 @@
-"""Work off pending rows: claim, generate, store, and try again later what failed."""
+"""Run workers: claim pending rows, generate and store their content, and retry failures later."""
 
 import random
 import time
@@ -29,18 +29,18 @@ from .rescue import MAX_ATTEMPTS, checked_attempts
 from .steps import Pause, Query, Steps, run
 
 _IDLE = (0.5, 1.5)
-"""Seconds to sleep when nothing is due: jitter keeps workers from looking at the same moments."""
+"""Seconds to sleep when no row is due: jitter keeps workers from polling at the same time."""
 
 _STEP = 0.1
-"""Seconds after which a sleeping worker asks whether to stop."""
+"""Seconds after which a sleeping worker calls `stop`."""
 
 _RESCUES = 30.0
-"""The most seconds between two looks for the rows of workers that were lost: half a lease."""
+"""The most seconds between two searches for rows of dead workers: half a lease."""
 
 
 @dataclass(frozen=True)
 class WorkReport:
-    """How many rows a worker completed, failed for good, put back to retry, and released."""
+    """How many rows a worker completed, failed for good, returned for a retry, and released."""
 
     completed: int = 0
     failed: int = 0
@@ -49,7 +49,7 @@ class WorkReport:
 
 
 def work(model: Any, generate: Callable[[Any], Any], **options: Any) -> WorkReport:
-    """Work off pending rows; see `AIGeneratedContent.work`."""
+    """Run a worker in this thread; see `AIGeneratedContent.work`."""
     refuse_loop("work")
     check_generate(generate, "awork")
     all_work = Work("work", model, generate, **options)
@@ -58,18 +58,15 @@ def work(model: Any, generate: Callable[[Any], Any], **options: Any) -> WorkRepo
 
 
 class Work:
-    """One call of `work`, or of `awork`, whose workers share it; times are in seconds.
+    """One call of `work` or `awork`; all workers of `awork` share it. Times are in seconds.
 
-    The arguments are those of the method, and `call` is its name in messages.
-
-    Raises:
-        ValidationError, OpenTransactionError, NotBoundError: as the method says.
+    The arguments and errors are those of the method; `call` is its name for error messages.
     """
 
     report = WorkReport()
     rescue_at = 0.0
     looks_at = 0.0
-    """When to look again, after one worker has found that nothing is due."""
+    """When to poll again, after a worker found no due row."""
 
     def __init__(
         self,
@@ -95,22 +92,22 @@ class Work:
         self.model, self.generate = model, generate
         self.types = None if types is None else types_of(model, types)
         self.lease = lease_seconds(database, lease)
-        self.is_told = stop or bool
+        self.should_stop = stop or bool
         self.until_empty = until_empty
         self.max_attempts = None if max_attempts is None else checked_attempts(max_attempts)
         self.expires_in = None if expires_in is None else seconds_of(expires_in, "expires_in")
         self.progress = progress
 
     def steps(self) -> Steps[None]:
-        """Be one worker: claim and generate, until it is told to stop."""
+        """Yield the steps of one worker: claim and generate rows until `stop` returns True."""
         try:
             yield from self._steps()
         except BaseException:
-            self.is_told = lambda: True  # the other workers finish their paid attempts
+            self.should_stop = lambda: True  # the other workers finish the attempts they began
             raise
 
     def _steps(self) -> Steps[None]:
-        while not self.is_told():
+        while not self.should_stop():
             now = time.monotonic()
             if now < self.looks_at:
                 yield Pause(min(_STEP, self.looks_at - now))
@@ -147,7 +144,7 @@ class Work:
             return bool(survived(database, query.exists))
 
     def _attempt(self, content: Any) -> Steps[None]:
-        """Run one attempt; a failure is logged, and the row is put back.
+        """Run one attempt; after a failure, log it and retry the row later.
 
         Raises:
             ContentNotStoredError: the database is unavailable. And interruptions.
@@ -166,11 +163,11 @@ class Work:
                 give_up=give_up,
             )
             if not is_stored:
-                content.status = ContentStatus.COMPLETED  # by another attempt
+                content.status = ContentStatus.COMPLETED  # another attempt completed the row
         except ContentNotStoredError:
             raise
         except Exception as error:  # noqa: BLE001 - generate() may raise anything
-            # Not the text of the error, which may repeat a prompt.
+            # The text of the error is not logged, because it may repeat a prompt.
             what = type(error).__qualname__
             if not isinstance(error, (GeneratedContentError, OpenTransactionError)):
                 place = traceback.extract_tb(error.__traceback__)[-1]
@@ -183,7 +180,7 @@ class Work:
 
 
 def _counted(report: WorkReport, content: Any, failures: int) -> WorkReport:
-    if content.status == ContentStatus.GENERATING:  # it could not be given up
+    if content.status == ContentStatus.GENERATING:  # giving up the row failed
         return report
     put_back = "released" if content.failures == failures else "retried"
     ends = {ContentStatus.COMPLETED: "completed", ContentStatus.FAILED: "failed"}
