@@ -1,4 +1,4 @@
-"""Write many rows at once: validated, in batches, within one transaction."""
+"""Insert and update many rows: validated, in batches, in one transaction."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 _UPDATE_BATCH = 200
-"""Rows of one UPDATE: its CASE is searched for each row, so its time grows with the square."""
+"""Rows per UPDATE: the database searches its CASE for each row, which takes quadratic time."""
 
 
 def create_many(model: type[Record], rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -41,7 +41,7 @@ def create_many(model: type[Record], rows: Iterable[Mapping[str, Any]]) -> list[
 
     with backend_of(database).atomic(database):
         while batch := _each(islice(source, BATCH), len(ids), partial(values_of, model)):
-            # Rows that leave the same columns to the database's defaults are inserted together.
+            # Rows that omit the same columns, which get the database's defaults, share an INSERT.
             for names, group in groupby(batch, omitted):
                 if names not in insertions:
                     insertions[names] = Insertion(model, names)
@@ -72,7 +72,7 @@ def bulk_update(
             stored |= {row._pk: row for row in model.select(*read).where(chosen)}
     for content in contents:
         row = stored.get(content._pk)
-        if row is not None:  # it was not deleted meanwhile
+        if row is not None:  # None if the row was deleted
             content.__data__ |= {n: v for n, v in row.__data__.items() if n in content.__data__}
             mark_saved(content, names, {})
     return written
@@ -81,7 +81,7 @@ def bulk_update(
 def _check_update(model: type[Record], content: Record, names: Sequence[str]) -> None:
     data = data_with_relations(content)
     if content.is_new:
-        raise ValidationError("id", "must be that of a stored row: call save() first", "a new one")
+        raise ValidationError("id", "must be of a stored row: call save() first", "a new instance")
     check_selected(content, "id", *names)
     values = {name: data.get(name) for name in names}
     check_times(values)
@@ -89,7 +89,7 @@ def _check_update(model: type[Record], content: Record, names: Sequence[str]) ->
 
 
 def _update(model: type[Record], batch: Sequence[Record], names: Sequence[str], before: int) -> int:
-    """Write a batch by one statement."""
+    """Write a batch with one statement."""
     database = database_of(model)
     backend = backend_of(database)
 
@@ -107,7 +107,7 @@ def _update(model: type[Record], batch: Sequence[Record], names: Sequence[str], 
         with backend.statement_savepoint(database):
             return update(batch)
     except peewee.IntegrityError:
-        # One by one, to learn which row is at fault.
+        # Update the rows one by one, to find the row that fails.
         for number, content in enumerate(batch, before + 1):
             with _numbered(number):
                 user = driver_values(model, {"user": content.__data__.get("user")})["user"]
@@ -117,9 +117,9 @@ def _update(model: type[Record], batch: Sequence[Record], names: Sequence[str], 
 
 
 def _case(field: Any, key: peewee.Field, batch: Sequence[Any]) -> Any:
-    """Return the value of each instance by its id; None if all are None.
+    """Return a CASE with the value of each instance by its id; None if all values are None.
 
-    PostgreSQL gives a CASE of NULLs the type text.
+    PostgreSQL would give a CASE of NULLs the type text.
     """
     values = [getattr(content, field.safe_name) for content in batch]
     if all(value is None for value in values):
@@ -130,14 +130,14 @@ def _case(field: Any, key: peewee.Field, batch: Sequence[Any]) -> Any:
 
 
 def values_of(model: type[Record], row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all values of a new row: those of the mapping, and the model's defaults.
+    """Return the values of a new row: the mapping, and defaults for missing attributes.
 
     Raises:
-        ValidationError: a name is no attribute.
+        ValidationError: a key of the mapping is not an attribute of the model.
     """
     if not isinstance(row, Mapping):
         raise ValidationError("content", "must be a mapping of attributes", kind_of(row))
-    # An instance would have the same values, in four times the time.
+    # Creating an instance gives the same values, but takes four times as long.
     if (
         is_plain(model)
         and all(name in model._meta.fields for name in row)
@@ -149,19 +149,19 @@ def values_of(model: type[Record], row: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _numbered(number: int) -> Iterator[None]:
-    """Add to an error which of many rows is at fault."""
+    """Add the number of the row to an error."""
     try:
         yield
     except AIContentError as error:
         error.row = number
         raise
-    except peewee.IntegrityError as error:  # of a constraint that a host has added
+    except peewee.IntegrityError as error:  # from a constraint that a host has added
         error.add_note(f"row {number}")
         raise
 
 
 def _each(rows: Iterable[S], before: int, call: Callable[[S], T]) -> list[T]:
-    """Call a function with each of many rows; `before` is how many came before these."""
+    """Call a function with each row; `before` is the number of rows in earlier batches."""
     results = []
     for number, row in enumerate(rows, before + 1):
         with _numbered(number):
@@ -172,7 +172,7 @@ def _each(rows: Iterable[S], before: int, call: Callable[[S], T]) -> list[T]:
 def _insert(
     model: type[Record], insertion: Insertion, batch: list[dict[str, Any]], before: int
 ) -> list[str]:
-    """Insert rows of the same columns, and return their ids."""
+    """Insert rows with the same columns, and return their ids."""
     rows = _each(batch, before, insertion.converted)
     if any(map(insertion.has_expression, rows)):
         _each(batch, before, lambda values: insert(model(**values)))
@@ -198,7 +198,7 @@ def _execute(
         with backend.atomic(database):
             insertion.execute(batch)
     except peewee.IntegrityError:
-        # One by one, to learn which row is at fault.
+        # Insert the rows one by one, to find the row that fails.
         for number, row in enumerate(batch, before + 1):
             with _numbered(number), backend.constraints_explained(database, row[USER]):
                 insertion.execute([row])

@@ -1,4 +1,4 @@
-"""Build the INSERT of many rows once, and execute it for batches of them."""
+"""Build the INSERT of many rows once, and execute it for batches of rows."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -31,8 +31,8 @@ class Insertion:
 
     Args:
         model: the bound model.
-        omitted: columns of a host that the rows leave to the database's defaults.
-        replace: overwrite the row of an id that is stored, unless it is equal already.
+        omitted: columns of a host that the rows omit, so that they get the database's defaults.
+        replace: overwrite the existing row with the same id, unless it is already equal.
     """
 
     def __init__(
@@ -51,33 +51,35 @@ class Insertion:
 
     @property
     def row_at_fault(self) -> int | None:
-        """After an error: the row that was being inserted, from 0; None if the means cannot tell.
+        """Return the index of the row that failed, from 0; None if the loader does not know it.
 
-        Where it can, an insertion needs no savepoint, for which SQLite would copy each page that
-        it changes.
+        If the loader knows it, the insertion needs no savepoint, for which SQLite would copy each
+        page that it changes.
         """
         return self._loader.position if self._loader else None
 
     def converted(self, values: Mapping[str, Any]) -> Row:
-        """Validate one row's values, by attribute, and convert them for the driver.
+        """Validate one row's values, by attribute, and convert them to parameters for the driver.
 
-        A missing value becomes NULL, or the database's clock in a column of times that it sets.
+        A missing value becomes NULL. A missing `created_at` or `updated_at` becomes the time of
+        the database's clock.
 
         Raises:
-            ValidationError: the first rule that is broken.
+            ValidationError: a value is not valid; the error describes the first one.
         """
         validate(self._model, values)
         return [convert(values.get(name)) for name, convert in self._converters]
 
     def has_expression(self, row: Row) -> bool:
-        """Tell whether a host's field converted its value to an SQL expression."""
+        """Return whether a host's field converted its value to an SQL expression."""
         return any(isinstance(row[i], peewee.Node) for i in self._host_fields)
 
     def execute(self, rows: Sequence[Row]) -> list[str]:
-        """Insert the rows, at most BATCH, and return the ids of those that were written.
+        """Insert at most BATCH rows, and return the ids of the rows that were written.
 
         Raises:
-            peewee.IntegrityError: as the database, or a trigger or a policy has kept rows out.
+            peewee.IntegrityError: the database refused a row, or a trigger or a policy suppressed
+                one.
         """
         stored = self._loader.load(rows) if self._loader is not None else None
         if stored is None:
@@ -87,14 +89,14 @@ class Insertion:
                 return [row[0] for row in cursor.fetchall()]
             stored = cursor.rowcount
         if stored < len(rows):
-            raise peewee.IntegrityError("a trigger of this table keeps the row out")
+            raise peewee.IntegrityError("a trigger or a policy of the table suppressed the row")
         return [row[0] for row in rows]
 
 
 def _bulk_insert(
     model: type[Record], fields: Sequence[peewee.Field], *, replace: bool
 ) -> BulkInsert:
-    """Let Peewee build an INSERT of two rows, and take it apart."""
+    """Let Peewee build an INSERT of two rows, and split it into reusable parts."""
     meta = model._meta
     backend = backend_of(database_of(model))
     row: dict[str, Any] = dict.fromkeys(field.name for field in fields)
@@ -116,7 +118,7 @@ def _bulk_insert(
 
 def _replacing(model: type[Record], now: peewee.SQL, distinct_from: str) -> dict[str, Any]:
     key, fields = model._meta.primary_key, model._meta.sorted_fields
-    # The trigger sets updatedAt, and createdAt stays when a row comes without one.
+    # The trigger sets updatedAt. createdAt is not changed if the new row has none.
     new = {
         field: getattr(peewee.EXCLUDED, field.column_name)
         for field in fields
@@ -128,11 +130,11 @@ def _replacing(model: type[Record], now: peewee.SQL, distinct_from: str) -> dict
     created = model._meta.fields["created_at"]
     new[created] = peewee.Case(None, [(new[created] == now, created)], new[created])
     changed = (
-        # Documents are compared as text: jsonb takes 1 and 1.0 for equal.
+        # Documents are compared as text, because in jsonb 1 and 1.0 are equal.
         peewee.Expression(field.cast("text"), distinct_from, peewee.Cast(value, "text"))
         if isinstance(field, peewee.JSONField)
         else peewee.Expression(field, distinct_from, value)
         for field, value in new.items()
     )
-    # A row that is equal already is not written.
+    # The WHERE skips rows that are already equal.
     return {"conflict_target": key_columns(model), "update": new, "where": reduce(or_, changed)}

@@ -1,4 +1,4 @@
-"""Read and change the state of one instance. Called by the modules that write or load rows."""
+"""Read and change the state of a model instance. Called by modules that write or load rows."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,11 +12,11 @@ from ..fields.encoding import snapshot
 from .partitioning import is_partitioned
 
 SET_BY_DATABASE = ("created_at", "updated_at")
-"""The times that the database's clock sets where a new row has none: one clock for all writers."""
+"""The times that the database sets in a new row, so that all writers use one clock."""
 
 
 def stored_user(content: Any) -> Any:
-    """Return the user in whose partition the row is, or None if it need not or cannot be named."""
+    """Return the user whose partition has the row; None on a plain table, or if it is unknown."""
     model = type(content)
     if "user" in content._dirty or not is_partitioned(model):
         return None
@@ -24,7 +24,7 @@ def stored_user(content: Any) -> Any:
 
 
 def mark_saved(content: Any, names: Iterable[str], written: Mapping[str, Any]) -> None:
-    """Note that attributes are stored; `written` holds the texts of their documents."""
+    """Mark attributes as stored; `written` has the texts of their documents."""
     content.is_new = False
     content._dirty.difference_update(names)
     for name in names:
@@ -38,18 +38,18 @@ def mark_saved(content: Any, names: Iterable[str], written: Mapping[str, Any]) -
 
 
 def check_selected(content: Any, *names: str) -> None:
-    """Refuse an instance of a query that did not select these attributes.
+    """Check that the query of an instance selected these attributes.
 
     Raises:
-        ValidationError: without one of them an answer would be a guess.
+        ValidationError: the query did not select one of them, so its value is unknown.
     """
     for name in names:
         if name not in content.__data__ and content._is_selected:
-            raise ValidationError(name, "must be selected too, for this call", "nothing")
+            raise ValidationError(name, "must be selected by the query for this call", "nothing")
 
 
 def check_times(changes: Mapping[str, Any]) -> None:
-    """Refuse to clear a time that the database's clock sets in a new row.
+    """Check that an update does not set `created_at` or `updated_at` to None.
 
     Raises:
         ValidationError: one of them is None.
@@ -60,21 +60,20 @@ def check_times(changes: Mapping[str, Any]) -> None:
 
 
 def gone(content: Any) -> ContentGoneError:
-    """Return the error of a row that was deleted meanwhile."""
+    """Return the error for a row that was deleted meanwhile."""
     return ContentGoneError(f"content {content._pk} was deleted; nothing was written")
 
 
 def field_named(model: Any, name: peewee.Field | str) -> peewee.Field:
-    """Return the model's field of a name, or of a field that another class or an alias has.
+    """Return the model's field by its name, or by the same field of another class or an alias.
 
     Raises:
-        ValidationError: there is no such attribute.
+        ValidationError: the model has no such attribute.
     """
     name = name.name if isinstance(name, peewee.Field) else name
     field = getattr(model, name, None)
     if not isinstance(field, peewee.Field):
         known = ", ".join(model._meta.sorted_field_names)
-        raise ValidationError(
-            shortened(str(name)), f"is no attribute; the attributes are {known}", "an unknown name"
-        )
+        rule = f"is not an attribute; the attributes are {known}"
+        raise ValidationError(shortened(str(name)), rule, "an unknown name")
     return field

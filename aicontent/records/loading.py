@@ -1,4 +1,4 @@
-"""Make instances of rows that were read, without Peewee's work for each attribute."""
+"""Create model instances from database rows, faster than Peewee's constructor does."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ from .record import R, Record
 
 
 def load(model: type[R], rows: Iterable[dict[str, Any]]) -> list[R]:
-    """Return rows as instances, as Peewee would."""
+    """Return rows as model instances, as Peewee would."""
     if not is_plain(model):
         instances = [model(**LOADED, **row) for row in rows]
         for instance in instances:
@@ -28,10 +28,10 @@ def load(model: type[R], rows: Iterable[dict[str, Any]]) -> list[R]:
 
 
 def is_plain(model: type[Record]) -> bool:
-    """Tell whether a host has overridden neither the constructor nor an attribute's accessor."""
+    """Return whether a host overrides neither the constructor nor an attribute's accessor."""
     if model.__init__ is not Record.__init__:
         return False
-    # Asked for each row; the number of fields changes when a host adds one.
+    # Called for each row, so the result is cached until a host adds a field.
     number, is_known = model.__dict__.get(_KNOWN, (0, False))
     if number != len(model._meta.fields):
         fields = model._meta.sorted_fields

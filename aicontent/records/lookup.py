@@ -1,4 +1,4 @@
-"""Find rows, and count their uses in the statement that finds them."""
+"""Find rows, and count a use in the same statement."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from .validation import validate
 _COMPLETED = literal(ContentStatus.COMPLETED)
 
 Narrow = Callable[[Any, Any, Any], Any]
-"""Narrows and orders a query of a table by a moment: `(table, query, moment) -> query`."""
+"""Adds conditions and an order to a query of a table: `(table, query, now) -> query`."""
 
 
 ANYBODY: Any = object()
-"""Stands for any user, because None is a mistake."""
+"""The default for any user: None would hide the mistake of a missing user."""
 
 
 def get_by_id(model: type[R], pk: Any, user: Any = ANYBODY) -> R:
-    """Return the row of an id; see `AIGeneratedContent.get_by_id`."""
+    """Return the row with an id; see `AIGeneratedContent.get_by_id`."""
     key: Any = model._meta.primary_key
     field: Any = model._meta.fields["user"]
     values = {} if user is ANYBODY else {"user": to_driver(field)(field.id_of(user))}
@@ -45,7 +45,7 @@ def get_by_id(model: type[R], pk: Any, user: Any = ANYBODY) -> R:
     if content is None:
         missing: Any = model
         whose = "" if user is ANYBODY else " for this user"
-        raise missing.DoesNotExist(f"{model.__name__} has no row of the id {values['id']!r}{whose}")
+        raise missing.DoesNotExist(f"{model.__name__} has no row with id {values['id']!r}{whose}")
     return content
 
 
@@ -72,14 +72,14 @@ def reusable_content(
 def first_reusable(
     model: type[R], user: Any, type: str, level: str | None, now: datetime | None
 ) -> R | None:
-    """Return the first of the reusable content; see `AIGeneratedContent.first_reusable`."""
+    """Return the first reusable content; see `AIGeneratedContent.first_reusable`."""
     return find(model, *_first_reusable(model, user, type, level, now))
 
 
 def reuse(
     model: type[R], user: Any, type: str, level: str | None, now: datetime | None
 ) -> R | None:
-    """Return the first of the reusable content, marked accessed; see `AIGeneratedContent.reuse`."""
+    """Return the first reusable content and count a use; see `AIGeneratedContent.reuse`."""
     return use(model, *_first_reusable(model, user, type, level, now))
 
 
@@ -96,14 +96,14 @@ def mark_accessed(content: Any, now: datetime | None) -> None:
 
 
 def find(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any]) -> R | None:
-    """Return the first of some rows, without marking it accessed.
+    """Return the first row of a query, without counting a use.
 
     Args:
         model: the bound model.
-        key: names the statement.
-        narrow: chooses and orders the rows, with slots for values.
-        values: what fills the slots. With `now`, that moment judges instead of the database's
-            clock. `use` needs `user`.
+        key: the name of the statement in the cache.
+        narrow: adds the conditions and the order to the query, with slots for values.
+        values: the parameters for the slots. `now` replaces the database's clock. `use` needs
+            `user`.
     """
 
     def build() -> tuple[Any, list[Any]]:
@@ -114,13 +114,13 @@ def find(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any
 
 
 def use(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any]) -> R | None:
-    """Mark the first of some rows accessed, and return it. The arguments are those of `find`."""
+    """Count a use of the first row of a query, and return it. The arguments are those of `find`."""
 
     def build() -> tuple[Any, list[Any]]:
         moment = _moment(model, values)
-        # Not of an alias, whose select() is not the host's own.
+        # The model rather than an alias of it, because an alias ignores the host's select().
         first = narrow(model, model.select(cast(Any, model).id), moment).limit(ONE)
-        # After waiting for a lock PostgreSQL judges the row again, and takes the next if need be.
+        # After a wait for a lock, PostgreSQL tests the row again and may take the next one.
         backend = backend_of(database_of(model))
         first = backend.locking(first)
         changes = {"usage_count": _one_more(model), "last_accessed_at": moment}
@@ -138,7 +138,7 @@ def first_row(
     values: Mapping[str, Any],
     build: Callable[[], tuple[Any, Sequence[Any]]],
 ) -> R | None:
-    """Execute a statement of `statement_of`, and return its first row as an instance."""
+    """Execute a cached statement, and return its first row as an instance."""
     statement = statement_of(model, key, values, build)
     rows = survived(database_of(model), lambda: statement.rows(values))
     return next(iter(load(model, rows)), None)
@@ -147,20 +147,20 @@ def first_row(
 def status_of(table: Any) -> Any:
     """Return the status as an expression that no index matches, for conditions on a few rows.
 
-    Statistics may be from a time when few rows had a status that many have now.
+    With outdated statistics, PostgreSQL may choose the index of a status that many rows have.
     """
     return peewee.fn.COALESCE(table.status, literal(""))
 
 
 def unexpired(table: Any, moment: Any) -> Any:
-    """Return the condition that a row has not expired by a moment."""
+    """Return the condition that a row has not expired at a time."""
     return table.expires_at.is_null() | (table.expires_at > moment)
 
 
 def reusable(table: Any, query: Any, same: list[Any], moment: Any) -> Any:
-    """Narrow a query to completed content that has not expired: least used first, then newest.
+    """Limit a query to completed content that has not expired: least used first, then newest.
 
-    `same` are the conditions on what is asked for.
+    `same` are the conditions on user, type and level.
     """
     return query.where(
         *same,
@@ -182,7 +182,7 @@ def _first_reusable(
 
 
 def _wanted(model: Any, user: Any, type: str, level: str | None = None) -> dict[str, Any]:
-    # A value that no row can have is a mistake, not a miss.
+    # Validate, because a value that no row can have is a mistake of the caller, not a cache miss.
     wanted = {"user": model._meta.fields["user"].id_of(user), "type": type, "level": level or None}
     validate(model, wanted | {"level": level}, partial=True)
     fields = model._meta.fields

@@ -1,6 +1,6 @@
-"""Name the user in statements that find rows by their ids, where a table is partitioned by users.
+"""Add the user to statements that find rows by id, if the table is partitioned by user.
 
-PostgreSQL then asks one partition, instead of planning and searching all of them.
+PostgreSQL then plans and searches one partition instead of all.
 """
 
 from typing import Any
@@ -15,16 +15,13 @@ _FORM = "_aicontent_form"
 
 
 def is_partitioned(model: Any) -> bool:
-    """Tell whether the model's table is in partitions by the user.
-
-    A statement that finds a row by its id then names the user too, so that one partition is asked.
-    """
+    """Return whether the model's table is partitioned by user."""
     database, table = database_of(model), (model._meta.schema, model._meta.table_name)
     known = model.__dict__.get(_FORM, (None, None, False))
     if known[0] is not database or known[1] != table:
         catalog = backend_of(database).catalog(database)
         answer = survived(database, lambda: catalog.is_partitioned(*table))
-        if answer is None:  # there is no table yet
+        if answer is None:  # the table does not exist yet, so the answer may change
             return False
         known = database, table, answer
         setattr(model, _FORM, known)
@@ -32,12 +29,12 @@ def is_partitioned(model: Any) -> bool:
 
 
 def key_columns(model: Any) -> list[Any]:
-    """Return the columns by which a row is found: its id, and the user of a partitioned table."""
+    """Return the columns that identify a row: the id, and the user if the table is partitioned."""
     return [model.id, model.user] if is_partitioned(model) else [model.id]
 
 
 def row_key(model: Any) -> Any:
-    """Return the operand to compare with a query that selects the `key_columns` of rows."""
+    """Return the operand to compare with a query that selects `key_columns`."""
     columns = key_columns(model)
     return columns[0] if len(columns) == 1 else peewee.Tuple(*columns)
 
@@ -45,12 +42,12 @@ def row_key(model: Any) -> Any:
 def of_user(model: Any, user: Any) -> list[Any]:
     """Return the condition that limits a statement to a user's partition; [] on a plain table.
 
-    `user` is a user, or a slot.
+    `user` is a user's id, or a slot for it.
     """
     return [model.user == user] if is_partitioned(model) else []
 
 
 def of_users(model: Any, users: Any) -> list[Any]:
-    """Return the same condition for an array of users."""
+    """Return the condition for the partitions of several users; [] on a plain table."""
     backend = backend_of(database_of(model))
     return [backend.any_of(model.user, users)] if is_partitioned(model) else []

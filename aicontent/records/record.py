@@ -1,6 +1,6 @@
-"""The one base class of the table's model, and the statements that write one row.
+"""Define the base class of the model, and the functions that insert and update one row.
 
-`Record` overrides what Peewee lets only a subclass override. The rest are functions.
+`Record` overrides methods of Peewee's Model; all other operations are functions.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,14 +32,14 @@ R = TypeVar("R", bound="Record")
 
 
 class Record(peewee.Model):
-    """A Peewee model that validates what it writes, and writes only what has changed.
+    """A Peewee model that validates values before it writes, and writes only changed columns.
 
-    `is_new` tells whether an instance is yet to be inserted. `_document_texts` holds the text of
-    each document as it was last read or written, by attribute.
+    `is_new` is True until the instance is inserted. `_document_texts` has the text of each document
+    as it was last read or written, by attribute.
     """
 
     served: Served | None = None
-    """How `get_or_generate` came by this content, on what it returned."""
+    """How `get_or_generate` got this content; None on other instances."""
 
     _aicontent_rules: ClassVar[Rules]
     _claimed_at: float | None = None
@@ -47,18 +47,18 @@ class Record(peewee.Model):
     _is_selected = False
     """Whether a query returned this instance, which may not have selected all columns."""
     _document_texts: dict[str, str | None]
-    _dirty: set[str]  # Peewee's, which its stubs leave out
+    _dirty: set[str]  # an attribute of Peewee's Model that its stubs omit
     _pk: Any
 
     class Meta:
-        # For a host that calls Peewee's own save(): a stale instance must not overwrite counters.
+        # If a host calls Peewee's own save(), a stale instance must not overwrite counters.
         only_save_dirty = True
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         models: list[Any] = [base for base in cls.__bases__ if hasattr(base, "_meta")]
         table = next((base for base in models if issubclass(base, Record)), None)
-        # Peewee takes the key of the first model, which may be a mix-in's automatic one.
+        # Peewee inherits the key of the first base, which may be the automatic key of a mix-in.
         if table is not None and models[0] is not table:
             key = table._meta.primary_key
             if key.name not in vars(cls):
@@ -66,7 +66,7 @@ class Record(peewee.Model):
 
     @classmethod
     def validate_model(cls) -> None:
-        """Take the table's name and database, of which Peewee inherits only the first model's."""
+        """Inherit the table's name and database, as Peewee inherits only from the first base."""
         meta: Any = cls._meta
         tables: list[Any] = [base for base in cls.__bases__ if hasattr(base, "_aicontent_rules")]
         if tables and meta.database is None:
@@ -88,10 +88,10 @@ class Record(peewee.Model):
         base = type(self).__dict__.get("_aicontent_base")
         if base is None:
             return super().__reduce_ex__(protocol)
-        # A class that was made for one database has no name by which it could be found.
+        # The class of for_database() cannot be imported by its name, so pickle its base.
         return _unpickled, (base, {**self.__dict__, "__rel__": {}})
 
-    # Without these two, a copy would be pickled, and so have another class.
+    # Without these two methods, copying would pickle the instance, which changes its class.
 
     def __copy__(self) -> Self:
         content = type(self).__new__(type(self))
@@ -104,14 +104,14 @@ class Record(peewee.Model):
         vars(content).update(deepcopy(vars(self), memo))
         return content
 
-    def _pk_expr(self) -> Any:  # Peewee's, for delete_instance()
+    def _pk_expr(self) -> Any:  # Peewee calls it in delete_instance()
         user, model = stored_user(self), cast(Any, type(self))
         by_id = super()._pk_expr()  # type: ignore[misc]
         return by_id if user is None else by_id & (model.user == user)
 
     @property
     def dirty_fields(self) -> list[peewee.Field]:
-        """The fields that `save()` would write, documents changed in place included."""
+        """Return the fields that `save()` would write, including documents changed in place."""
         for name, text in self._document_texts.items():
             if name not in self._dirty and snapshot(self.__data__[name]) != text:
                 self._dirty.add(name)
@@ -119,18 +119,18 @@ class Record(peewee.Model):
         return fields
 
     def is_dirty(self) -> bool:
-        """Tell whether `save()` would write anything."""
+        """Return whether `save()` would write anything."""
         return bool(self.dirty_fields)
 
     def save(self, force_insert: bool = False, only: Iterable[Any] | None = None) -> int:
-        """Insert a new instance, or write the changed fields of a stored one.
+        """Insert a new instance, or write the changed fields of a stored instance.
 
         Args:
-            force_insert: insert even an instance that was loaded.
-            only: fields or their names; of a stored instance, write only these.
+            force_insert: insert the instance even if it was loaded.
+            only: fields or their names: write only these fields of a stored instance.
 
         Returns:
-            The number of rows written: 1, or 0 when nothing had changed.
+            The number of rows written: 1, or 0 if nothing had changed.
 
         Raises:
             ValidationError, UnknownUserError, DuplicateIdError: nothing was written, and an open
@@ -171,12 +171,12 @@ def _unpickled(model: type[R], state: dict[str, Any]) -> R:
 
 
 def insert(content: Record, unless: Computed | None = None, **on_conflict: Any) -> bool:
-    """Insert the row of a new instance, and tell whether it was inserted.
+    """Insert the row of a new instance, and return whether it was inserted.
 
     Args:
         content: the instance.
         unless: a query; insert nothing if it finds a row.
-        on_conflict: as for Peewee's `on_conflict`; without it, a conflict is an error.
+        on_conflict: as for Peewee's `on_conflict`; without it, a conflict raises an error.
 
     Raises:
         ValidationError, UnknownUserError, DuplicateIdError, DuplicateRequestError,
@@ -203,7 +203,7 @@ def insert(content: Record, unless: Computed | None = None, **on_conflict: Any) 
         returned = [model._meta.fields[name] for name in names]
         return query.returning(*returned), returned
 
-    # Peewee would put a missing default into the statement, for all rows.
+    # If a default is missing, Peewee puts its value into the SQL, which must then not be cached.
     is_complete = values.keys() >= {field.name for field in model._meta.defaults}
     key = ("insert", bool(on_conflict), unless and unless.key) if is_complete else None
     statement = statement_of(model, key, converted, build)
@@ -216,7 +216,7 @@ def insert(content: Record, unless: Computed | None = None, **on_conflict: Any) 
 
 
 def update(content: Any, changes: Mapping[str, Any], condition: Computed | None = None) -> bool:
-    """Write changes to the row, and tell whether there is such a row that fulfils a condition.
+    """Write changes to a row if it fulfils a condition, and return whether it was written.
 
     Raises:
         ValidationError, UnknownUserError, NotBoundError: nothing was written.
@@ -224,7 +224,7 @@ def update(content: Any, changes: Mapping[str, Any], condition: Computed | None 
     model: Any = type(content)
     database = database_of(model)
     if content._pk is None:
-        raise ValidationError("id", "must be selected too, to write this instance", "None")
+        raise ValidationError("id", "must be selected by the query to write this instance", "None")
     check_times(changes)
     validate(model, changes, partial=True)
     converted, key = driver_values(model, changes), cast(Any, model._meta.primary_key)
@@ -241,7 +241,7 @@ def update(content: Any, changes: Mapping[str, Any], condition: Computed | None 
 
     parameters = {**parameters_of(converted), ":pk": key.db_value(content._pk)}
     parameters |= condition.parameters if condition else {}
-    # Without the user once more, because the row may belong to another one since.
+    # Try again without the user, because the row may belong to another user now.
     named = stored_user(content)
     for user in (None,) if named is None else (named, None):
         name = ("update", user is not None, condition and condition.key)

@@ -1,7 +1,7 @@
 """Validate rows by the rules of their columns, before they are written.
 
 The rules are JSON Schema, as in the specification's model. fastjsonschema compiles them at the
-first use, so that an import does not pay for it.
+first use rather than at import, which is faster.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Check = Callable[[Mapping[str, object]], object]
 
 
 class Rules:
-    """The rules of a table, made of the rules of its columns.
+    """The rules of a table, combined from the rules of its columns.
 
     Args:
         fields: the table's fields.
@@ -57,11 +57,11 @@ class Rules:
 
         Args:
             row: the values.
-            columns: the fields to name in an error; a host may have renamed them.
-            partial: whether they are an update, in which required columns may be missing.
+            columns: the fields whose names an error uses; a host may have renamed them.
+            partial: whether the values are an update, in which required columns may be missing.
 
         Raises:
-            ValidationError: the first rule that is broken.
+            ValidationError: a value is not valid; the error describes the first one.
         """
         if partial not in self._compiled:
             import fastjsonschema
@@ -71,7 +71,7 @@ class Rules:
             self._compiled[partial] = fastjsonschema.compile(schema, use_default=False)
         try:
             self._compiled[partial](row)
-        except ValueError as raised:  # fastjsonschema's, which is not imported before it is used
+        except ValueError as raised:  # the base of fastjsonschema's error, without an import
             error: Any = raised
             missing = (name for name in self.schema["required"] if name not in row)
             column = error.path[1] if len(error.path) > 1 else next(missing)
@@ -81,16 +81,16 @@ class Rules:
 
 
 def validate(model: Any, values: Mapping[str, Any], *, partial: bool = False) -> None:
-    """Validate values by the model's rules, but not by those that its field types check.
+    """Validate values by the model's JSON Schema rules; the field types check more on writing.
 
     Args:
         model: a `Record` with rules.
-        values: by attribute.
-        partial: whether they are an update, in which required values may be missing and SQL
-            expressions may take the place of values.
+        values: the values by attribute.
+        partial: whether the values are an update, in which required values may be missing and
+            values may be SQL expressions.
 
     Raises:
-        ValidationError: the first rule that is broken.
+        ValidationError: a value is not valid; the error describes the first one.
     """
     fields = model._meta.fields
     row = {
@@ -102,10 +102,10 @@ def validate(model: Any, values: Mapping[str, Any], *, partial: bool = False) ->
 
 
 def check_values(model: Any, values: Mapping[str, Any], *, partial: bool = False) -> None:
-    """Check values by all rules: the model's, and those that its field types check.
+    """Check values by all rules: the model's JSON Schema rules and those of the field types.
 
     Args and Raises:
-        As `validate`.
+        As for `validate`.
     """
     validate(model, values, partial=partial)
     for name, value in values.items():
@@ -149,7 +149,7 @@ def _kind_text(error: JsonSchemaValueException) -> str:
     if error.rule == "required":
         return "nothing"
     value = error.value
-    # A mistyped name is the likeliest mistake there, and it is short.
+    # For an enumeration, show a short value: it is most likely a mistyped name.
     if error.rule == "enum" and isinstance(value, str) and len(value) <= 40:
         return repr(value)
     return kind_of(value)

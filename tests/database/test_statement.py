@@ -149,7 +149,7 @@ def test_the_first_reusable_is_that_of_the_query_and_is_not_marked(store, Conten
 
 def test_an_id_that_is_not_there(store, Content):
     store()
-    with pytest.raises(Content.DoesNotExist, match="no row of the id 'nothing'"):
+    with pytest.raises(Content.DoesNotExist, match="no row with id 'nothing'"):
         Content.get_by_id("nothing")
     with pytest.raises(Content.DoesNotExist):
         Content.get_by_id(peewee.SQL("'nothing'"))

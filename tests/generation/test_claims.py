@@ -515,7 +515,7 @@ def test_a_partly_selected_claim_is_refused_where_it_would_lose_something(Conten
         (("id", "status"), "attempts", lambda c: c.release()),
         (("status", "attempts"), "id", lambda c: c.extend_lease()),
     ):
-        with pytest.raises(aicontent.ValidationError, match=f"^{missing}: must be selected too"):
+        with pytest.raises(aicontent.ValidationError, match=f"^{missing}: must be selected by"):
             call(selected(*names))
     selected(*few).extend_lease()
     selected(*few, "expires_at", "metadata").complete({"a": 1}, metadata={"m": 2})

@@ -36,7 +36,7 @@ def test_nothing_to_write(store, Content):
 
 def test_an_instance_that_is_not_stored(store, Content, user):
     new = Content(user=user, type="lesson", request_payload={}, level="A1")
-    with pytest.raises(ValidationError, match="^row 2: id: must be that of a stored row"):
+    with pytest.raises(ValidationError, match="^row 2: id: must be of a stored row"):
         Content.bulk_update([store(), new], ["level"])
     gone = store(level="A1")
     gone.delete_instance()
@@ -116,7 +116,7 @@ def test_partly_selected_instances(store, Content):
     content = store()
     for columns, missing in (((Content.id,), "level"), ((Content.level,), "id")):
         partial = Content.select(*columns).where(Content.id == content.id).get()
-        with pytest.raises(ValidationError, match=f"^row 1: {missing}: must be selected too"):
+        with pytest.raises(ValidationError, match=f"^row 1: {missing}: must be selected by"):
             Content.bulk_update([partial], ["level"])
     partial = Content.select(Content.id).where(Content.id == content.id).get()
     partial.level = "C1"

@@ -53,7 +53,7 @@ def test_save_only(store, Content):
     stored = Content.get_by_id(content.id)
     assert (stored.level, stored.token_usage, stored.model_used) == ("A1", 5, None)
     assert [field.name for field in content.dirty_fields] == ["model_used"]
-    with pytest.raises(ValidationError, match="^colour: is no attribute"):
+    with pytest.raises(ValidationError, match="^colour: is not an attribute"):
         content.save(only=["colour"])
 
 
@@ -173,7 +173,7 @@ def test_partly_selected_instances_give_no_wrong_answers(store, Content):
         (("expires_at",), "status", "is_reusable"),
         (("status",), "expires_at", "is_expired"),
     ):
-        with pytest.raises(ValidationError, match=f"^{missing}: must be selected too"):
+        with pytest.raises(ValidationError, match=f"^{missing}: must be selected by"):
             getattr(partial(stored.id, *names), call)()
 
 

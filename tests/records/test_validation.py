@@ -81,10 +81,10 @@ BAD = [
     (
         {"colour": "red"},
         "colour",
-        "is no attribute; the attributes are id, .*; got an unknown name",
+        "is not an attribute; the attributes are id, .*; got an unknown name",
     ),
-    ({"userId": 7}, "userId", "is no attribute; the attributes are id, user,"),
-    ({"x" * 3000: 7}, None, "^x{40}…x{40}: is no attribute"),
+    ({"userId": 7}, "userId", "is not an attribute; the attributes are id, user,"),
+    ({"x" * 3000: 7}, None, "^x{40}…x{40}: is not an attribute"),
     ({"metadata": nested(150, {"a": "\0"})}, None, r"^metadata\.[d.]+…[d.]+\.a: .*NUL"),
 ]
 
