@@ -1,7 +1,7 @@
-"""Keep working while a database is unavailable for a moment.
+"""Connect, reconnect, and retry while a database is unavailable for a short time.
 
-The causes are a lock, a connection that the server has closed, a pool in use, and a server that is
-read-only during a failover. This is the only place that decides when to connect or call again.
+The causes are a lock, a connection that the server has closed, an exhausted pool, and a server
+that is read-only during a failover. Only this module decides when to connect or call again.
 """
 
 import time
@@ -27,17 +27,17 @@ from .supported import backend_of
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 _TEMPORARY = {"25006", "40001", "40P01", "57014"}
-"""SQLSTATEs that Peewee does not map to OperationalError: read-only server, serialization failure,
-deadlock, cancelled statement."""
+"""SQLSTATEs that may pass, and that Peewee does not map to OperationalError: read-only server,
+serialization failure, deadlock, cancelled statement."""
 
 T = TypeVar("T")
 
 
 @contextmanager
 def connected(database: peewee.Database, *, keep: bool = False) -> Iterator[None]:
-    """Open a connection if there is none, and close it again only if it was opened here.
+    """Open a connection if none is open, and close it at the end only if it was opened here.
 
-    `keep` leaves it open.
+    With `keep`, the connection stays open.
     """
     with keeping_contexts(database):
         opened = database.is_closed()
@@ -52,7 +52,7 @@ def connected(database: peewee.Database, *, keep: bool = False) -> Iterator[None
 
 @contextmanager
 def keeping_connection(database: peewee.Database) -> Iterator[None]:
-    """Let this thread keep what `connected` opens until the end; a pool's goes back each time."""
+    """Keep the connection that `connected` opens until the end of the block, except with a pool."""
     if is_pooled(database):
         yield
         return
@@ -66,9 +66,9 @@ def keeping_connection(database: peewee.Database) -> Iterator[None]:
 
 @contextmanager
 def own_connection(database: Any) -> Iterator[None]:
-    """Open a connection for this thread alone; that of a pool is one beyond the pool's number.
+    """Open a connection for this thread; with a pool, one in addition to the pool's connections.
 
-    A pool in use would otherwise refuse it, or let it wait.
+    An exhausted pool would otherwise refuse the connection, or let this thread wait.
     """
     if not is_pooled(database):
         with connected(database):
@@ -79,10 +79,10 @@ def own_connection(database: Any) -> Iterator[None]:
 
 
 def survived(database: peewee.Database, call: Callable[[], T]) -> T:
-    """Call, and once more if the server had closed the connection, or had just moved the row.
+    """Call a function, and call it again if the server had closed the connection or moved the row.
 
-    Within a transaction the first error is raised, because the server has forgotten the
-    transaction.
+    Inside a transaction the first error is raised, because the transaction is lost with the
+    connection.
     """
     backend = backend_of(database)
     if not backend.can_lose_connections or backend.in_transaction(database):
@@ -91,7 +91,7 @@ def survived(database: peewee.Database, call: Callable[[], T]) -> T:
     try:
         return call()
     except Exception as error:
-        was_closed = was_open and database.is_closed()  # as a transaction of the call ended
+        was_closed = was_open and database.is_closed()  # the end of a transaction has closed it
         if not (_dropped(database, error) or was_closed or error_code(error) == MOVED):
             raise
     with connected(database, keep=was_open):
@@ -99,12 +99,13 @@ def survived(database: peewee.Database, call: Callable[[], T]) -> T:
 
 
 def retried(database: peewee.Database, seconds: float, call: Callable[[], T]) -> T:
-    """Call, and call again for some seconds while the database is unavailable.
+    """Call a function, and retry it for some seconds while the database is unavailable.
 
     Args:
-        database: where the call writes, outside any transaction.
-        seconds: how long to try.
-        call: may be called after a try that succeeded, but whose reply was lost.
+        database: the database of the call, outside any transaction.
+        seconds: how long to retry.
+        call: the function. It may be called again after a call that succeeded, if the reply was
+            lost.
     """
     until = time.monotonic() + seconds
     pause, was_open = _FIRST_PAUSE, not database.is_closed()
@@ -122,10 +123,11 @@ def retried(database: peewee.Database, seconds: float, call: Callable[[], T]) ->
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Tell whether an error may pass; that of Peewee's pool derives from none of Peewee's."""
+    """Return whether an error is temporary, so that a retry may succeed."""
     code = error_code(error)
     is_operational = isinstance(error, (peewee.OperationalError, peewee.InterfaceError))
-    # SQLITE_ERROR is a statement that can never succeed, such as one on a table that is missing.
+    # SQLITE_ERROR means a statement that never succeeds, for example without its table. The error
+    # of an exhausted pool is not a subclass of Peewee's errors.
     return (
         (is_operational and code != "SQLITE_ERROR")
         or code in _TEMPORARY
@@ -134,7 +136,7 @@ def is_temporary(error: BaseException) -> bool:
 
 
 def _dropped(database: Any, error: BaseException | None = None) -> bool:
-    """Drop a connection that is lost, and tell whether it was."""
+    """Discard the connection if it is lost, and return whether it was."""
     if database.in_transaction() or not backend_of(database).is_lost(database, error):
         return False
     discard(database)

@@ -1,6 +1,6 @@
-"""The operations that differ between kinds of databases. One subclass implements each kind.
+"""Define the operations that differ between SQLite and PostgreSQL; one subclass implements each.
 
-A backend has no state: its methods take the database. `supported.backend_of` chooses it.
+A backend has no state: its methods take the database. `supported.backend_of` returns it.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ if TYPE_CHECKING:
 
 
 class Backend(ABC):
-    """What this package needs from a kind of database.
+    """The operations of one kind of database.
 
-    An operation has a default here if one kind of database needs nothing for it.
+    A method has a default here if one kind of database needs nothing for it.
     """
 
     name: ClassVar[str]
-    """The kind's name, which also names the file of the expected schema."""
+    """The name of the backend, and of the file with its expected schema."""
 
     documents_are_text: ClassVar[bool]
-    """Whether JSON documents are stored as text, which the package may compress."""
+    """Whether JSON documents are stored as text, which this package may compress."""
 
     distinct_from: ClassVar[str]
-    """The operator that compares two values of which either may be NULL."""
+    """The operator for "not equal" that treats NULL as a value."""
 
     json_methods: ClassVar[type]
-    """The class of the queries into JSON documents."""
+    """The class with the SQL of JSON queries."""
 
-    in_array: ClassVar[tuple[str, str]]  # what stands before and after the array
+    in_array: ClassVar[tuple[str, str]]  # the SQL before and after the array
     can_reclaim: ClassVar[bool] = False
     """Whether space can be returned to the file system on request."""
 
     is_bridged: ClassVar[bool] = False
-    """Whether calls run in an event loop, each within the database's `run()`."""
+    """Whether the database is one of Peewee's asyncio databases, with calls inside `run()`."""
 
     sleep = staticmethod(time.sleep)
 
@@ -58,7 +58,7 @@ class Backend(ABC):
     """Whether a server may close a connection."""
 
     errors_abort_transactions: ClassVar[bool] = False
-    """Whether the failure of one statement makes the rest of a transaction impossible."""
+    """Whether the failure of one statement aborts the whole transaction."""
 
     # Connections and transactions
 
@@ -67,30 +67,31 @@ class Backend(ABC):
         return None
 
     def connection_problem(self, database: peewee.Database) -> str | None:
-        """Return why the open connection cannot be used at all, or None."""
+        """Return why this package cannot use the open connection, or None."""
         return None
 
     def session_problems(self, database: peewee.Database) -> list[str]:
-        """Return what settings of the open connection make content unreadable."""
+        """Return the problems of the open connection's settings that make content unreadable."""
         return []
 
     def in_transaction(self, database: peewee.Database) -> bool:
-        """Tell whether the open connection has a transaction, also one begun without Peewee.
+        """Return whether the open connection has a transaction, even one begun without Peewee.
 
-        The transaction in which a test runs (`aicontent.testing`) does not count.
+        The transaction of a test (`aicontent.testing`) does not count.
         """
         nested = nested_of(database)
         return self.has_begun(database) if nested is None else nested.is_open
 
     @abstractmethod
     def has_begun(self, database: peewee.Database) -> bool:
-        """Tell whether the open connection has any transaction, that of a test included."""
+        """Return whether the open connection has any transaction, including that of a test."""
 
     @contextmanager
     def atomic(self, database: peewee.Database, *begin: Any) -> Iterator[None]:
-        """Begin a transaction (`begin` says how), or a savepoint within one.
+        """Begin a transaction (with the arguments `begin`), or a savepoint inside one.
 
-        An interrupt during BEGIN leaves none behind. The error of the block or of COMMIT is raised.
+        After an interrupt during BEGIN no transaction stays open. If the rollback fails too, the
+        error of the block or of COMMIT is raised.
         """
         is_outermost, first, outer = not self.in_transaction(database), None, sys.exception()
         try:
@@ -111,7 +112,7 @@ class Backend(ABC):
         return self.atomic(database)
 
     def roll_back(self, database: Any) -> None:
-        """Roll back any open transaction, also one of which Peewee does not know."""
+        """Roll back any open transaction, even one that Peewee does not know."""
         while database.in_transaction():
             database.pop_transaction()
         if self.is_lost(database):
@@ -119,36 +120,36 @@ class Backend(ABC):
         elif self.in_transaction(database):
             try:
                 database.rollback()
-            except Exception:  # noqa: BLE001 - the server rolls back when the connection ends
+            except Exception:  # noqa: BLE001 - closing the connection rolls back too
                 discard(database)
 
     def is_lost(self, database: peewee.Database, error: BaseException | None = None) -> bool:
-        """Tell whether only another connection can help after an error."""
+        """Return whether a new connection is needed, for example after an error."""
         return False
 
     def connects_twice(self, database: Any) -> bool:
-        """Tell whether a thread can have a connection while another thread has one."""
+        """Return whether two threads can have connections at the same time."""
         # Another connection would not see the rows of a test's transaction.
         return bool(database.thread_safe) and nested_of(database) is None
 
     @abstractmethod
     def limit_waits(self, database: peewee.Database, seconds: float) -> None:
-        """Let the open connection wait no longer for a lock, until it is closed."""
+        """Limit the seconds that the open connection waits for a lock, until it is closed."""
 
     def statement_savepoint(self, database: peewee.Database) -> AbstractContextManager[Any]:
-        """Protect an open transaction from the failure of one statement."""
+        """Return a savepoint if the failure of one statement would abort an open transaction."""
         return nullcontext()
 
     @contextmanager
     def constraints_explained(
         self, database: peewee.Database, user: object = None
     ) -> Iterator[None]:
-        """Run one statement; if it fails, an open transaction stays usable.
+        """Run one statement, and translate its constraint error; a transaction stays usable.
 
-        `user` is the user in it, as the driver takes it, if there is one.
+        `user` is the user's id in the statement as a parameter for the driver, if it has one.
 
         Raises:
-            UnknownUserError, DuplicateIdError, DuplicateRequestError: for the database's error.
+            UnknownUserError, DuplicateIdError, DuplicateRequestError: instead of Peewee's error.
         """
         with self.statement_savepoint(database):
             try:
@@ -157,12 +158,12 @@ class Backend(ABC):
                 raise explained(error, self.lacks_user(database, user)) from error
 
     def lacks_user(self, database: peewee.Database, user: object) -> bool:
-        """Tell whether a foreign key that fails, and that has no name, is that of the user."""
+        """Return whether a foreign key error without a name is that of the user."""
         return False
 
     @abstractmethod
     def snapshot(self, database: peewee.Database) -> AbstractContextManager[Any]:
-        """Begin a transaction that sees one moment and blocks no writer."""
+        """Begin a transaction that reads a consistent snapshot and blocks no writer."""
 
     @abstractmethod
     def migration_lock(
@@ -174,7 +175,7 @@ class Backend(ABC):
         """
 
     def take_turn(self, database: peewee.Database) -> None:
-        """Let the open transaction wait until no other one has its turn to write many rows."""
+        """Wait in the open transaction until no other transaction writes many rows."""
         return
 
     def bulk_settings(self, database: peewee.Database) -> AbstractContextManager[Any]:
@@ -185,22 +186,22 @@ class Backend(ABC):
 
     @abstractmethod
     def clock(self) -> peewee.SQL:
-        """Return the clock that the columns' defaults and the trigger read."""
+        """Return the SQL of the clock that the columns' defaults and the trigger use."""
 
     def statement_clock(self) -> peewee.SQL:
-        """Return the time of the statement, which a long transaction does not hold back."""
+        """Return the SQL of the statement's time, which advances in a long transaction."""
         return self.clock()
 
     @abstractmethod
     def clock_after(self, seconds: object) -> peewee.SQL:
-        """Return the statement's time plus a number of seconds, which is the parameter."""
+        """Return the SQL of the statement's time plus a number of seconds."""
 
     def columns_of_update(self) -> dict[str, Any]:
-        """Return the columns that an UPDATE must set itself to return them as they are stored."""
+        """Return columns that an UPDATE must set because RETURNING precedes the trigger."""
         return {}
 
     def any_of(self, column: peewee.Node, values: Iterable[int | str] | peewee.Node) -> Any:
-        """Return the condition that a column has one of the values, by one array parameter."""
+        """Return the condition that a column has one of the values, with one array parameter."""
         if not isinstance(values, peewee.Node):
             values = peewee.Value(self.array(values), False, unpack=False)
         before, after = map(peewee.SQL, self.in_array)
@@ -212,43 +213,43 @@ class Backend(ABC):
 
     @abstractmethod
     def array_rows(self, type: str) -> str:
-        """Return a table named `each` with a column `value`, made of one array of this type."""
+        """Return the SQL of a table `each` with a column `value`, from one array parameter."""
 
     def locking(self, query: Any) -> Any:
-        """Lock the rows that a subquery selects, waiting for other transactions."""
+        """Lock the rows that a subquery selects, and wait for other transactions."""
         return query
 
     def skipping_locked(self, query: Any) -> Any:
-        """Lock the rows that a subquery selects, passing over rows that others have locked."""
+        """Lock the rows that a subquery selects, and skip rows that others have locked."""
         return query
 
     def bytewise(self, column: Any) -> Any:
-        """Return a text column for ORDER BY that sorts by bytes, whatever the collation."""
+        """Return a text column for ORDER BY that sorts by bytes, independent of the collation."""
         return column
 
     def with_index(self, model: type[peewee.Model], index: str, condition: Any) -> Any:
-        """Return the model as the source of a SELECT that uses an index for a condition."""
+        """Return the model as the source of a SELECT with a hint for an index, if needed."""
         return model
 
     @abstractmethod
     def with_entry(self, document: Any, key: str, entries: dict[str, Any]) -> Any:
-        """Return a JSON document with an object of these entries under a key.
+        """Return the SQL of a JSON document with an object of these entries under a key.
 
-        A document that is no object, which another program may have stored, is replaced.
+        A document that is not an object, which another program may have stored, is replaced.
         """
 
     # Values
 
     def time_parameter(self, moment: datetime) -> datetime | str:
-        """Return a moment in UTC as the driver takes it."""
+        """Return a UTC time as a parameter for the driver."""
         return moment
 
     def time_text(self, moment: datetime) -> str:
-        """Return a moment in UTC as text that the database takes for a time."""
+        """Return a UTC time as text that the database accepts as a time."""
         return moment.isoformat(" ", "microseconds")
 
     def typed(self, value: Any, type: str) -> Any:
-        """Return a parameter with the type of its column, if the database has that type."""
+        """Return a parameter that is cast to a type, if the database has that type."""
         return value
 
     def document_text(self, column: Any) -> Any:
@@ -263,7 +264,7 @@ class Backend(ABC):
 
     @abstractmethod
     def loader(self, database: peewee.Database, insert: BulkInsert) -> Loader:
-        """Return the fastest way to insert many rows by this statement."""
+        """Return the loader that inserts many rows fastest on this database."""
 
     @abstractmethod
     def stream(
@@ -273,32 +274,32 @@ class Backend(ABC):
 
     @abstractmethod
     def pace(self, database: peewee.Database) -> AbstractContextManager[Pace]:
-        """Begin a job that writes in batches, next to other writers."""
+        """Begin a job that writes in batches, and return its pace."""
 
     @abstractmethod
     def deletion(self, model: type[peewee.Model], rule: Any) -> Deletion:
-        """Return what deletes the rows that a rule makes due."""
+        """Return the object that deletes rows that fulfil a rule."""
 
     def advance_identity(self, database: peewee.Database, table: str) -> None:
-        """Let the next id that the database assigns follow the largest one in the table."""
+        """Set the table's id sequence to the largest id, after rows with given ids."""
         return
 
     # The catalog, and the command line
 
     @abstractmethod
     def catalog(self, database: peewee.Database) -> Catalog:
-        """Return what the database knows of its tables."""
+        """Return the catalog, which reads the definitions and statistics of tables."""
 
     @abstractmethod
     def user_id_type(self, type: str) -> str | None:
-        """Return the type of `userId` where `users.id` has a type; None if it is unsupported."""
+        """Return the type of `userId` for a type of `users.id`; None if it is not supported."""
 
     def reclaim(self, database: peewee.Database) -> tuple[int, str]:
-        """Return free space to the file system; report the bytes, and by which method."""
+        """Return free space to the file system; return the bytes and the method."""
         raise UnsupportedDatabaseError(
-            "only SQLite returns space on request; PostgreSQL's autovacuum does it by itself"
+            "only SQLite returns space on request: leave it to autovacuum on PostgreSQL"
         )
 
     @abstractmethod
     def shell_command(self, database: peewee.Database, url: str, query: str) -> list[str]:
-        """Return the command by which a person runs a query in a terminal."""
+        """Return the shell command that runs a query in a terminal."""

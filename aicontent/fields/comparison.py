@@ -1,6 +1,6 @@
-"""Comparisons of JSON documents and of paths into them, which mean the same on both backends.
+"""Compare JSON documents and paths into them with the same results on both backends.
 
-What differs by database stands in `database.json_methods`.
+`database.json_methods` has the SQL that differs between them.
 """
 
 from collections.abc import Callable
@@ -35,14 +35,14 @@ def _membership(operator: str) -> Callable[[Any, Any], peewee.Expression]:
 
 
 class _Compared(peewee.ColumnBase):
-    """A document or a value in one; NULL is the last in ascending order on both databases."""
+    """A document or a value in a document. NULL sorts last in ascending order on both databases."""
 
     def _compared_as(self) -> Any:
-        """Return the expression that represents this in a comparison."""
+        """Return the expression to compare."""
         return self
 
     def _operand(self, value: Any) -> Any:
-        """Check and convert what this is compared with."""
+        """Check and convert the other operand of a comparison."""
         raise NotImplementedError
 
     def _compared(self, operator: str, rhs: Any) -> Any:
@@ -75,9 +75,9 @@ class _Compared(peewee.ColumnBase):
 
 
 class Comparable(_Compared):
-    """JSON, which compares and sorts as jsonb does.
+    """JSON that compares and sorts as PostgreSQL's jsonb does.
 
-    The operators that the two databases do not share raise AIContentError.
+    Operators that only one of the databases has raise AIContentError.
     """
 
     _remedy: str
@@ -92,13 +92,13 @@ class Comparable(_Compared):
             return value._compared_as()
         if isinstance(value, (_Compared, peewee.Field)):
             raise AIContentError(
-                f"{field.name} holds JSON, which is compared with JSON alone: compare as_int(), "
-                "as_float() or as_text() of a path with a column"
+                f"{field.name} is JSON, which compares only with JSON: to compare it with a "
+                "column, use as_int(), as_float() or as_text() of a path"
             )
         if isinstance(value, _SQL_EXPRESSIONS):
             raise AIContentError(
-                f"{field.name} holds JSON: compare it with a Python value or with other JSON; to "
-                "compare with an SQL expression, use as_int(), as_float() or as_text()"
+                f"{field.name} is JSON, which compares only with JSON and Python values: to "
+                "compare it with an SQL expression, use as_int(), as_float() or as_text() of a path"
             )
         if value is None or isinstance(value, peewee.Node):
             return value
@@ -107,8 +107,8 @@ class Comparable(_Compared):
 
     def _no_such_operator(self, *_: Any) -> Any:
         raise AIContentError(
-            f"{self._document().name}: JSON has no such operator on both databases: use "
-            f"{self._remedy}"
+            f"{self._document().name}: the two databases do not both have this operator for JSON: "
+            f"use {self._remedy}"
         )
 
     __add__ = __sub__ = __mul__ = __truediv__ = __xor__ = __and__ = __or__ = _no_such_operator
@@ -150,7 +150,7 @@ class DocumentPath(Comparable, peewee.JSONPath):
     def concat(self, rhs: Any) -> Any:
         return peewee.ColumnBase.concat(self, rhs) if self._as_text else self._no_such_operator()
 
-    # On SQLite, Peewee's LIKE is GLOB; each database has regular expressions of its own.
+    # On SQLite, Peewee's LIKE is GLOB, and the two databases have different regular expressions.
     __mod__ = like = regexp = iregexp = Comparable._no_such_operator
 
     def ilike(self, rhs: Any) -> Any:
@@ -165,7 +165,7 @@ class DocumentPath(Comparable, peewee.JSONPath):
         return super().endswith(self.as_text()._operand(rhs))
 
     def __sql__(self, ctx: Any) -> Any:
-        # Where PostgreSQL refuses jsonb, SQLite would take the path's JSON text for the value.
+        # In places where PostgreSQL refuses jsonb, SQLite would use the JSON text of the path.
         if not self._as_text:
             start = "".join(ctx._sql[-4:]).upper().removesuffix("DISTINCT ")
             column = getattr(ctx.state.converter, "__self__", None)
@@ -178,7 +178,7 @@ class DocumentPath(Comparable, peewee.JSONPath):
 
 
 class _Number(_Compared, peewee.WrappedNode):
-    """The number at a path, which compares with numbers."""
+    """The number at a path, which compares only with numbers."""
 
     def __init__(self, path: DocumentPath, kind: str) -> None:
         field = path._field
@@ -188,7 +188,7 @@ class _Number(_Compared, peewee.WrappedNode):
     def unwrap(self) -> Any:
         return self
 
-    def __mod__(self, _: Any) -> Any:  # Peewee's is LIKE
+    def __mod__(self, _: Any) -> Any:  # in Peewee, % is LIKE
         raise AIContentError(f"{self._name}: a number at a path has no %: use fn.MOD()")
 
     def _operand(self, value: Any) -> Any:

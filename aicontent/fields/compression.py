@@ -1,4 +1,4 @@
-"""The largest size of documents, and their compression on SQLite."""
+"""Limit the size of documents, and compress them on SQLite."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -12,14 +12,14 @@ from ..database.supported import backend_of, resolved
 from ..errors import AIContentError, CorruptDocumentError, ValidationError, check_number, shortened
 
 MAX_DOCUMENT_BYTES = 16_000_000
-"""Far more than a model writes, and far less than PostgreSQL (255 MB) and SQLite (1 GB) store."""
+"""Far more than a model writes, and far less than PostgreSQL (255 MB) and SQLite (1 GB) allow."""
 
 _LEVEL = 3
-"""zstd's own default. At 4 KB and at 100 KB of text, higher levels cost more time than they save
+"""zstd's default. For texts of 4 KB and of 100 KB, higher levels cost more time than they save
 space."""
 
 _MODULES = "compression.zstd", "backports.zstd"
-"""Python's own module, from 3.14 on, and the same for older versions."""
+"""The standard library's module since Python 3.14, and its backport for older versions."""
 
 
 @dataclass
@@ -30,17 +30,17 @@ class Storage:
     max_document_bytes: int = MAX_DOCUMENT_BYTES
 
     def stored(self, text: str, field: str, *, compressible: bool) -> str | bytes:
-        """Return what the database stores for a document's JSON text.
+        """Return the stored form of a document's JSON text: the text, or compressed bytes.
 
         Raises:
-            ValidationError: it is too large.
+            ValidationError: the document is too large.
         """
         # A character has up to four bytes.
         size = len(text.encode()) if 4 * len(text) > self.max_document_bytes else 0
         if size > self.max_document_bytes:
             rule = (
                 f"must be at most {self.max_document_bytes:,} bytes as JSON "
-                "(aicontent.configure, or --max-document-bytes of an import, allows more)"
+                "(to allow more, use aicontent.configure or aicontent import --max-document-bytes)"
             )
             raise ValidationError(field, rule, f"{size:,} bytes")
         if not compressible or self.compress_over is None or len(text) <= self.compress_over:
@@ -52,7 +52,7 @@ _storages: WeakKeyDictionary[peewee.Database, Storage] = WeakKeyDictionary()
 
 
 def storage_of(database: peewee.Database | None) -> Storage:
-    """Return a database's storage settings, which may change later."""
+    """Return the storage settings of a database; `configure` changes this object."""
     return Storage() if database is None else _storages.setdefault(database, Storage())
 
 
@@ -64,23 +64,24 @@ class Settings(TypedDict, total=False):
 
 
 def configure(database: peewee.Database, **settings: Unpack[Settings]) -> None:
-    """Set how this process stores this database's documents, from now on.
+    """Set the size limit and the compression of documents that this process stores.
 
     Args:
-        database: the database, bound or not.
-        settings: the settings to change; the others stay:
+        database: the database; no model need be bound to it.
+        settings: the settings to change; other settings keep their values:
             `max_document_bytes`: the most bytes of one document as JSON text, by default
-            16,000,000. A larger document is refused.
+            16,000,000. A larger document raises ValidationError.
             `compress_over`: on SQLite, compress `request_payload`, `generated_data` and
-            `validation_results` of more characters than this, which ends JSON queries on them.
-            None, the default, compresses nothing. It has no effect on PostgreSQL, which
-            compresses by itself. Compressed documents can be read with every setting.
+            `validation_results` if they have more characters than this. JSON queries on these
+            columns then raise AIContentError. None, the default, compresses nothing. PostgreSQL
+            ignores it, because it compresses documents by itself. Compressed documents can be
+            read with every setting.
 
     Raises:
-        ValidationError: there is no such setting, or its value is no such number.
-        UnsupportedDatabaseError: the database is neither SQLite nor PostgreSQL, or not
+        ValidationError: the setting is unknown, or its value is not an int of at least 0.
+        UnsupportedDatabaseError: the database is neither SQLite nor PostgreSQL, or is not
             initialised.
-        AIContentError: zstd is not installed.
+        AIContentError: `compress_over` is set, and zstd is not installed.
     """
     database = resolved(database)
     for name, value in settings.items():
@@ -100,7 +101,7 @@ def decompressed(data: bytes) -> str:
     """Return the JSON text of a compressed document.
 
     Raises:
-        AIContentError: zstd is not installed. CorruptDocumentError: the data cannot be read.
+        AIContentError: zstd is not installed. CorruptDocumentError: the data is damaged.
     """
     module = zstd()
     try:
@@ -111,10 +112,10 @@ def decompressed(data: bytes) -> str:
 
 @cache
 def zstd() -> Any:
-    """Return the module that compresses.
+    """Import and return the zstd module.
 
     Raises:
-        AIContentError: it is not installed.
+        AIContentError: no zstd module is installed.
     """
     for name in _MODULES:
         try:
@@ -122,15 +123,15 @@ def zstd() -> Any:
         except ModuleNotFoundError:
             continue
     raise AIContentError(
-        "compressed documents need zstd: pip install 'aicontent[compress]' (Python 3.14 brings it, "
-        "unless it was built without)"
+        "compressed documents need zstd: pip install 'aicontent[compress]' (Python 3.14 includes "
+        "it, unless it was built without zstd)"
     )
 
 
 def not_queryable(field: str) -> AIContentError:
-    """Return the error of a query into a document that may be compressed."""
+    """Return the error for a JSON query on a document that may be compressed."""
     return AIContentError(
-        f"{field} may be compressed in this database (compress_over), so its JSON cannot be "
-        "queried or changed by SQL: select rows by other columns and read the document in "
-        "Python, or store what you query in metadata, topics or focus_areas"
+        f"{field} may be compressed in this database (compress_over), so SQL cannot query or "
+        "change its JSON: select rows by other columns and read the document in Python, or store "
+        "the values that you query in metadata, topics or focus_areas"
     )

@@ -1,4 +1,4 @@
-"""The field type of JSON documents: checked, stored, read, and watched for changes in place."""
+"""Define the field type of JSON documents: check, store and read them, and detect changes."""
 
 import json
 from collections.abc import Callable
@@ -21,9 +21,9 @@ _decode = json.JSONDecoder().raw_decode
 
 
 class DocumentAccessor(peewee.FieldAccessor):
-    """Remembers a stored document's text when an instance's attribute is first read.
+    """Records a stored document's text when an instance's attribute is first read.
 
-    A change in place (`content.metadata["k"] = 1`) is then detected and saved.
+    `save()` compares it with the text then, to find changes in place (`content.metadata["k"] = 1`).
     """
 
     def __get__(self, instance: Any, instance_type: Any = None) -> Any:
@@ -45,7 +45,7 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
     _remedy = "a path into the document, or cast('text')"
 
     def __init__(self, *, compressible: bool = False, **options: Any) -> None:
-        # All of these must belong to the instance: a model's alias copies the field's attributes.
+        # Instance attributes rather than class attributes, because a model's alias copies them.
         self.is_compressible, self._is_text = compressible, False
         self._storage = Storage()
         self._methods: Any = None
@@ -54,7 +54,7 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
 
     def _db_hook(self, database: peewee.Database | None) -> None:
         database = unproxied(database)
-        # First forget the old database: if it compresses, `_helper` refuses to be read.
+        # Reset the storage first: if the old database compresses, reading `_helper` raises.
         self._storage, self._is_text = Storage(), False
         super()._db_hook(database)  # type: ignore[misc]
         if database is not None:
@@ -65,7 +65,7 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
         self._storage = storage_of(database)
 
     def db_value(self, value: Any) -> Any:
-        # Peewee passes a value again that it has converted for PostgreSQL's driver.
+        # Peewee may pass a value that it has already converted for PostgreSQL's driver.
         if value is None or isinstance(value, (peewee.Node, *self._driver_types)):
             return super().db_value(value)  # type: ignore[no-untyped-call]
         stored = self.parameter(value)
@@ -75,7 +75,7 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
         return None if value is None else self.stored(checked_text(value, self.name))
 
     def stored(self, text: str) -> str | bytes:
-        """Return what the database stores for a document's text."""
+        """Return the stored form of a document's text."""
         compressible = self.is_compressible and self._is_text
         return self._storage.stored(text, self.name, compressible=compressible)
 
@@ -90,7 +90,7 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
                 if end == len(value):
                     return document
             except (TypeError, ValueError):
-                pass  # white space before it, or another type of value: Peewee reads these
+                pass  # Peewee reads leading white space and other types of values
         return super().python_value(value)  # type: ignore[no-untyped-call]
 
     reader = python_value
@@ -100,7 +100,7 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
             return peewee.Value(self.parameter(value), converter=False)
         return super().case_value(value)
 
-    # Peewee asks for `_helper` at each query into a document.
+    # Peewee reads `_helper` for each JSON query on the document.
 
     @property
     def _helper(self) -> Any:
@@ -133,9 +133,9 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
 
 
 class DocumentText:
-    """Reads a document that is selected as text.
+    """Decodes a document that is selected as text.
 
-    An error in the driver's own decoding does not say which row is at fault.
+    An error while the driver decodes a document does not say in which row it is.
     """
 
     def __init__(self, field: peewee.Field) -> None:
@@ -146,7 +146,7 @@ class DocumentText:
 
 
 def selected_as_text(backend: Backend, field: peewee.Field) -> tuple[Any, Any]:
-    """Return the column that selects a field, a document as text, and what reads it."""
+    """Return the column that selects a field (a document as text), and its reader."""
     if backend.documents_are_text or not isinstance(field, DocumentField):
         return field, field
     return backend.document_text(field), DocumentText(field)
@@ -167,7 +167,7 @@ def _json_methods(database: peewee.Database) -> Any:
 
 
 def _checking(methods: Any) -> Any:
-    """Return the class of a database's JSON methods, with the policy for the values they take."""
+    """Return a subclass of a database's JSON methods that checks the values in their arguments."""
 
     def checked(method: Callable[..., Any], check: Callable[[Any, str], None]) -> Any:
         def call(self: Any, field: Any, *keys_and_value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Encode documents as JSON text that both backends store exactly."""
+"""Encode documents as JSON text that both backends store without a change."""
 
 import json
 from collections.abc import Callable
@@ -14,11 +14,11 @@ def snapshot(document: object) -> str | None:
 
 
 def encode(document: object) -> str:
-    """Encode a checked document as compact JSON text that both backends store exactly.
+    """Encode a checked document as compact JSON text that both backends store without a change.
 
     jsonb stores 1e+23 as the integer 100000000000000000000000, which does not equal the float.
-    Written out with a fractional part it stays that float. Python writes an exponent with a plus
-    sign only for floats of 1e16 and more, so only these (and text that contains "e+") are
+    Written without an exponent and with a fractional part, it stays a float. Python writes "e+"
+    only for floats of 1e16 and more, so only documents with these, or with "e+" in a text, are
     encoded the slow way.
     """
     text = dumps(document)
@@ -26,13 +26,13 @@ def encode(document: object) -> str:
 
 
 def canonical(document: object) -> str:
-    """Encode a document that was read from either backend as the same text.
+    """Encode a document as the same text, whichever backend it was read from.
 
     The keys are sorted, because jsonb does not keep their order. Negative zero becomes zero,
-    because jsonb has none.
+    because jsonb has no negative zero.
 
     Raises:
-        ValueError: it holds NaN or infinity, which JSON does not have.
+        ValueError: the document contains NaN or infinity, which JSON does not have.
     """
     text = _dumps_sorted(document)
     return _encode_slowly(document, sort=True) if "e+" in text or "-0.0" in text else text
@@ -41,7 +41,7 @@ def canonical(document: object) -> str:
 def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
     encoder = json.JSONEncoder(
         ensure_ascii=False,
-        # The document is checked for its depth, or came from a decoder, so it has no cycles.
+        # A document has no cycles: its depth was checked, or a JSON decoder created it.
         check_circular=False,
         allow_nan=False,
         sort_keys=sort_keys,
@@ -50,14 +50,14 @@ def _encoder(*, sort_keys: bool) -> Callable[[object], str]:
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return encoder.encode
-    # encode() builds this at each call, which is a third of its time for small documents.
+    # encode() builds this encoder in each call, which is a third of its time for small documents.
     quote = json.encoder.encode_basestring
     write = make(None, encoder.default, quote, None, ":", ",", sort_keys, False, False)
     return lambda document: "".join(write(document, 0))
 
 
 dumps = _encoder(sort_keys=False)
-"""Encode a document that has no floats of 1e16 and more."""
+"""Encode a document that has no floats of 1e16 or more."""
 _dumps_sorted = _encoder(sort_keys=True)
 
 

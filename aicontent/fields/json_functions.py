@@ -1,6 +1,6 @@
-"""What jsonb does to a JSON document, for SQLite: order, paths, text, changes.
+"""Implement jsonb's order, paths, text and changes for SQLite.
 
-SQLite calls `compare` as a collation and `run` as a function of SQL. Its own JSON functions compare
+SQLite calls `compare` as a collation and `run` as an SQL function. Its own JSON functions compare
 text, round large numbers, and read keys with quotes differently from version to version.
 """
 
@@ -35,7 +35,7 @@ def compare(left: str, right: str) -> int:
 
 
 _SHORT = 200
-"""The longest text whose key is remembered."""
+"""The longest text whose sort key is cached."""
 
 
 def _key(text: str) -> tuple[Any, ...]:
@@ -44,7 +44,7 @@ def _key(text: str) -> tuple[Any, ...]:
 
 def _new_key(text: str) -> tuple[Any, ...]:
     value: Any = _exact(text)
-    return (-1,) if value == [] else _sort_key(value)  # only at the top it is before null
+    return (-1,) if value == [] else _sort_key(value)  # jsonb sorts a top-level [] before null
 
 
 _remembered_key = lru_cache(maxsize=1000)(_new_key)
@@ -65,7 +65,7 @@ def _sort_key(value: Any) -> tuple[Any, ...]:
 
 
 def _sorted(document: dict[str, Any]) -> list[str]:
-    """Return the keys in jsonb's order: by their lengths in bytes, then by their bytes."""
+    """Return the keys in jsonb's order: by length in bytes, then by bytes."""
     encoded = {name: name.encode("utf-8", "surrogatepass") for name in document}
     return sorted(document, key=lambda name: (len(encoded[name]), encoded[name]))
 
@@ -73,7 +73,7 @@ def _sorted(document: dict[str, Any]) -> list[str]:
 def run(operation: str, document: str | None, *arguments: str) -> Any:
     """Run one operation on a JSON text; the arguments are JSON texts too.
 
-    None, which is SQL's NULL, stays None.
+    The result for None, which is SQL's NULL, is None.
     """
     if document is None:
         return None
@@ -127,7 +127,7 @@ def _as_text(value: Any) -> str:
 
 def _int(document: str) -> int | None:
     value = _number(document)
-    # The truncation of a larger Decimal would be a very long integer.
+    # Truncating a larger Decimal could give an integer with very many digits.
     is_near = value is not None and abs(value) < 2**64
     return int(value) if is_near and int(value) in _INTEGERS else None
 
@@ -163,7 +163,7 @@ def _contained_by(document: str, value: Any) -> int:
 
 
 def _is_contained(part: Any, whole: Any) -> int:
-    # An array contains its items too, but only at the top.
+    # In jsonb, a top-level array also contains its items.
     is_item = isinstance(whole, list) and not isinstance(part, (list, dict))
     return int(_is_within([part] if is_item else part, whole))
 

@@ -1,4 +1,4 @@
-"""Convert what model clients return to JSON's types: docs/explanation/claims.md has the rules."""
+"""Convert objects of model clients to JSON types. docs/explanation/claims.md has the rules."""
 
 import dataclasses
 import numbers
@@ -14,21 +14,21 @@ from .policy import MAX_DEPTH
 
 
 def as_json(value: Any, field: str) -> Any:
-    """Return a value made of JSON's types; what has no such form stays, for the policy to refuse.
+    """Convert a value to JSON types; parts of unknown types stay, and `policy` refuses them later.
 
     Args:
         value: any value.
-        field: the attribute it belongs to, for the message.
+        field: the name of the attribute, for the error message.
 
     Raises:
-        ValidationError: it cannot be converted: it is nested too deeply, two of its keys are the
-            same text, or one of its own methods fails.
+        ValidationError: the value is nested too deeply, two of its keys convert to the same text,
+            or one of its methods fails.
     """
     try:
         return _converted(value, field, 0)
     except ValidationError:
         raise
-    except Exception as error:  # of a method of the caller's object, such as model_dump()
+    except Exception as error:  # a method of the caller's object, such as model_dump(), failed
         rule = f"must be JSON, but converting it failed with {type(error).__name__}"
         raise ValidationError(field, rule, kind_of(value)) from error
 
@@ -36,7 +36,7 @@ def as_json(value: Any, field: str) -> Any:
 def _converted(value: Any, field: str, depth: int) -> Any:
     if type(value) in _SAME:
         return value
-    if depth > MAX_DEPTH:  # cycles too
+    if depth > MAX_DEPTH:  # also ends cycles
         rule = f"must be nested at most {MAX_DEPTH} levels deep"
         raise ValidationError(field, rule, "a deeper document")
     if isinstance(value, Mapping):
@@ -54,15 +54,15 @@ _SAME = {str, int, float, bool, type(None)}
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that is one step nearer to JSON, or the value itself."""
+    """Convert a value one step towards JSON types, or return it unchanged."""
     if isinstance(value, type):
         return value
     if isinstance(value, Enum):
         return value.value
-    if hasattr(value, "model_dump"):  # pydantic's, which most model clients return
+    if hasattr(value, "model_dump"):  # pydantic models, which most model clients return
         try:
             return value.model_dump(mode="json")
-        except TypeError:  # another library's
+        except TypeError:  # another library's model_dump() has no argument `mode`
             return value.model_dump()
     if dataclasses.is_dataclass(value):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
@@ -70,7 +70,7 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, UUID):
         return str(value)
-    if hasattr(value, "tolist"):  # arrays and scalars of numpy and its like
+    if hasattr(value, "tolist"):  # arrays and scalars of numpy and similar libraries
         return value.tolist()
     if isinstance(value, Decimal):
         is_whole = value.is_finite() and value == value.to_integral_value()

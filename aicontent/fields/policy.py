@@ -1,4 +1,4 @@
-"""The policy for JSON documents: accept only documents that both databases return unchanged.
+"""Check JSON documents and texts: accept only values that both databases return unchanged.
 
 SQLite stores nearly any text. PostgreSQL's jsonb does not, and stores numbers as exact decimals.
 """
@@ -11,21 +11,21 @@ from ..errors import ValidationError, kind_of, shortened
 from .encoding import dumps, encode
 
 MAX_DEPTH = 200
-"""Levels of nesting. SQLite's JSON functions stop at 1,000, and so does Python's decoder, less the
-caller's stack. Real content needs far less than 200."""
+"""Levels of nesting. SQLite's JSON functions fail at 1,000 levels, and Python's decoder at 1,000
+minus the depth of the caller's stack. Real content needs far less than 200."""
 
 MAX_INT_DIGITS = 4300
-"""Digits of an integer: the length at which Python itself refuses to write or read one."""
+"""The most digits of an integer that Python converts to or from text."""
 
 _INT_LIMIT = 10**MAX_INT_DIGITS
 
 
 def check_text(text: str, field: str) -> None:
-    """Refuse a string that PostgreSQL cannot hold.
+    """Check that PostgreSQL can store a string.
 
     Raises:
-        ValidationError: it has a NUL character, which jsonb and text reject, or a lone surrogate,
-            which UTF-8 cannot encode.
+        ValidationError: the string has a NUL character, which jsonb and text reject, or a lone
+            surrogate, which UTF-8 cannot encode.
     """
     if "\0" in text:
         place = text.index("\0")
@@ -43,19 +43,19 @@ def check_text(text: str, field: str) -> None:
 
 
 def plain_text(text: str) -> str:
-    """Return the characters of a string, which may be a member of a `str` enumeration.
+    """Return a plain `str` for a string that may be a member of a `str` enumeration.
 
-    `str()` would return the member's name, and drivers call it.
+    Drivers call `str()`, which may return the member's name.
     """
     return str.__str__(text)
 
 
 def check_document(document: object, field: str) -> None:
-    """Refuse a document that one of the backends would reject or change.
+    """Check a document, and refuse one that a backend would reject or change.
 
     Args:
         document: dicts with string keys, lists, strings, finite numbers, booleans and None.
-        field: the attribute it belongs to, for the message.
+        field: the name of the attribute, for the error message.
 
     Raises:
         ValidationError: with the path to the fault, such as `generated_data.steps[2].text`.
@@ -67,13 +67,12 @@ def check_document(document: object, field: str) -> None:
 
 
 def decoded_text(document: object, field: str) -> str:
-    """Check and encode a document that came from a JSON decoder.
+    """Check and encode a document that a JSON decoder created.
 
-    It holds nothing but JSON's types, so its text shows what else to check, in a third of the
-    time.
+    It has only JSON types, so checking its text is enough, and takes a third of the time.
 
     Raises:
-        ValidationError: as `check_document`.
+        ValidationError: as for `check_document`.
     """
     try:
         text = encode(document)
@@ -81,18 +80,18 @@ def decoded_text(document: object, field: str) -> str:
     except (ValueError, RecursionError):
         check_document(document, field)  # raises with the path
         raise
-    # Each level takes two characters.
+    # Each level of nesting takes at least two characters.
     deep = len(text) > 2 * MAX_DEPTH and text.count("{") + text.count("[") >= MAX_DEPTH
     if deep or "\\u0000" in text:
-        check_document(document, field)  # brackets in strings count too, so it may be valid
+        check_document(document, field)  # it may be valid, because strings may contain brackets
     return text
 
 
 def checked_text(document: object, field: str) -> str:
-    """Check and encode a document.
+    """Check a document and encode it as JSON text.
 
     Raises:
-        ValidationError: as `check_document`.
+        ValidationError: as for `check_document`.
     """
     if _is_plain(document, 0):
         with suppress(UnicodeEncodeError):
@@ -100,7 +99,7 @@ def checked_text(document: object, field: str) -> str:
             text.isascii() or text.encode()
             if "\\u0000" not in text:
                 return text
-    check_document(document, field)  # raises with the path, if there is a fault
+    check_document(document, field)  # raises with the path, if the document is not valid
     return encode(document)
 
 
@@ -108,9 +107,9 @@ _SHORT = 2**53
 
 
 def _is_plain(value: object, depth: int) -> bool:
-    """Tell whether a document has only JSON's types, bounded depth, and numbers of usual size.
+    """Return whether a document has only JSON types, limited depth, and numbers of usual size.
 
-    Its text then shows what else to check, in half the time.
+    Checking the text of such a document is enough, and takes half the time.
     """
     kind = type(value)
     if kind is dict:
@@ -139,7 +138,7 @@ def _check(value: object, depth: int) -> None:
         raise ValidationError(
             "", f"must be nested at most {MAX_DEPTH} levels deep", "a deeper document"
         )
-    # Each level prepends its own step to the path only when an error passes through it.
+    # The path to an error is built from the inside: each level adds its step to a raised error.
     if isinstance(value, str):
         check_text(value, "")
     elif isinstance(value, dict):
@@ -163,7 +162,7 @@ def _check(value: object, depth: int) -> None:
         pass
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise ValidationError("", "must be a finite number: JSON has no other", kind_of(value))
+            raise ValidationError("", "must be a finite number, as JSON requires", kind_of(value))
     elif isinstance(value, int):
         if not -_INT_LIMIT < value < _INT_LIMIT:
             raise ValidationError(

@@ -1,4 +1,4 @@
-"""Field types of single values. Each converts a value to what both databases can store."""
+"""Define the field types of single values. Each converts its values for both databases."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,36 +15,36 @@ from .policy import check_text, plain_text
 V = TypeVar("V")
 """The type of an instance's attribute."""
 A = TypeVar("A")
-"""What else may be assigned to it."""
+"""Another type that may be assigned to the attribute."""
 
 Rule = Mapping[str, Any]
-"""What a column's values must satisfy, in JSON Schema's terms."""
+"""The rule of a column's values, as a JSON Schema."""
 
 CHECKED_BY_FIELD: Rule = {}
-"""The rule of times: JSON Schema knows no datetimes, so `UTCDateTimeField` checks them."""
+"""The rule of times: JSON Schema has no datetimes, so `UTCDateTimeField` checks them."""
 
 MAX_INTEGER = 2**31 - 1
-"""PostgreSQL's `integer`, which the specification's integer columns are."""
+"""The largest PostgreSQL `integer`, the type of the specification's integer columns."""
 
 
 class RuledField(peewee.Field, Generic[V]):
-    """A field that cannot be declared without its validation rule.
+    """Base class of fields with a validation rule, which is a required argument.
 
-    A column is annotated with the type of its values, such as `ShortTextField[str | None]`, for
-    type checkers.
+    For type checkers, a column is annotated with the type of its values, such as
+    `ShortTextField[str | None]`.
 
     Args:
         rule: the rule of the column's values.
-        required: whether a new row must have a value for it.
+        required: whether a new row must have a value for the column.
     """
 
     def __init__(self, *args: Any, rule: Rule, required: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
-        # A foreign key answers to the names of the other table's columns, hence the long names.
+        # Long names, because a foreign key has the other table's columns as attributes.
         self.validation_rule = rule
         self.is_required = required
 
-    if TYPE_CHECKING:  # Peewee's stubs type the values of Peewee's own fields alone
+    if TYPE_CHECKING:  # Peewee's stubs give types only for the values of Peewee's own fields
 
         def __new__(cls, *args: Any, **options: Any) -> Self: ...
         @overload
@@ -56,18 +56,18 @@ class RuledField(peewee.Field, Generic[V]):
 
     @property
     def read_value(self) -> Callable[[Any], Any] | None:
-        """Converts a driver's value to Python's; None where they are the same."""
+        """Return the conversion of a driver's value to Python's; None if they are the same."""
         is_plain = type(self).python_value is peewee.Field.python_value
         return None if is_plain else self.python_value
 
 
 def is_ours(field: object) -> bool:
-    """Tell a column of this package's table from one that a host has added."""
+    """Return whether a field is a column of this package, rather than one that a host has added."""
     return isinstance(field, RuledField)
 
 
 class _CheckedText(RuledField[V]):
-    """Checks characters in the field, because queries bring text too."""
+    """A text field that checks the characters of its values, including those in queries."""
 
     def db_value(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -81,7 +81,7 @@ class ShortTextField(_CheckedText[V], peewee.CharField):
 
 
 class EnumField(_CheckedText[V], peewee.TextField, Generic[V, A]):
-    """One of an enumeration's texts; Python gets the member, and may set either."""
+    """A text of an enumeration. Python gets the member, and may set the member or its text."""
 
     if TYPE_CHECKING:  # pyright must find both methods in one class to see that they differ
 
@@ -105,7 +105,7 @@ class CountField(RuledField[V], peewee.IntegerField):
 
 
 class FlagField(RuledField[V], peewee.BooleanField):
-    """True or False, which SQLite stores as 1 or 0."""
+    """A boolean, which SQLite stores as 1 or 0."""
 
     read_value = bool
     python_value = staticmethod(bool)
@@ -119,9 +119,9 @@ class _BackendHook(peewee.FieldDatabaseHook):
 
 
 class UTCDateTimeField(_BackendHook, RuledField[V], peewee.DateTimeField):
-    """A moment: timestamptz on PostgreSQL, UTC text of one width on SQLite.
+    """A time: timestamptz on PostgreSQL, UTC text of fixed width on SQLite.
 
-    Text of one width compares as times do. Python gets and sets aware datetimes.
+    Text of fixed width sorts like the times. Python gets and sets aware datetimes.
     """
 
     field_type = "TIMESTAMPTZ"
@@ -147,9 +147,9 @@ class UTCDateTimeField(_BackendHook, RuledField[V], peewee.DateTimeField):
 
 
 class FractionField(_BackendHook, RuledField[V], peewee.FloatField):
-    """A finite number of six digits, which four bytes on PostgreSQL return unchanged.
+    """A finite number, rounded to six digits, which PostgreSQL's four bytes store unchanged.
 
-    SQLite has eight bytes, and would store NaN as NULL without an error.
+    SQLite stores eight bytes, and would store NaN as NULL without an error.
     """
 
     field_type = "REAL"
@@ -157,7 +157,7 @@ class FractionField(_BackendHook, RuledField[V], peewee.FloatField):
     def db_value(self, value: Any) -> Any:
         value = self.parameter(value)
         is_real = isinstance(value, float) and self.backend is not None
-        # Compared as eight bytes, 0.9 would not equal the 0.9 that four bytes hold.
+        # A parameter of eight bytes, such as 0.9, does not equal the same number in four bytes.
         return self.backend.typed(value, "REAL") if is_real else value
 
     def parameter(self, value: Any) -> Any:
@@ -166,7 +166,7 @@ class FractionField(_BackendHook, RuledField[V], peewee.FloatField):
             return value
         if not math.isfinite(value):
             raise ValidationError(self.name, "must be a finite number", kind_of(value))
-        # Below this PostgreSQL refuses a four-byte float instead of rounding it to 0.
+        # PostgreSQL refuses a smaller number for a four-byte float instead of rounding it to 0.
         return float(f"{value:.6g}") if abs(value) >= _SMALLEST_REAL else 0.0
 
 
@@ -174,11 +174,11 @@ _SMALLEST_REAL = 1.175495e-38
 
 
 def to_utc(moment: datetime, field: str) -> datetime:
-    """Return an aware moment in UTC.
+    """Convert an aware datetime to UTC.
 
     Raises:
-        ValidationError: it is not a datetime, is naive (its moment would be a guess), or lies
-            outside 0001-01-02 to 9999-12-30 in UTC. "Never" is None, not a far date.
+        ValidationError: the value is not a datetime, is naive (its time zone is unknown), or is
+            outside 0001-01-02 to 9999-12-30 in UTC. Use None for "never", not a far date.
     """
     if isinstance(moment, datetime) and moment.tzinfo is UTC and 1 < moment.year < 9999:
         return moment
@@ -187,9 +187,10 @@ def to_utc(moment: datetime, field: str) -> datetime:
         raise ValidationError(field, rule, kind_of(moment))
     if moment.utcoffset() is None:
         raise ValidationError(field, rule, "a naive datetime")
-    # A day within Python's years, so that any session's time zone can show it.
+    # One day less than Python's range, so that the time exists in every session's time zone.
     if not _FIRST <= moment <= _LAST:
-        raise ValidationError(field, "must be from 0001-01-02 to 9999-12-30", "one outside")
+        rule = "must be from 0001-01-02 to 9999-12-30"
+        raise ValidationError(field, rule, "a datetime outside this range")
     return moment.astimezone(UTC)
 
 
@@ -198,5 +199,5 @@ _LAST = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
 
 
 def moment_of(now: datetime | None) -> datetime:
-    """Return the moment to judge by: an aware datetime in UTC, or the current one for None."""
+    """Return `now` in UTC, or the current time if it is None."""
     return datetime.now(UTC) if now is None else to_utc(now, "now")

@@ -1,4 +1,4 @@
-"""The field of the user to whom a row belongs; its type is that of the host's users' key."""
+"""Define the field `user`, a foreign key to the host's users table with the type of its key."""
 
 import re
 import uuid
@@ -16,15 +16,16 @@ from .scalars import MAX_INTEGER, RuledField, V
 MAX_BIGINT = 2**63 - 1
 
 KEYS = (peewee.IntegerField, peewee.UUIDField, peewee.CharField, peewee.TextField)
-"""The primary keys of a users table that content can reference."""
+"""The field types of `users.id` that content can reference."""
 
 _EIGHT_BYTES = (peewee.BigAutoField, peewee.BigIntegerField)
 
 
 def key_field(column_type: str) -> peewee.Field:
-    """Return the primary key of users to whom a `userId` of this type in a database refers.
+    """Return a primary key field for users whose id has this column type.
 
-    SQLite's INTEGER has eight bytes, PostgreSQL's integer four.
+    The case of the type tells the backends apart: SQLite's INTEGER has eight bytes, PostgreSQL's
+    integer four.
     """
     name = column_type.upper()
     if "INT" in name:
@@ -38,7 +39,7 @@ def key_field(column_type: str) -> peewee.Field:
 
 
 def without_hyphens(id: object) -> object:
-    """Return a UUID's text as Peewee stores it on SQLite, and any other id as it is."""
+    """Return a UUID's text as Peewee stores it on SQLite; return any other id unchanged."""
     return id.replace("-", "") if isinstance(id, str) and _UUID.fullmatch(id) else id
 
 
@@ -46,32 +47,32 @@ _UUID = re.compile("-".join(f"[0-9a-f]{{{digits}}}" for digits in (8, 4, 4, 4, 1
 
 
 class UserAccessor(peewee.ForeignKeyAccessor):
-    """Takes an id, or an instance of a model of the same users table."""
+    """Accepts an id, or an instance of a model of the same users table."""
 
     def __set__(self, instance: Any, user: Any) -> None:
         if not isinstance(user, peewee.Model):
-            with suppress(ValidationError):  # raised when the row is written
+            with suppress(ValidationError):  # the error is raised when the row is written
                 user = self.field.id_of(user)
             super().__set__(instance, user)
             return
         is_user = self.field.is_user(user)
-        # Validation refuses another model's instance when the row is written.
+        # An instance of another model is refused when the row is written.
         instance.__data__[self.name] = self.field.key_of(user) if is_user else user
         instance.__rel__[self.name] = user
         instance._dirty.add(self.name)
 
 
 class UserField(RuledField[V], peewee.ForeignKeyField):
-    """The reference to the host's users table; a user has no attribute that leads back."""
+    """The foreign key to the host's users table, without a back-reference on the user."""
 
     accessor_class = UserAccessor
 
     def bind(self, model: Any, name: str, set_attribute: bool = True) -> None:
-        self.declared_backref = "+"  # a subclass's copy of the field has lost it
+        self.declared_backref = "+"  # Peewee's copy of the field for a subclass has lost it
         super().bind(model, name, set_attribute)
 
     def is_user(self, instance: peewee.Model) -> bool:
-        """Tell whether an instance is a row of the users table that this field references."""
+        """Return whether an instance is a row of the users table that this field references."""
         if type(instance) is self.rel_model:
             return True
         own, other = self.rel_model._meta, instance._meta
@@ -90,14 +91,14 @@ class UserField(RuledField[V], peewee.ForeignKeyField):
         is_mistaken = type(id) is uuid.UUID and isinstance(self.rel_field, peewee.IntegerField)
         if key is self.rel_field or is_mistaken:
             return id
-        # The other model may know the same ids as another type.
+        # The other model may have another type for the same ids.
         return self.rel_field.python_value(key.db_value(id))
 
     def id_of(self, user: Any) -> Any:
-        """Return the id of a user: an id, or an instance of the users model.
+        """Return the id of a user, which may be an id or an instance of the users model.
 
         Raises:
-            ValidationError: it is an instance of another model, or not of the type of the ids.
+            ValidationError: it is an instance of another model, or an id of another type.
         """
         if isinstance(user, peewee.Model):
             if not self.is_user(user):
@@ -151,7 +152,7 @@ class UserField(RuledField[V], peewee.ForeignKeyField):
 
     @property
     def read_value(self) -> Callable[[Any], Any] | None:
-        """The conversion of the key that is referenced; an integer needs none."""
+        """Return the conversion of the referenced key; None for an integer, which needs none."""
         key = type(self.rel_field)
         is_plain = key.python_value is peewee.Field.python_value and key.adapt in _IDENTITIES
         return None if is_plain else self.python_value
@@ -161,7 +162,7 @@ class UserField(RuledField[V], peewee.ForeignKeyField):
         noun = next((n for kind, n in kinds.items() if isinstance(self.rel_field, kind)), "a str")
         rule = f"must be {noun}, or an instance of the users model of this database"
         if type(user) is uuid.UUID:
-            rule += " (hand bind() your model: its ids have another type)"
+            rule += " (pass your users model to bind(): its ids are not of this type)"
         return ValidationError(self.name, rule, kind_of(user))
 
 
@@ -169,7 +170,7 @@ _IDENTITIES = (peewee.Field.adapt, peewee.IntegerField.adapt)
 
 
 def _of_users(operator: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an operator that takes users alone: Peewee takes the key of any instance."""
+    """Return an operator that accepts only users: Peewee's accepts instances of any model."""
 
     def compare(self: UserField[Any], *users: Any) -> Any:
         return operator(self, *map(self._operand, users))

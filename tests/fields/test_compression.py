@@ -349,8 +349,8 @@ def test_a_document_that_is_too_large(database, Content, store, user):
     line = lines[0].replace(b"no", b"no" * 60)
     aicontent.import_lines(database, [line], on_conflict="replace", refused=refused.append)
     assert [each.reason.split(";")[0] for each in refused] == [
-        "generatedData: must be at most 100 bytes as JSON (aicontent.configure, or "
-        "--max-document-bytes of an import, allows more)"
+        "generatedData: must be at most 100 bytes as JSON (to allow more, use aicontent.configure or "
+        "aicontent import --max-document-bytes)"
     ]
     assert Content.select().count() == 1
     assert Content.get_by_id(content.id).generated_data == SMALL
