@@ -34,9 +34,8 @@ def check_partitions(database: peewee.Database, number: int, *, is_new: bool) ->
     if partitions is not None:
         form = f"has {counted(len(partitions), 'partition')}"
     raise MigrationError(
-        f"{TABLE} {form}, which cannot be changed to {counted(number, 'partition')}: export its "
-        "content, migrate another database with that number, and import the content there "
-        "(docs/guides/scaling.md)"
+        f"{TABLE} {form}, which cannot be changed to {number}: export its content, migrate another "
+        f"database with partitions={number}, and import the content there (docs/guides/scaling.md)"
     )
 
 

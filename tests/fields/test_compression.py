@@ -332,8 +332,8 @@ def test_a_document_that_is_too_large(database, Content, store, user):
     aicontent.configure(database, max_document_bytes=100)
     too_large = {"text": "é" * 60}  # in bytes, not in characters
     rule = (
-        r"must be at most 100 bytes as JSON \(aicontent.configure, or --max-document-bytes of an "
-        r"import, allows more\); got 131 bytes"
+        r"must be at most 100 bytes as JSON \(to allow more, use aicontent.configure or "
+        r"aicontent import --max-document-bytes\); got 131 bytes"
     )
     row = {"user": user, "type": "lesson", "request_payload": {}}
     content.metadata = too_large
@@ -349,8 +349,8 @@ def test_a_document_that_is_too_large(database, Content, store, user):
     line = lines[0].replace(b"no", b"no" * 60)
     aicontent.import_lines(database, [line], on_conflict="replace", refused=refused.append)
     assert [each.reason.split(";")[0] for each in refused] == [
-        "generatedData: must be at most 100 bytes as JSON (to allow more, use aicontent.configure or "
-        "aicontent import --max-document-bytes)"
+        "generatedData: must be at most 100 bytes as JSON (to allow more, use aicontent.configure "
+        "or aicontent import --max-document-bytes)"
     ]
     assert Content.select().count() == 1
     assert Content.get_by_id(content.id).generated_data == SMALL

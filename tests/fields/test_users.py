@@ -128,7 +128,7 @@ def test_a_user_who_is_stored_after_the_content(Content, user):
 
 def test_a_model_whose_ids_have_another_type(Content, database):
     account = model_of(database, "users", id=peewee.UUIDField(primary_key=True))
-    with pytest.raises(ValidationError, match=r"^user: must be an int, .*pass your users model to bind"):
+    with pytest.raises(ValidationError, match=r"^user: must be an int, .*pass your users model"):
         Content.reuse(account(id=uuid.uuid4()), "lesson")
 
 
