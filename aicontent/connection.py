@@ -177,7 +177,7 @@ def _sqlite_remedy(name: str, error: Exception) -> str:
             "read it (add ?mode=ro)"
         )
     elif "locked" in str(error):
-        remedy = "another process holds its lock: try again when that has ended"
+        remedy = "another process holds its lock: try again later, or set a longer timeout"
     elif _has_too_many_files():
         remedy = "this process has too many open files: close some, or raise the limit (ulimit -n)"
     elif path.exists() and not may(os.R_OK, path):

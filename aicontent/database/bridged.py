@@ -1,6 +1,6 @@
-"""The asyncio databases of Peewee (`playhouse.pwasyncio`): plain calls within `await db.run(...)`.
+"""Backends for Peewee's asyncio databases (`playhouse.pwasyncio`), used in `await db.run(...)`.
 
-Peewee runs such a call in a greenlet, which awaits the driver wherever the call would block.
+Peewee runs such a call in a greenlet, which awaits the driver where the call would block.
 """
 
 import asyncio
@@ -24,15 +24,14 @@ def _awaited_sleep(seconds: Any) -> None:
 
 def _refuse(*_: Any, **__: Any) -> NoReturn:
     raise UnsupportedDatabaseError(
-        "an asyncio database of Peewee serves and generates content, and this call needs a plain "
-        "connection: open the same database by aicontent.connect(), and its model by "
-        "aicontent.for_database(), to migrate, import, export, create_many(), cleanup() or "
-        "reclaim()"
+        "this call needs a plain connection, which an asyncio database of Peewee does not have: to "
+        "migrate, import, export, create_many(), cleanup() or reclaim(), open the same database "
+        "with aicontent.connect(), and get its model from aicontent.for_database()"
     )
 
 
 class _BridgedPace(Pace):
-    """Others are always there: those of the same loop."""
+    """A pace for batches that always share the database with other tasks of the loop."""
 
     seconds_alone = seconds_with_others = 0.005
     pause = 0.01
@@ -42,7 +41,7 @@ class _BridgedPace(Pace):
 
 
 class _Bridged(Backend):
-    """What both have in common."""
+    """Base class of both asyncio backends."""
 
     is_bridged = True
     _refused: Any = _refuse
@@ -62,10 +61,10 @@ class _Bridged(Backend):
 
 
 class BridgedSqliteBackend(_Bridged, SqliteBackend):
-    """SQLite by aiosqlite."""
+    """SQLite through aiosqlite."""
 
     def configuration_problem(self, database: Any) -> str | None:
-        # Opening a connection to ask it would need the event loop.
+        # The pragmas are read from the settings, because opening a connection needs the loop.
         enforces = dict(database._pragmas).get("foreign_keys")
         return None if enforces else self.foreign_keys_problem
 
@@ -75,7 +74,7 @@ class BridgedSqliteBackend(_Bridged, SqliteBackend):
 
 
 class BridgedPostgresqlBackend(_Bridged, PostgresqlBackend):
-    """PostgreSQL by asyncpg."""
+    """PostgreSQL through asyncpg."""
 
     def has_begun(self, database: peewee.Database) -> bool:
         connection = self._connection(database)
@@ -86,7 +85,7 @@ class BridgedPostgresqlBackend(_Bridged, PostgresqlBackend):
         return connection is not None and bool(connection.is_closed())
 
     def session_problems(self, database: peewee.Database) -> list[str]:
-        return []  # asyncpg speaks the server's binary forms
+        return []  # asyncpg uses the server's binary formats
 
 
 BACKENDS: dict[type[peewee.Database], Backend] = {

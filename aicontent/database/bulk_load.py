@@ -1,4 +1,4 @@
-"""Insert many rows the fastest way that a driver has. Called by `records.insertion`."""
+"""Insert many rows with the fastest method of each driver. Called by `records.insertion`."""
 
 import io
 from abc import ABC, abstractmethod
@@ -14,12 +14,15 @@ from .constraints import without_rows
 from .internals import driver_errors
 
 Row = list[Any]
-"""A row's values as the driver takes them, in the order of the columns."""
+"""A row's values as parameters for the driver, in the order of the columns."""
 
 
 @dataclass(frozen=True)
 class BulkInsert:
-    """An INSERT: its table, its columns, those whose default is a clock, and its SQL in parts."""
+    """An INSERT: its table, its columns, its SQL in parts.
+
+    `clock_columns` are the positions of the columns whose default is the current time.
+    """
 
     table: str
     columns: Sequence[str]
@@ -34,10 +37,10 @@ class BulkInsert:
 
 
 class Loader(ABC):
-    """Inserts rows by a means that is faster than one long INSERT."""
+    """Inserts rows faster than one long INSERT."""
 
     position: int | None = None
-    """The row that is being inserted, from 0; None if this means cannot tell."""
+    """The index of the current row, from 0; None if the loader does not know it."""
 
     def __init__(self, database: peewee.Database, insert: BulkInsert) -> None:
         self._database = database
@@ -45,11 +48,11 @@ class Loader(ABC):
 
     @abstractmethod
     def load(self, rows: Sequence[Row]) -> int | None:
-        """Insert rows; return how many were stored, or None where this means cannot be used."""
+        """Insert rows; return how many were stored, or None if the loader cannot insert them."""
 
 
 class ExecuteManyLoader(Loader):
-    """Executes one prepared statement per row, which SQLite does faster than it parses long SQL."""
+    """Executes one prepared statement per row, which is faster on SQLite than one long INSERT."""
 
     position: int | None = 0
 
@@ -74,9 +77,9 @@ _CAN_COPY = """
 
 
 class CopyLoader(Loader):
-    """Sends rows by COPY, which is 1.5 times as fast as an INSERT.
+    """Sends rows with COPY, which is 1.5 times as fast as an INSERT.
 
-    COPY needs UTF-8, and refuses to run under row-level security.
+    COPY needs UTF-8 here, and does not work with row-level security.
     """
 
     def __init__(self, database: peewee.Database, insert: BulkInsert) -> None:

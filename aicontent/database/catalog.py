@@ -1,4 +1,4 @@
-"""Read what a database knows of its tables: catalog, sizes, statistics. Nothing here writes."""
+"""Read the definitions, sizes and statistics of tables from a database. Nothing here writes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from .internals import driver_errors
 
 @dataclass(frozen=True)
 class Relation:
-    """A table or a view: its kind, its columns with their types, and which are unique."""
+    """A table or a view: its kind, its columns with their types, and its unique columns."""
 
     kind: str
     columns: dict[str, str]
@@ -22,13 +22,13 @@ class Relation:
 
     @property
     def is_minimal(self) -> bool:
-        """Whether it is an integer id alone, like the users table that `migrate` can make."""
+        """Return whether its only column is an integer id, as in the users table of `migrate`."""
         return set(self.columns) == {"id"} and "INT" in self.columns["id"].upper()
 
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition by hash: its name, and the users whose rows it has."""
+    """A hash partition: its users are those whose hash modulo `modulus` is `remainder`."""
 
     name: str
     modulus: int
@@ -39,7 +39,7 @@ class Partition:
 class Totals:
     """Sums over a table: type, status, rows, uses, tokens, tokens * uses, ms, ms * uses.
 
-    `largest` are the largest documents by id, with their bytes, and `oldest_pending` is when the
+    `largest` has the ids of the largest documents with their bytes. `oldest_pending` is when the
     oldest pending row was created.
     """
 
@@ -50,7 +50,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class IndexUse:
-    """An index: its bytes, its scans, and whether it enforces uniqueness, so that it is needed."""
+    """An index: its bytes, its scans, and whether it enforces uniqueness (`keeps_rule`)."""
 
     name: str
     size: int
@@ -59,15 +59,15 @@ class IndexUse:
 
     @property
     def idle(self) -> bool:
-        """Whether it costs, but no query has used it."""
+        """Return whether no query has used the index, and no unique constraint needs it."""
         return self.scans == 0 and not self.keeps_rule
 
 
 @dataclass(frozen=True)
 class IndexUsage:
-    """The table's indexes by name, the writes that updated them, and since when this is counted.
+    """The usage of the table's indexes, sorted by name, and the writes that updated them.
 
-    `since` is None where PostgreSQL does not say; then it counted since the database was created.
+    `since` is when the counts began; None if they began when the database was created.
     """
 
     indexes: list[IndexUse]
@@ -76,7 +76,7 @@ class IndexUsage:
 
 
 class Catalog(ABC):
-    """What one database knows of its tables."""
+    """Reads the catalog of one database."""
 
     identity_type: ClassVar[str]
     """The type of an integer id that the database assigns."""
@@ -86,9 +86,10 @@ class Catalog(ABC):
 
     @abstractmethod
     def relation(self, name: str, *, anywhere: bool = False) -> Relation | None:
-        """Return the table or view of this name, or None.
+        """Return the table or view with this name, or None.
 
-        PostgreSQL looks where a CREATE would put the name; `anywhere` on its whole search path.
+        On PostgreSQL, search the schema in which CREATE would create it; with `anywhere`, search
+        the whole search path.
         """
 
     def encoding_problem(self) -> str | None:
@@ -96,23 +97,23 @@ class Catalog(ABC):
         return None
 
     def schema(self) -> str | None:
-        """Return the schema where a CREATE would put a table, or None where there are none."""
+        """Return the schema in which CREATE would create a table; None without schemas."""
         return None
 
     def hidden_in(self, name: str) -> str | None:
-        """Return a schema further down the search path that has a table of this name."""
+        """Return a later schema of the search path that has a table with this name, or None."""
         return None
 
     @abstractmethod
     def definitions(self, table: str) -> dict[str, str]:
-        """Return how a table is defined: "column id", "index …", "trigger …", each in one line."""
+        """Return the definitions of a table by name ("column id", "index …"), each in one line."""
 
     @abstractmethod
     def partitioning_problem(self) -> str | None:
-        """Return why no table can be partitioned here, or None."""
+        """Return why this database cannot have partitioned tables, or None."""
 
     def is_partitioned(self, schema: str | None, table: str) -> bool | None:
-        """Tell whether a table is partitioned; None if there is no such table."""
+        """Return whether a table is partitioned; None if there is no such table."""
         return False
 
     def partitions(self, table: str) -> list[Partition] | None:
@@ -120,27 +121,27 @@ class Catalog(ABC):
         return None
 
     def orphans(self, table: str) -> int:
-        """Return how many rows reference a row that does not exist."""
+        """Return how many rows reference a missing row."""
         return 0
 
     def server_time(self) -> datetime | None:
-        """Return the server's clock, or None where it is the client's."""
+        """Return the server's time; None if the database uses the client's clock."""
         return None
 
     def has_compressed(self, table: str, columns: Iterable[str]) -> bool:
-        """Tell whether any of the newest rows has a document that the package compressed."""
+        """Return whether one of the newest rows has a document that this package compressed."""
         return False
 
     @abstractmethod
     def totals(self, table: str, largest: int) -> Totals:
-        """Add up the rows by type and status, and find the largest documents."""
+        """Return sums of the rows by type and status, and the largest documents."""
 
     @abstractmethod
     def sizes(self, table: str) -> tuple[int, int]:
-        """Return the bytes that the table takes on disk, and how many of them are free."""
+        """Return the bytes of the table on disk, and how many of them are unused."""
 
     def index_usage(self, table: str) -> IndexUsage | None:
-        """Return what the server counted about the table's indexes; None if it counts nothing."""
+        """Return how often the table's indexes were used; None if the database does not count."""
         return None
 
     def _all(self, sql: str, parameters: tuple[object, ...] = ()) -> Any:
@@ -154,5 +155,5 @@ def file_size(path: str) -> int:
 
 
 def one_line(definitions: dict[str, str]) -> dict[str, str]:
-    """Return definitions with each on one line."""
+    """Return definitions with each text in one line."""
     return {name: " ".join(text.split()) for name, text in definitions.items()}

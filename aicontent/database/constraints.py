@@ -1,4 +1,4 @@
-"""Read a database's error codes, and translate constraint errors into this package's errors."""
+"""Read error codes of databases, and translate constraint errors into this package's errors."""
 
 import re
 from collections.abc import Iterator
@@ -24,28 +24,28 @@ _SQLITE_TEXTS = {
 
 
 def error_code(error: BaseException) -> str:
-    """Return the code that a database gave its error: a SQLSTATE, SQLite's name, or ""."""
+    """Return the code of a database's error: a SQLSTATE, the name of a SQLite error, or ""."""
     cause = _cause(error)
     for attribute in ("pgcode", "sqlstate", "sqlite_errorname"):
         code = getattr(cause, attribute, None)
-        if code and code != "SQLITE_CONSTRAINT":  # SQLCipher's driver says no more
+        if code and code != "SQLITE_CONSTRAINT":  # SQLCipher's driver has no extended code
             return str(code)
-    # pysqlite3, which Peewee prefers where it is newer, has no names for errors.
+    # pysqlite3, which Peewee prefers if it is newer, has no names of errors.
     return next((code for text, code in _SQLITE_TEXTS.items() if text in str(error)), "")
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the driver's error, which Peewee may have wrapped, also twice."""
+    """Return the driver's error, which Peewee may have wrapped once or twice."""
     while isinstance(inner := getattr(error, "orig", None), BaseException):
         error = inner
     return error
 
 
 def _said(error: BaseException, name: str) -> str | None:
-    """Return what PostgreSQL says of an error under a name of psycopg's `diag`."""
+    """Return a part of PostgreSQL's error report, by its name in psycopg's `diag`."""
     cause = _cause(error)
     diagnostics = getattr(cause, "diag", None)
-    if diagnostics is None and hasattr(cause, "constraint_name"):  # asyncpg's
+    if diagnostics is None and hasattr(cause, "constraint_name"):  # an error of asyncpg
         diagnostics, name = (
             cause,
             {"message_primary": "message", "message_detail": "detail"}.get(name, name),
@@ -55,10 +55,10 @@ def _said(error: BaseException, name: str) -> str | None:
 
 
 def true_reason(error: BaseException, outer: BaseException | None) -> BaseException:
-    """Return the error after which a rollback failed too, if this is the error of the rollback.
+    """Return the error that caused a rollback, if `error` is the error of that rollback.
 
-    SQLite ends a transaction itself when the disk is full, and a lost connection has none. `outer`
-    is the exception that the caller was handling when the transaction began.
+    A rollback fails if SQLite has already ended the transaction because the disk is full, or if
+    the connection is lost. `outer` is the exception that was handled when the transaction began.
     """
     first, each = error, error.__context__
     while any(text in str(first) for text in _AFTERMATH) and each not in (None, outer):
@@ -72,14 +72,14 @@ _AFTERMATH = "cannot rollback", "no such savepoint", "connection already closed"
 
 
 def reason_of_error(error: BaseException) -> str:
-    """Return what a database says of an error in one line, without the row at fault."""
+    """Return the message of a database's error in one line, without the values of the row."""
     text = _said(error, "message_primary") or str(error)
-    text = text.partition(" with text ")[0]  # which SQLite cannot decode
+    text = text.partition(" with text ")[0]  # SQLite repeats the text that it cannot decode
     return shortened(" ".join(text.split()), 100)
 
 
 def remedy(error: BaseException) -> str | None:
-    """Return what a person can do about an error of a database, if that is known."""
+    """Return the remedy for a database's error, or None if it is unknown."""
     code, text = error_code(error), str(error)
     known = (
         remedy
@@ -92,7 +92,7 @@ def remedy(error: BaseException) -> str | None:
 _REMEDIES = {
     (("SQLITE_FULL", "53100"), ("is full",)): "make room on the disk, and try again",
     (("SQLITE_CORRUPT", "SQLITE_NOTADB", "XX001", "XX002"), ("malformed",)): (
-        "the database is damaged: restore a backup, or save what sqlite3's .recover can read"
+        "the database is damaged: restore a backup, or save its rows with sqlite3's .recover"
     ),
     (("57014",), ()): (
         "the server cancelled it: raise statement_timeout for this role, if that is the reason"
@@ -103,37 +103,37 @@ _REMEDIES = {
     ),
     (("42501",), ()): "this role needs the grants that docs/guides/postgresql.md lists",
     (("SQLITE_BUSY", "SQLITE_LOCKED"), ("is locked",)): (
-        "another process holds its lock: try again when that has ended, or wait longer"
+        "another process holds its lock: try again later, or set a longer timeout"
     ),
-    (("SQLITE_IOERR",), ()): "see the system's log, and the limits of files (df, ulimit -f)",
+    (("SQLITE_IOERR",), ()): "see the system's log, the free space (df) and ulimit -f",
     ((), ("max_locks_per_transaction",)): (
-        "raise max_locks_per_transaction of the server: see docs/guides/scaling.md"
+        "raise the server's max_locks_per_transaction: see docs/guides/scaling.md"
     ),
     ((), ("no partition of relation",)): "a partition is missing: run `aicontent check`",
     (
         ("SQLITE_NOMEM", "53200"),
         ("out of memory",),
-    ): "give it more memory: the server, or this process",
+    ): "give the server or this process more memory",
     (("53300",), ()): "try again, or allow more connections (max_connections)",
     (("57P", "08", "25P03", "25P04"), ("closed the connection", "already closed", "is closed")): (
         "the server ended the connection: see its log, and try again"
     ),
     ((), ("Could not decode",)): "another program wrote that row: repair or delete it",
 }
-"""By the codes and, where a driver gives none, by words of the message."""
+"""Remedies by error codes, and by words of the message for drivers without codes."""
 
 
 MOVED = "40001"
-"""SQLSTATE of a serialization failure, and of a row that has just moved to another partition."""
+"""SQLSTATE of a serialization failure, or of a row that was moved to another partition."""
 
 CONFLICTS = (MOVED, "40P01")
-"""SQLSTATEs of transactions that met others: a serialization failure, and a deadlock."""
+"""SQLSTATEs of conflicts with other transactions: serialization failure and deadlock."""
 
 
 def refusal(error: BaseException) -> str | None:
-    """Return why the database refuses one row; None if not that row is the reason.
+    """Return why the database refuses one row; None if the error has another cause.
 
-    A host's trigger may raise any code but those that say that nothing works at all.
+    A host's trigger may raise any code, so only the codes of general failures are excluded.
     """
     code = error_code(error)
     if not code:
@@ -151,9 +151,9 @@ _FAILURES = ("08", "25", "28", "40", "42", "53", "55P03", "57", "58", "F0", "XX"
 
 
 def explained(error: peewee.IntegrityError, lacks_user: bool) -> Exception:
-    """Return this package's error for a constraint error, or the same error of a host's own.
+    """Return this package's error for a constraint error; return a host's own error unchanged.
 
-    `lacks_user` says that a foreign key without a name is that of the user: SQLite names none.
+    `lacks_user` is whether a foreign key error on SQLite, which has no name, is that of the user.
     """
     code = error_code(error)
     name = _said(error, "constraint_name")
@@ -163,17 +163,17 @@ def explained(error: peewee.IntegrityError, lacks_user: bool) -> Exception:
         return UnknownUserError("user: the users table has no such id; store the user first")
     # The error of a host's own unique index is not translated.
     if str(error).endswith("ai_generated_content.id") or _is_key(name, error):
-        return DuplicateIdError("id: a row with this id is stored already; leave the id out")
+        return DuplicateIdError("id: a row with this id is already stored; omit the id")
     if str(error).endswith(_IN_FLIGHT) or _IN_FLIGHT_INDEX.fullmatch(name or ""):
         return DuplicateRequestError(
-            "fingerprint: this user's request is in flight already; request() returns its row"
+            "fingerprint: this user's request is already in flight; call request() to get its row"
         )
     _forget_row(error)
     return error
 
 
 def _is_key(name: str | None, error: BaseException) -> bool:
-    """Tell whether a constraint is the primary key, also of a partition, whatever its name."""
+    """Return whether a constraint is the primary key of the table or of one of its partitions."""
     is_of_partition = (name or "").endswith("_pkey") and '(id, "userId")=' in (
         _said(error, "message_detail") or ""
     )
@@ -182,7 +182,7 @@ def _is_key(name: str | None, error: BaseException) -> bool:
 
 @contextmanager
 def without_rows() -> Iterator[None]:
-    """Take the rows out of the messages of a database's errors."""
+    """Remove the values of rows from the messages of a database's errors."""
     try:
         yield
     except peewee.DatabaseError as error:
@@ -193,4 +193,4 @@ def without_rows() -> Iterator[None]:
 def _forget_row(error: peewee.PeeweeException) -> None:
     primary = _said(error, "message_primary")
     if primary:
-        error.args = (primary,)  # its detail and its context repeat the row
+        error.args = (primary,)  # the detail and the context repeat the values of the row

@@ -1,6 +1,6 @@
-"""Delete rows by their ids on either backend, next to other writers.
+"""Delete rows by their ids while other connections write. Called by `maintenance.batches`.
 
-`maintenance.batches` decides which rows and how many.
+`maintenance.batches` decides which rows to delete, and how many.
 """
 
 import time
@@ -16,8 +16,7 @@ from .internals import driver_errors
 _LOCK_WAIT = "1s"
 
 _IDS, _USERS, _PLACES = object(), object(), object()
-"""These stand among the values of a statement for arrays of ids, of users, and of places in the
-storage."""
+"""Placeholders among a statement's values for the arrays of ids, users and storage locations."""
 
 _Sql = tuple[str, list[Any]]
 
@@ -33,10 +32,10 @@ def _value(stand_in: object) -> peewee.Value:
 
 
 class Deleted(NamedTuple):
-    """What became of the rows of a batch, and for how many seconds other writers may have waited.
+    """The result of a batch: the number of deleted rows, and the ids of the others.
 
-    `gone` counts the deleted rows. `kept` rows are due and free, but the database did not delete
-    them; `locked` rows are due, and another transaction has locked them.
+    The database did not delete the `kept` rows, although they are due and not locked. Another
+    transaction has locked the `locked` rows. Other writers may have waited `seconds`.
     """
 
     gone: int
@@ -46,17 +45,17 @@ class Deleted(NamedTuple):
 
 
 class Deletion(ABC):
-    """Deletes rows that a rule makes due, and judges each row again just before.
+    """Deletes rows by id if they still fulfil a rule at that time.
 
     Args:
-        backend: that of the model's database.
+        backend: the backend of the model's database.
         model: the bound model.
         rule: the condition.
     """
 
     location: Sequence[Any]
-    """The columns that say where a row is stored: neighbours share pages of the table and of most
-    indexes, so a batch in the order of storage is the fastest."""
+    """The columns with the storage location of a row. Rows next to each other share pages of the
+    table and of most indexes, so a batch in the order of storage is the fastest."""
 
     def __init__(self, backend: Any, model: Any, rule: Any) -> None:
         self._backend = backend
@@ -65,21 +64,22 @@ class Deletion(ABC):
         self._due = self._statement(model.select(model.id).where(self._chosen, rule))
 
     def storage_order(self, place: Any) -> Any:
-        """Return the key that sorts places, which are values of `location`, as they are stored."""
+        """Return the sort key of a storage location, which is the values of `location`."""
         return place
 
     def neighbours(self, rows: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-        """Return the last rows of the list that share one partition, for one statement."""
+        """Return the rows at the end of the list that share one partition, for one statement."""
         return rows
 
     @abstractmethod
     def delete(self, rows: Mapping[str, Any]) -> Deleted:
-        """Delete the rows that are due, in one transaction; `rows` maps ids to places."""
+        """Delete the rows that are due, in one transaction; `rows` maps ids to locations."""
 
     def can_be_locked(self, ids: Collection[str]) -> bool | None:
-        """Wait a second for one of the rows; None if other transactions keep all of them locked.
+        """Wait up to a second to lock one of the rows, and return whether that succeeded.
 
-        False says that none is due any more, or that a policy hides them from changes.
+        None means that all are still locked. False means that none is due any more, or that a
+        row-level security policy hides them from changes.
         """
         return False
 
@@ -116,13 +116,13 @@ class Deletion(ABC):
 
 
 class SqliteDeletion(Deletion):
-    """On SQLite no other connection writes while a batch is deleted."""
+    """Deletion on SQLite, where no other connection writes while a batch is deleted."""
 
     location = (peewee.SQL("rowid"),)
 
     def __init__(self, backend: Any, model: Any, rule: Any) -> None:
         super().__init__(backend, model, rule)
-        # By the place it is faster; by the id it is right, because a VACUUM may have moved rows.
+        # The rowid makes it fast; the id is tested too, because VACUUM may have changed rowids.
         found = backend.any_of(peewee.SQL("rowid"), _value(_PLACES))
         self._delete = self._statement(model.delete().where(found, self._chosen, rule))
         self._delete_moved = self._statement(model.delete().where(self._chosen, rule))
@@ -130,7 +130,7 @@ class SqliteDeletion(Deletion):
     def delete(self, rows: Mapping[str, Any]) -> Deleted:
         kept: set[str] = set()
         with self._backend.atomic(self._database, "IMMEDIATE"):
-            began = time.monotonic()  # the wait for the lock is over
+            began = time.monotonic()  # after the wait for the lock
             gone = self._execute(self._delete, rows, [rowid for (rowid,) in rows.values()]).rowcount
             if gone < len(rows):
                 gone += self._execute(self._delete_moved, rows).rowcount
@@ -142,13 +142,13 @@ class SqliteDeletion(Deletion):
         if error_code(error) != "SQLITE_CONSTRAINT_FOREIGNKEY":
             return why
         names = ", ".join(name for (name,) in self._database.execute_sql(_REFERENCING))
-        return f"{why}: of a row of {names}" if names else why
+        return f"{why}: a row of {names} references it" if names else why
 
 
 class PostgresqlDeletion(Deletion):
-    """On PostgreSQL a batch passes over rows that other transactions have locked.
+    """Deletion on PostgreSQL, where a batch skips rows that other transactions have locked.
 
-    Two cleanups delete different rows, and neither waits for a transaction that waits for it.
+    Two cleanups at the same time delete different rows, and cannot deadlock.
     """
 
     def __init__(self, backend: Any, model: Any, rule: Any) -> None:
@@ -158,13 +158,13 @@ class PostgresqlDeletion(Deletion):
         self.location = [place]
         same_users = []
         if backend.catalog(self._database).is_partitioned(meta.schema, meta.table_name):
-            # A batch of neighbours has the users of one partition, which alone is then asked.
+            # The rows of a batch share a partition; naming their users limits the search to it.
             self.location += others
             same_users = [backend.any_of(model.user, _value(_USERS))]
         due = model.select(model.id, place).where(self._chosen, rule)
         self._lock = self._statement(due.where(*same_users).for_update("FOR UPDATE SKIP LOCKED"))
         self._wait = self._statement(due.limit(1).for_update())
-        # By the place it is twice as fast; rows of two partitions may have the same one.
+        # The ctid makes it twice as fast; the id is tested too, because partitions share ctids.
         places = peewee.NodeList(
             (peewee.SQL("ctid = ANY("), _value(_PLACES), peewee.SQL("::tid[])"))
         )
@@ -177,7 +177,7 @@ class PostgresqlDeletion(Deletion):
         return *place[1:2], int(block), int(item)
 
     def neighbours(self, rows: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-        # PostgreSQL searches each partition of a statement's users for all its ids.
+        # PostgreSQL searches for all ids in each partition that has one of the users.
         _, (_, *partition) = rows[-1]
         others = (n for n in range(len(rows), 0, -1) if rows[n - 1][1][1:2] != partition[:1])
         return rows[next(others, 0) :]

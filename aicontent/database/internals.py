@@ -1,6 +1,6 @@
-"""What this package takes from Peewee beyond its documented interface, in one place.
+"""All uses of Peewee's undocumented interface in this package.
 
-A new Peewee that changes any of it fails in the tests of this module first.
+If a new version of Peewee changes one of them, the tests of this module fail first.
 """
 
 import sys
@@ -31,29 +31,29 @@ __all__ = [
 ]
 
 LOADED = {"__no_default__": 1}
-"""The constructor's arguments for a row that is loaded: the model then applies no defaults."""
+"""Arguments of the constructor for a loaded row, so that the model applies no defaults."""
 
 
 def is_loaded(values: dict[str, Any]) -> bool:
-    """Tell whether a model's constructor was called for a row that was loaded."""
+    """Return whether a model's constructor was called for a loaded row."""
     return "__no_default__" in values
 
 
 def data_with_relations(content: Any) -> dict[str, Any]:
-    """Return an instance's values, with the id of a user who was stored after it was created."""
+    """Return an instance's values; a user that was saved after the assignment has its id."""
     values = dict(content.__data__)
     content._populate_unsaved_relations(values)
     return values
 
 
 def has_contexts(database: Any) -> bool:
-    """Tell whether this thread is within a `connection_context()` of the database."""
+    """Return whether this thread is inside a `connection_context()` of the database."""
     return bool(database._state.ctx)
 
 
 @contextmanager
 def keeping_contexts(database: Any) -> Iterator[None]:
-    """Connect or close; Peewee forgets the contexts that the caller is in, and could not leave."""
+    """Restore Peewee's list of open contexts, which connecting or closing in the block empties."""
     contexts = list(database._state.ctx)
     try:
         yield
@@ -62,37 +62,37 @@ def keeping_contexts(database: Any) -> Iterator[None]:
 
 
 def discard(database: Any) -> None:
-    """Close the connection, and give it back to no pool."""
+    """Close the connection without returning it to a pool."""
     with keeping_contexts(database):
         getattr(database, "manual_close", database.close)()
 
 
 @contextmanager
 def within_context(database: Any) -> Iterator[None]:
-    """Count as within a `connection_context()`, which need not be connected."""
+    """Mark this thread as inside a `connection_context()`, without connecting."""
     database._state.ctx.append(None)
     try:
         yield
     finally:
-        del database._state.ctx[-1:]  # closing has emptied it
+        del database._state.ctx[-1:]  # a slice, because closing empties the list
 
 
 def new_connection(database: Any) -> Any:
-    """Return a new connection of the driver, which belongs to no pool; the caller closes it."""
+    """Open a connection of the driver that belongs to no pool; the caller must close it."""
     if is_pooled(database):
         return super(_pool().PooledDatabase, database)._connect()
     return database._connect()
 
 
 def is_pooled(database: object) -> bool:
-    """Tell whether a database is one of Peewee's pools."""
+    """Return whether a database is one of Peewee's connection pools."""
     pool = _pool()
     return pool is not None and isinstance(database, pool.PooledDatabase)
 
 
 @contextmanager
 def using_connection(database: Any, connection: Any) -> Iterator[None]:
-    """Let this thread use a connection of `new_connection`, and close it afterwards."""
+    """Use a connection of `new_connection` in this thread, and close it afterwards."""
     database._state.set_connection(connection)
     try:
         database._initialize_connection(connection)
@@ -103,32 +103,32 @@ def using_connection(database: Any, connection: Any) -> Iterator[None]:
 
 
 def is_pool_exhausted(error: BaseException) -> bool:
-    """Tell whether an error says that all connections of a pool are in use."""
+    """Return whether an error says that all connections of a pool are in use."""
     pool = _pool()
     return pool is not None and isinstance(error, pool.MaxConnectionsExceeded)
 
 
 def pool_size(database: Any) -> int | None:
-    """Return the most connections of a pool; None if there is no limit, or no pool."""
+    """Return the most connections of a pool; None without a limit or without a pool."""
     return database._max_connections if is_pooled(database) else None
 
 
 def _pool() -> Any:
-    return sys.modules.get("playhouse.pool")  # if it was not imported, there is no pool
+    return sys.modules.get("playhouse.pool")  # no pool can exist before its module was imported
 
 
 def json_types(database: Any) -> tuple[type, ...]:
-    """Return the types in which Peewee wraps JSON for the database's driver."""
+    """Return the types with which Peewee wraps JSON for the database's driver."""
     adapter = getattr(database, "_adapter", None)
     return (adapter.json_type, adapter.jsonb_type) if adapter else ()
 
 
 def uses_psycopg3(database: Any) -> bool:
-    """Tell whether a PostgreSQL database uses psycopg 3."""
+    """Return whether a PostgreSQL database uses psycopg 3."""
     return isinstance(database._adapter, peewee.Psycopg3Adapter)
 
 
 def attach_once(proxy: Any, callback: Callable[[Any], None]) -> None:
-    """Call a function whenever a proxy is initialised."""
+    """Attach a callback to a proxy, which Peewee calls when the proxy is initialised."""
     if callback not in proxy._callbacks:
         proxy.attach_callback(callback)

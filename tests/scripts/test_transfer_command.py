@@ -30,7 +30,7 @@ def test_the_commands_in_a_pipe(varied, url, make_url, tmp_path):
     assert run_program("import", str(file), "--database", to, "--on-conflict", "skip")[0] == 0
     status, out, err = run_program("import", "-", "--database", to, stdin=data)
     assert (status, out) == (1, b"imported 0 new, replaced 0, skipped 0, refused 13\n")
-    assert err.startswith("line 1: id: a row with this id is stored already")
+    assert err.startswith("line 1: id: a row with this id is already stored")
     status, data, _ = run_program(
         "export", "--type", "lesson", "--status", "failed", "--database", url
     )
