@@ -251,7 +251,7 @@ def test_what_needs_a_plain_connection_is_refused(in_loop, call):
             await database.run(lambda: call(database, Content))
         return str(caught.value)
 
-    assert "open the same database by aicontent.connect()" in in_loop(main)
+    assert "open the same database with aicontent.connect()" in in_loop(main)
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)

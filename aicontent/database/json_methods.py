@@ -1,7 +1,7 @@
-"""Queries into JSON documents, which mean on every database what jsonb means.
+"""Build the SQL of JSON queries, with jsonb's results on both databases.
 
-`fields.document` calls these for each path, comparison and change. Peewee's own methods mean
-something else on SQLite, where they compare the text.
+`fields.document` calls these methods for each path, comparison and change. Peewee's own methods
+compare text on SQLite, which gives other results.
 """
 
 import json
@@ -17,11 +17,11 @@ import peewee
 _NAME = "aicontent_json"
 
 _PLAIN = re.compile(r"(?!\s*[+-]?[0-9]+$)[ !#-\[\]-~]+")
-"""A key that every version of SQLite finds by its own operator, and that is no index."""
+"""A key that the operator -> finds in every version of SQLite, and that is not an index."""
 
 
 class _Prepared(peewee.SQL):
-    """SQL that needs the collation or the function on the connection."""
+    """SQL that needs the collation or the function to be registered on the connection."""
 
     def __init__(self, methods: "SqliteMethods", sql: str) -> None:
         super().__init__(sql)
@@ -33,10 +33,10 @@ class _Prepared(peewee.SQL):
 
 
 class SqliteMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined,misc]
-    """Reads and changes documents by a function of Python's, and compares them by a collation.
+    """SQLite's methods: a Python function reads and changes documents, a collation compares them.
 
     Args:
-        database: where to register the two.
+        database: the database for which to register the two.
         compare: the collation.
         run: the function.
     """
@@ -51,7 +51,7 @@ class SqliteMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined,misc
         database._functions[_NAME] = (run, -1, True)
 
     def register_functions(self) -> None:
-        """Give the thread's connection, which may be older than the model, the two functions."""
+        """Register the two on this thread's connection, which may be older than the model."""
         database = self.database
         if database.is_closed():
             # The query may get an old connection from a pool, so take that connection now.
@@ -60,9 +60,9 @@ class SqliteMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined,misc
             database.connect()
         state = database._state
         if not hasattr(state.conn, "create_collation"):
-            return  # Peewee's asyncio databases give them to new connections
+            return  # Peewee's asyncio databases register both on new connections
         if getattr(state, _NAME, None) is not state.conn:
-            # If a statement is using them, it has them already.
+            # SQLite refuses this while a statement uses them; then both are already registered.
             with suppress(peewee.OperationalError, sqlite3.OperationalError):
                 state.conn.create_collation(_NAME, self.compare)
                 state.conn.create_function(_NAME, -1, self.run, deterministic=True)
@@ -78,12 +78,12 @@ class SqliteMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined,misc
     def _json(self, field: Any, keys: Any) -> Any:
         if all(isinstance(key, str) and _PLAIN.fullmatch(key) for key in keys) and keys:
             return peewee.Expression(field, "->", self._path(keys), flat=True)
-        # SQLite refuses a document that another process has compressed as malformed JSON.
+        # With json(), a document that another process has compressed raises "malformed JSON".
         document = peewee.fn.json(field) if field.is_compressible else field
         return self._call("get", document, keys) if keys else document
 
     def extract(self, field: Any, keys: Any) -> Any:
-        # Only here: a function's result would be compared by the collation of its argument.
+        # The collation is set only here, because a function's result inherits it from an argument.
         collation = _Prepared(self, f"COLLATE {_NAME}")
         return peewee.NodeList((self._json(field, keys), collation), parens=True)
 
@@ -132,16 +132,17 @@ _RANGES = {
 
 
 class PostgresqlMethods(peewee.PostgresqlJSONMethods):  # type: ignore[name-defined,misc]
-    """Peewee's, where keys may have any characters and the wrong type is no error."""
+    """Peewee's methods, but keys may have any characters, and values of other types give NULL."""
 
     def __init__(self, database: Any, *_: object) -> None:
         super().__init__(database)
 
     def _path_array(self, keys: Any) -> Any:
-        # Inline, because psycopg 3 sends a parameter twice that stands in SELECT and in GROUP BY.
+        # Inline, because psycopg 3 sends two parameters for one in both SELECT and GROUP BY, which
+        # PostgreSQL does not see as the same expression.
         quoted = (str(key).replace("\\", r"\\").replace('"', r"\"") for key in keys)
         array = "{" + ",".join(f'"{key}"' for key in quoted) + "}"
-        # In an E'' string a % can be written so that no driver takes it for a placeholder.
+        # In an E'' string a % can be escaped, so that no driver reads it as a placeholder.
         text = array.replace("\\", r"\\").replace("'", "''").replace("%", r"\x25")
         return peewee.SQL(f"E'{text}'::text[]")
 

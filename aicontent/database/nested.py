@@ -1,6 +1,6 @@
 """Nest the transactions of one thread in a transaction that a test rolls back.
 
-`aicontent.testing` uses this; a backend then answers for the nested transactions alone.
+Called by `aicontent.testing`. The backend then reports only the nested transactions as open.
 """
 
 import threading
@@ -18,7 +18,7 @@ _SET, _ROLL_BACK, _RELEASE = (
 
 
 class Nested:
-    """What replaces the methods by which a thread controls its connection and its transactions.
+    """Replacements for the database's methods that control connections and transactions.
 
     Peewee calls them for the outermost `atomic()`, which becomes a savepoint here. The connection
     stays open, because closing it would end the test's transaction.
@@ -36,7 +36,7 @@ class Nested:
         return bool(self._connect(reuse_if_open=True))
 
     def close(self) -> bool:
-        """Leave the connection open, if no transaction is."""
+        """Keep the connection open; raise Peewee's error if a transaction is open."""
         if self._database.in_transaction():
             raise peewee.OperationalError("Attempting to close database while transaction is open.")
         return True
@@ -61,7 +61,7 @@ class Nested:
         self.commit()
 
     def execute_sql(self, *args: Any, **options: Any) -> Any:
-        """Execute a statement. If it fails outside `atomic()`, the test's transaction goes on."""
+        """Execute a statement. If it fails outside `atomic()`, the test's transaction continues."""
         if self.is_open or not self._errors_abort or self._has_ended():
             return self._execute(*args, **options)
         self._execute(_SET)
@@ -77,7 +77,7 @@ class Nested:
 
 
 def nested_of(database: Any) -> Nested | None:
-    """Return how this thread's transactions are nested, or None if they are not."""
+    """Return the replacements that this thread uses, or None outside of a test's transaction."""
     nested = getattr(database, _STATE, None)
     return nested if nested is not None and nested.thread == threading.get_ident() else None
 
@@ -86,12 +86,12 @@ def nested_of(database: Any) -> Nested | None:
 def nested_transactions(
     database: Any, *, errors_abort: bool, has_ended: Callable[[], bool]
 ) -> Iterator[None]:
-    """Nest this thread's transactions in the open one. Other threads go on as before.
+    """Nest this thread's transactions in the open one. Other threads are not affected.
 
-    `errors_abort` is whether the failure of a statement aborts the whole transaction, `has_ended`
-    tells whether an SQL statement has ended it.
+    `errors_abort` is whether the failure of a statement aborts the whole transaction; `has_ended`
+    returns whether an SQL statement has ended it.
     """
-    from unittest.mock import patch  # it takes as long to import as this package
+    from unittest.mock import patch  # imported here, because that takes as long as this package
 
     nested = Nested(database, errors_abort, has_ended)
     names = ("connect", "close", "begin", "commit", "rollback", "execute_sql")

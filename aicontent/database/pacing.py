@@ -1,4 +1,4 @@
-"""Pace the batches of a long job, so that other writers hardly notice it."""
+"""Choose the size of batches and the pauses of a long job, so that other writers wait little."""
 
 import time
 from abc import ABC, abstractmethod
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import peewee
 
 _WATCHED = 5.0
-"""Seconds for which other writers, once seen, are expected to go on."""
+"""Seconds for which other writers are expected to continue after they were seen."""
 
 _FIRST_BATCH = 20
 
@@ -28,10 +28,10 @@ class Pace(ABC):
 
     seconds_alone: ClassVar[float]
     seconds_with_others: ClassVar[float]
-    """How long a batch should take, without and with other writers."""
+    """The seconds that a batch should take, without and with other writers."""
 
     pause: ClassVar[float]
-    """The least seconds between two batches next to other writers."""
+    """The least seconds between two batches while there are other writers."""
 
     def __init__(
         self, database: peewee.Database, sleep: Callable[[float], None] = time.sleep
@@ -39,12 +39,12 @@ class Pace(ABC):
         self._database: Any = database
         self._sleep = sleep
         self.size = _FIRST_BATCH
-        # Batches are short for other writers; at first until it is known whether there are any.
+        # Begin with short batches, until it is known whether there are other writers.
         self._others_until = time.monotonic() + _WATCHED / 10
 
     @property
     def seconds(self) -> float:
-        """How long a batch should take now."""
+        """Return the seconds that a batch should take now."""
         with_others = time.monotonic() < self._others_until
         return self.seconds_with_others if with_others else self.seconds_alone
 
@@ -64,18 +64,18 @@ class Pace(ABC):
 
     @abstractmethod
     def sees_others(self) -> bool:
-        """Tell whether another connection wrote since the last call, or was active just before."""
+        """Return whether another connection wrote since the last call, or was recently active."""
 
     def write_back(self) -> None:
-        """Do the work that would otherwise delay the next writer, if there is any."""
+        """Write back the log, if another writer would otherwise have to do it."""
         return
 
 
 class SqlitePace(Pace):
-    """On SQLite a batch blocks other writers.
+    """The pace on SQLite, where a batch blocks other writers.
 
-    A writer that waits tries again after 1, 2 and 5 ms (SQLite's busy handler), so next to short
-    batches it succeeds at the second try.
+    A blocked writer tries again after 1, 2 and 5 ms (SQLite's busy handler), so with short batches
+    it succeeds at the second try.
     """
 
     seconds_alone, seconds_with_others, pause = 0.05, 0.0015, 0.01
@@ -90,21 +90,21 @@ class SqlitePace(Pace):
 
     def write_back(self) -> None:
         # Otherwise the writer that fills the log must write it back.
-        if not self._database.connection().in_transaction:  # as in a test that is rolled back
+        if not self._database.connection().in_transaction:  # a test may have a transaction open
             self._database.execute_sql("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _data_version(self) -> int:
-        # This number changes when another connection has written.
+        # SQLite changes this number when another connection has written.
         return int(self._database.pragma("data_version"))
 
 
 class PostgresqlPace(Pace):
-    """On PostgreSQL a commit waits until the disk has the log of a batch before it."""
+    """The pace on PostgreSQL, where another commit waits until the batch's log is on the disk."""
 
     seconds_alone, seconds_with_others, pause = 0.2, 0.015, 0.02
 
     def sees_others(self) -> bool:
-        # The activity of other roles is hidden from most roles, and then counts as activity.
+        # If this role may not see the activity of another role, it counts as active.
         return bool(self._database.execute_sql(_OTHERS, (_WATCHED,)).fetchone()[0])
 
 
@@ -112,8 +112,8 @@ def next_size(size: int, took: float, target: float, most: int) -> int:
     """Return the size of the next batch.
 
     Args:
-        size: the rows of the last one.
-        took: the seconds that it took.
+        size: the rows of the last batch.
+        took: the seconds that the last batch took.
         target: the seconds that a batch should take.
         most: the most rows of a batch.
     """

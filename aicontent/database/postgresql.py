@@ -1,4 +1,4 @@
-"""The PostgreSQL backend, for psycopg2 and psycopg 3."""
+"""Implement the PostgreSQL backend, for psycopg2 and psycopg 3."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from .pacing import Pace
 
 _MIGRATION_LOCK = 0x6169_636F_6E74_656E
-"""The advisory lock of all migrators: the bytes of "aiconten"."""
+"""The key of the advisory lock of all migrators: the bytes of "aiconten"."""
 
 _IMPORT_LOCK = _MIGRATION_LOCK + 1
 
 _READ_ONLY = "25006"
 
 _BUSY, _IN_TRANSACTION = 1, (2, 3)
-"""libpq's states: with psycopg 3 an interrupt leaves a connection busy for ever. 0 is idle, and 4
-is unknown, because the connection is lost."""
+"""libpq's transaction states. With psycopg 3, a connection stays busy after an interrupt. The other
+states are 0, idle, and 4, unknown, because the connection is lost."""
 
 _USER_ID_TYPES = {"smallint": "integer"} | {t: t for t in ("integer", "bigint", "uuid", "text")}
 
@@ -45,15 +45,15 @@ _ADVANCE = """
 def _encoding_of_client(name: str) -> str:
     return (
         f"the client's encoding is {name}, which does not have all characters: open the database "
-        "by aicontent.connect(), or with client_encoding='UTF8'"
+        "with aicontent.connect(), or with client_encoding='UTF8'"
     )
 
 
 class IsoPostgresqlDatabase(peewee.PostgresqlDatabase):
-    """A PostgreSQL database whose connections write dates in ISO's form, whatever the server does.
+    """A PostgreSQL database whose connections use the DateStyle ISO.
 
-    psycopg2 sees to that by itself. psycopg 3 cannot read another form. A statement sets it,
-    because PgBouncer refuses an option of the connection, and keeps track of the statement.
+    psycopg2 sets it by itself, and psycopg 3 cannot read another style. A statement sets it here,
+    because PgBouncer refuses connection options but tracks the setting of a statement.
     """
 
     def _initialize_connection(self, conn: Any) -> None:
@@ -63,7 +63,7 @@ class IsoPostgresqlDatabase(peewee.PostgresqlDatabase):
 
 
 class PostgresqlBackend(Backend):
-    """PostgreSQL: many writers, row locks, jsonb, the server's clock."""
+    """The backend for PostgreSQL: many writers, row locks, jsonb, the server's clock."""
 
     name = "postgresql"
     documents_are_text = False
@@ -80,7 +80,7 @@ class PostgresqlBackend(Backend):
     def is_lost(self, database: peewee.Database, error: BaseException | None = None) -> bool:
         if database.is_closed():
             return False
-        # A server that has become read-only may have a successor, which a new connection reaches.
+        # After a failover the server may be read-only, and a new connection reaches the primary.
         is_read_only = error is not None and error_code(error) == _READ_ONLY
         connection: Any = database.connection()
         is_busy = connection.info.transaction_status == _BUSY and not database.in_transaction()
@@ -89,7 +89,7 @@ class PostgresqlBackend(Backend):
     def connection_problem(self, database: peewee.Database) -> str | None:
         sql = "SELECT current_setting('client_encoding'), current_setting('search_path')"
         client, path = database.execute_sql(sql).fetchone()
-        if isinstance(client, bytes):  # psycopg 3 decodes no text then
+        if isinstance(client, bytes):  # with SQL_ASCII, psycopg 3 does not decode text
             return _encoding_of_client(client.decode())
         if database.execute_sql("SELECT current_schema()").fetchone()[0] is not None:
             return None
@@ -108,7 +108,7 @@ class PostgresqlBackend(Backend):
         if not style.startswith("ISO"):
             problems.append(
                 f"the server writes dates as {style}, which psycopg 3 cannot read: open the "
-                "database by aicontent.connect(), or set DateStyle to ISO"
+                "database with aicontent.connect(), or set DateStyle to ISO"
             )
         return problems
 
@@ -116,7 +116,7 @@ class PostgresqlBackend(Backend):
         database.execute_sql("SELECT set_config('lock_timeout', %s, false)", (f"{seconds:f}s",))
 
     def statement_savepoint(self, database: Any) -> Any:
-        # A failed statement would spoil the whole transaction.
+        # A failed statement would abort the whole transaction.
         return database.savepoint() if self.in_transaction(database) else nullcontext()
 
     @contextmanager
@@ -129,10 +129,10 @@ class PostgresqlBackend(Backend):
     @contextmanager
     def migration_lock(self, database: Any, timeout: float) -> Iterator[None]:
         with self.atomic(database):
-            # Under another isolation level a migrator would not see what the one before it did.
+            # With another isolation level, this migrator would not see the previous one's changes.
             database.execute_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-            # The timeout also bounds the wait for the users table, whose writers would queue
-            # behind this transaction.
+            # The timeout also limits the wait for a lock on the users table, because all writers
+            # to users wait behind this transaction.
             wait = f"{max(1, round(timeout * 1000))}ms"
             database.execute_sql("SELECT set_config('lock_timeout', %s, true)", (wait,))
             database.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
@@ -177,7 +177,7 @@ class PostgresqlBackend(Backend):
         fn = peewee.fn
         is_object = fn.jsonb_typeof(document) == peewee.SQL("'object'")
         base = peewee.Case(None, [(is_object, document)], peewee.SQL("'{}'::jsonb"))
-        # Keys are constants: a server that prepares statements asks for the type of a parameter.
+        # Keys are constants, because prepared statements need the type of each parameter.
         parts = [part for n, value in entries.items() for part in (peewee.SQL(f"'{n}'"), value)]
         entry = fn.jsonb_build_object(peewee.SQL(f"'{key}'"), fn.jsonb_build_object(*parts))
         return peewee.Expression(base, "||", entry)
@@ -191,7 +191,7 @@ class PostgresqlBackend(Backend):
     def utc_text(self, column: Any) -> Any:
         utc = peewee.NodeList((column, peewee.SQL("AT TIME ZONE 'UTC'")))
         text = peewee.fn.to_char(utc, peewee.SQL("'YYYY-MM-DD HH24:MI:SS.US'"))
-        return peewee.fn.COALESCE(text, column.cast("text"))  # "infinity" has no such form
+        return peewee.fn.COALESCE(text, column.cast("text"))  # to_char() of "infinity" is NULL
 
     def loader(self, database: peewee.Database, insert: BulkInsert) -> Loader:
         from .bulk_load import CopyLoader
@@ -201,7 +201,7 @@ class PostgresqlBackend(Backend):
     def stream(
         self, database: peewee.Database, sql: str, parameters: Any, size: int
     ) -> Iterator[list[Any]]:
-        # Without a cursor on the server, the driver reads all rows before it returns the first.
+        # Without a server-side cursor, the driver reads all rows before it returns the first one.
         database.execute_sql(f"DECLARE {_STREAM} NO SCROLL CURSOR FOR {sql}", parameters)
         while rows := database.execute_sql(f"FETCH {size} FROM {_STREAM}").fetchall():
             yield [row[0] for row in rows]

@@ -1,4 +1,4 @@
-"""Read a SQLite file, and leave it, its folder and its journal as they are."""
+"""Open a SQLite file to read it without changing the file, its folder or its journal."""
 
 import os
 from pathlib import Path
@@ -11,9 +11,9 @@ from ..errors import DatabaseUnavailableError
 
 
 class ReadOnlySqliteDatabase(peewee.SqliteDatabase):
-    """A database that refuses to write, also of a file that this user may not write.
+    """A read-only SQLite database; the user need not have write permission on the file.
 
-    Each new connection looks at the file and its log again.
+    Each new connection checks the file and its log again.
     """
 
     def _connect(self) -> Any:
@@ -35,15 +35,15 @@ class ReadOnlySqliteDatabase(peewee.SqliteDatabase):
 
 
 def may(access: int, path: Path) -> bool:
-    """Tell whether this user may read a file (os.R_OK), or write it (os.W_OK)."""
+    """Return whether this user may read a file (os.R_OK), or write it (os.W_OK)."""
     return os.access(path, access, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _mode(path: Path) -> str:
-    """Return how to open a file so that nothing of it is passed over or left behind.
+    """Return the URI parameters that open a file with all its content and leave no new files.
 
-    SQLite makes two files beside one with a write-ahead log, and only who may write the database
-    can remove them again (wal.html#read_only_databases).
+    With a write-ahead log, SQLite creates two files next to the database, and only a user who may
+    write the database can remove them (wal.html#read_only_databases).
     """
     if may(os.W_OK, path) and may(os.W_OK, path.parent):
         return "mode=rw"
@@ -52,8 +52,8 @@ def _mode(path: Path) -> str:
         return "mode=ro"
     if log.exists() and log.stat().st_size:
         raise DatabaseUnavailableError(
-            f"cannot read {path}: its newest content is in {log.name}, which SQLite reads only "
-            "where it may write: copy both files to a folder of this user"
+            f"cannot read {path}: its newest content is in {log.name}, which SQLite reads only if "
+            "this user may write to both files: copy them to a folder of this user"
         )
     return "mode=ro&immutable=1"
 
@@ -63,4 +63,4 @@ def _has_write_ahead_log(path: Path) -> bool:
         with path.open("rb") as file:
             return file.read(20)[18:] == b"\2\2"  # fileformat2.html, section 1.3.3
     except OSError:
-        return False  # SQLite says what is wrong with the file
+        return False  # opening the file then raises SQLite's error

@@ -1,4 +1,4 @@
-"""The SQLite backend."""
+"""Implement the SQLite backend."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from .pacing import Pace
 
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
-"""The one text form of times there. SQLite computes 'now' once per statement, so a statement that
-sets it and the trigger that sets it agree."""
+"""The current time in the text form of all stored times. SQLite computes 'now' once per statement,
+so a statement and its trigger set the same time."""
 
 _BULK = {"cache_size": -32_000, "wal_autocheckpoint": 10_000}
-"""32 MB of pages and 40 MB of log: an import stores 1.4 times as many rows a second."""
+"""32 MB of pages and 40 MB of log: an import then stores 1.4 times as many rows per second."""
 
 _TYPE = re.compile(r"[A-Za-z]+( ?\(\d+\))?")
-"""A type's name that needs no quotes. SQLite takes any text for one."""
+"""The name of a type that needs no quotes. SQLite accepts any text as a type."""
 
 _INCREMENTAL = 2
 _PAGES = 1000
-"""Pages of one incremental step, a short transaction each."""
+"""Pages per step of an incremental vacuum; each step is a short transaction."""
 
 
 class SqliteBackend(Backend):
-    """SQLite: one writer at a time, times and documents as text, the client's clock."""
+    """The backend for SQLite: one writer at a time, times and documents as text, local clock."""
 
     name = "sqlite"
     documents_are_text = True
@@ -49,8 +49,8 @@ class SqliteBackend(Backend):
     in_array = "IN (SELECT value FROM json_each(", "))"
 
     foreign_keys_problem = (
-        "SQLite does not enforce foreign keys on this database, so deleting a user would leave the "
-        "user's content behind: open it with pragmas={'foreign_keys': 1}, or with "
+        "SQLite does not enforce foreign keys on this database, so deleting a user would not "
+        "delete the user's content: open it with pragmas={'foreign_keys': 1}, or with "
         "aicontent.connect()"
     )
 
@@ -70,7 +70,7 @@ class SqliteBackend(Backend):
         database.execute_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}").fetchall()
 
     def writing(self, database: Any) -> Any:
-        # With the database's own type of lock it may fail at once, beside another writer.
+        # With the database's default type of lock it may fail at once if another writer is active.
         return self.atomic(database, "IMMEDIATE")
 
     def lacks_user(self, database: peewee.Database, user: object) -> bool:
@@ -86,7 +86,7 @@ class SqliteBackend(Backend):
         return self.atomic(database, "DEFERRED")
 
     def migration_lock(self, database: Any, timeout: float) -> Any:
-        return self.atomic(database, "IMMEDIATE")  # waits as the database's own timeout says
+        return self.atomic(database, "IMMEDIATE")  # waits for the timeout of the database
 
     def bulk_settings(self, database: peewee.Database) -> AbstractContextManager[Any]:
         return pragmas(database, **_BULK)
@@ -99,7 +99,7 @@ class SqliteBackend(Backend):
         return peewee.SQL(later, (seconds,))
 
     def columns_of_update(self) -> dict[str, Any]:
-        return {"updated_at": self.clock()}  # RETURNING comes before the trigger has run
+        return {"updated_at": self.clock()}  # RETURNING reads the row before the trigger runs
 
     def array(self, values: Iterable[int | str]) -> list[int | str] | str:
         return json.dumps(list(values))
@@ -114,7 +114,7 @@ class SqliteBackend(Backend):
         sql, values = model.select(key).from_(hinted).where(condition).sql()
         try:
             model._meta.database.execute_sql(f"EXPLAIN {sql}", values).fetchall()
-        except peewee.OperationalError:  # the index does not exist, or has another condition
+        except peewee.OperationalError:  # the index does not exist, or does not fit the condition
             return model
         return hinted
 
@@ -148,7 +148,7 @@ class SqliteBackend(Backend):
     def pace(self, database: peewee.Database) -> Iterator[Pace]:
         from .pacing import SqlitePace
 
-        # A checkpoint blocks no other writer, so it does not belong into a batch.
+        # Checkpoints run between the batches, because they block no other writer.
         with pragmas(database, wal_autocheckpoint=0):
             yield SqlitePace(database)
 
@@ -163,7 +163,7 @@ class SqliteBackend(Backend):
         return SqliteCatalog(database)
 
     def user_id_type(self, type: str) -> str | None:
-        # By SQLite's own rule of affinity (datatype3.html, section 3.1).
+        # This is SQLite's rule of type affinity (datatype3.html, section 3.1).
         name = type.upper()
         if "INT" in name:
             return "BIGINT" if "BIG" in name else "INTEGER"
@@ -183,14 +183,14 @@ class SqliteBackend(Backend):
         pragma = database.pragma
         if not pragma("freelist_count"):
             return 0, "nothing"
-        _checkpoint(database)  # so that the log does not count as freed space
+        _checkpoint(database)  # otherwise the log would count as freed space
         before = size()
         method = "incremental" if pragma("auto_vacuum") == _INCREMENTAL else "vacuum"
         if method == "vacuum":
             database.execute_sql("VACUUM")
         else:
             while pragma("freelist_count"):
-                # It frees one page per row that is fetched.
+                # SQLite frees one page per fetched row.
                 database.execute_sql(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
         _checkpoint(database)
         return before - size(), method
@@ -200,7 +200,7 @@ class SqliteBackend(Backend):
 
 
 def is_database_file(path: Path) -> bool:
-    """Tell whether a file is a SQLite database, its write-ahead log, or its rollback journal."""
+    """Return whether a file is a SQLite database, its write-ahead log, or its rollback journal."""
     with path.open("rb") as file:
         return file.read(16).startswith(_MAGIC)
 
@@ -229,20 +229,20 @@ def pragmas(database: Any, **settings: int) -> Iterator[None]:
 
 
 def _checkpoint(database: peewee.Database) -> None:
-    # The file shrinks only when the log is written back, while no one reads.
+    # The file shrinks only when the log is written back, which needs a time without readers.
     row: Any = database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if row and row[0]:
         raise DatabaseUnavailableError(
-            "the space is free but not returned yet, because another connection reads or writes: "
+            "the space is free but not yet returned, because another connection reads or writes: "
             "try again later"
         )
 
 
 def _enforces_foreign_keys(database: Any) -> bool:
-    """Tell whether a new connection enforces foreign keys.
+    """Return whether new connections enforce foreign keys.
 
-    The setting belongs to a connection, so the open one says nothing about the next. This one is
-    closed at once, and is no pool's.
+    The setting belongs to a connection, so the open connection does not show it. This opens
+    another connection, which belongs to no pool, and closes it.
     """
     with closing(new_connection(database)) as connection:
         return bool(connection.execute("PRAGMA foreign_keys").fetchone()[0])

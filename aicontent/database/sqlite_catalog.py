@@ -1,4 +1,4 @@
-"""SQLite's catalog: its schema table, pragmas and file sizes."""
+"""Read SQLite's schema table, pragmas and file sizes."""
 
 import heapq
 import re
@@ -10,7 +10,7 @@ from .internals import driver_errors
 
 
 class SqliteCatalog(Catalog):
-    """SQLite's schema table and pragmas."""
+    """Reads SQLite's schema table, pragmas and file sizes."""
 
     identity_type = "INTEGER"
 
@@ -22,7 +22,7 @@ class SqliteCatalog(Catalog):
         )
         if not kinds:
             return None
-        # A foreign key to "id" finds a column ID too.
+        # Names are not case-sensitive: a foreign key to "id" may reference a column ID.
         same = "iif(lower(name) = 'id', 'id', name)"
         columns = self._all(f"SELECT {same}, type, pk FROM pragma_table_info(?)", (name,))
         keys = [column for column, _, position in columns if position]
@@ -44,9 +44,9 @@ class SqliteCatalog(Catalog):
             (table, table),
         )
         definitions = dict(rows)
-        # Only the table's own text holds its constraints, one a line as the migrations write them.
+        # Only the table's SQL has its constraints; the migrations write each on its own line.
         text = definitions.pop(f"table {table}", "")
-        # A constraint that came with a later column may have the next column on its line.
+        # A constraint of a column that was added later may share its line with the next column.
         constraint = r'^\s*(CONSTRAINT "(\w+)".*?)(?:, ["\w].*|,)?$'
         for line, name in re.findall(constraint, text, re.MULTILINE):
             definitions[f"constraint {name}"] = line
@@ -62,13 +62,13 @@ class SqliteCatalog(Catalog):
 
     def partitioning_problem(self) -> str | None:
         return (
-            "partitions: SQLite has none: leave the number out, or use PostgreSQL, or a file for "
-            "each group of users (docs/guides/scaling.md)"
+            "partitions: SQLite has none: omit the number, use PostgreSQL, or use a file for each "
+            "group of users (docs/guides/scaling.md)"
         )
 
     def totals(self, table: str, largest: int) -> Totals:
-        # SQLite would sort the rows to group them, documents' sizes included. One pass over the
-        # table, added up here, takes a fourth of the time.
+        # GROUP BY would sort all rows with the sizes of their documents. Adding up one pass over
+        # the table in Python takes a quarter of the time.
         sql = (
             'SELECT type, status, coalesce("usageCount", 0), coalesce("tokenUsage", 0), '
             'coalesce("generationTimeMs", 0), length(CAST("generatedData" AS BLOB)), id, '
@@ -108,6 +108,6 @@ class SqliteCatalog(Catalog):
 
 
 def file_of(database: Any) -> str:
-    """Return the path of a database's file, which its name may give as a URI; "" in memory."""
+    """Return the path of a database's file, even if its name is a URI; "" in memory."""
     sql = "SELECT file FROM pragma_database_list WHERE name = 'main'"
     return str(database.execute_sql(sql).fetchone()[0])

@@ -1,8 +1,8 @@
-"""SQL that Peewee writes once per binding of a model; calls change only its values.
+"""Cache the SQL of statements, so that Peewee builds each only once per binding of a model.
 
-Peewee builds the SQL of a query for each call, which takes longer than most queries do. Here a
-query is built once, with slots in the place of values. Its SQL is cached with the model's class,
-and a call fills the slots.
+Peewee builds the SQL of a query in each call, which takes longer than most queries. Here a query
+is built once, with slots instead of values. The class of the model has the cache, and each call
+fills the slots with its parameters.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -15,14 +15,14 @@ from .internals import driver_errors
 from .supported import database_of
 
 CACHE_SIZE = 500
-"""The most statements cached per binding: an UPDATE is one for each set of columns."""
+"""The most cached statements per binding: each set of updated columns is another statement."""
 
 _CACHE = "_aicontent_statements"
-"""The attribute of a model class with its database and statements, which are freed with it."""
+"""The attribute of a model class with its database and statements, so that they end with it."""
 
 
 class Slot:
-    """A place among a statement's values, which a call fills by this name."""
+    """A placeholder among a statement's values, which each call fills by its name."""
 
     __slots__ = ("name",)
 
@@ -31,24 +31,24 @@ class Slot:
 
 
 def slot(name: str) -> Any:
-    """Return the node of a slot for a query; a call brings its value as the driver takes it."""
+    """Return a query node with a slot; its value in a call is a parameter for the driver."""
     return peewee.Value(Slot(name), converter=False, unpack=False)
 
 
 def literal(text: str) -> peewee.SQL:
-    """Return a text as a constant, by which the planner knows that a partial index applies."""
+    """Return a text as an SQL constant, so that the planner can use a partial index."""
     return peewee.SQL(f"'{text}'")
 
 
 ONE: Any = peewee.SQL("1")
-"""The limit of a query for one row: PostgreSQL does not know a parameter when it keeps a plan."""
+"""LIMIT 1 as a constant, because a generic plan of PostgreSQL does not know a parameter."""
 
 
 @dataclass(frozen=True)
 class Computed:
     """A value or a condition that the database computes.
 
-    `key` tells it from others in the cache, `build` makes its node for a model, and `parameters`
+    `key` identifies it in the cache, `build` returns its query node for a model, and `parameters`
     fill its slots.
     """
 
@@ -58,7 +58,7 @@ class Computed:
 
 
 class Statement:
-    """A query of one model whose SQL is built, for one database.
+    """The SQL of one query of a model, built for one database.
 
     Args:
         query: the query, with slots.
@@ -77,11 +77,11 @@ class Statement:
         ]
 
     def rows(self, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Execute it and return its rows, by attribute."""
+        """Execute the statement and return its rows as dicts by attribute."""
         return self.read(self.fetch(parameters))
 
     def fetch(self, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Execute it and return its rows as the driver does."""
+        """Execute the statement and return the driver's rows."""
         values = [parameters[v.name] if type(v) is Slot else v for v in self._values]
         cursor = self._database.execute_sql(self._sql, values)
         with driver_errors:
@@ -89,7 +89,7 @@ class Statement:
         return fetched
 
     def read(self, fetched: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
-        """Return the driver's rows by attribute, their values converted to Python's."""
+        """Convert the driver's rows to dicts of Python values by attribute."""
         rows = [dict(zip(self._names, row, strict=True)) for row in fetched]
         for row in rows:
             for name, reader, keeps_null in self._readers:
@@ -105,15 +105,14 @@ def statement_of(
     values: Mapping[str, Any],
     build: Callable[[], tuple[Any, Sequence[Any]]],
 ) -> Statement:
-    """Return a statement of a model's binding, built at its first use.
+    """Return a statement from the model's cache, and build it at first use.
 
     Args:
         model: the bound model.
-        key: names the statement in the cache, together with the names of its values; None if
-            it must not be cached.
-        values: its values by name. A statement with an SQL expression of the caller's is not
-            cached.
-        build: returns its query and the fields of its rows.
+        key: the name of the statement, which identifies it in the cache together with the names
+            of its values; None for a statement that must not be cached.
+        values: the values by name. A statement with an SQL expression among them is not cached.
+        build: a function that returns the query and the fields of its rows.
 
     Raises:
         NotBoundError: the model has no database.
@@ -132,7 +131,7 @@ def statement_of(
         else:
             names.append(name)
     meta = model._meta
-    # A host may move the table, add fields, and override how queries are built.
+    # A host may rename the table, add fields, and override how queries are built.
     cached_as = key and (meta.schema, meta.table_name, len(meta.fields), key, *names)
     if not builds_as_peewee(model):
         cached_as = None
@@ -144,12 +143,12 @@ def statement_of(
         if cached_as is not None and database_of(model) is database:
             if len(statements) >= CACHE_SIZE:
                 statements.clear()
-            statements[cached_as] = statement  # two threads may build it at once; either will do
+            statements[cached_as] = statement  # if two threads build it, both are equal
     return statement
 
 
 def forget_statements(model: Any) -> None:
-    """Empty a model's cache, because one of its fields was replaced."""
+    """Empty a model's statement cache, after one of its fields was replaced."""
     if _CACHE in model.__dict__:
         delattr(model, _CACHE)
 
@@ -168,21 +167,24 @@ def computed_names(values: Mapping[str, Any]) -> list[str]:
 
 
 def to_driver(field: Any) -> Callable[[Any], Any]:
-    """Return the function that converts a field's value to a driver's parameter."""
-    # A foreign key answers to the names of the other table's columns, so the class is asked.
+    """Return the function that converts a field's value to a parameter for the driver."""
+    # Look at the class, because a foreign key has the other table's columns as attributes.
     own = hasattr(type(field), "parameter")
     convert: Callable[[Any], Any] = field.parameter if own else field.db_value
     return convert
 
 
 def _from_driver(field: Any) -> tuple[Callable[[Any], Any] | None, bool]:
-    """Return what converts a driver's value, and whether it leaves NULL alone; a host's may not."""
+    """Return the conversion of a driver's value, and whether NULL can skip it.
+
+    The conversion of a host's field may change NULL.
+    """
     own = hasattr(type(field), "read_value")
     return (field.read_value if own else field.python_value), own
 
 
 def driver_values(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as the driver takes them, except those that the database computes.
+    """Convert values to parameters for the driver, except those that the database computes.
 
     A host's field may convert its value to an SQL expression.
     """
@@ -196,7 +198,7 @@ def driver_values(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_slots(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values for a query: slots, or the nodes of what the database computes."""
+    """Replace values by slots for a query; a computed value becomes its query node."""
     return {
         name: value.build(model)
         if isinstance(value, Computed)
@@ -208,7 +210,7 @@ def with_slots(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def builds_as_peewee(model: Any) -> bool:
-    """Tell whether a host leaves Peewee's own way to build the model's queries."""
+    """Return whether the model overrides none of select(), update() and insert()."""
     base: Any = peewee.Model
     return (
         model.select.__func__ is base.select.__func__

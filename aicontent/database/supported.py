@@ -1,6 +1,6 @@
-"""Which databases this package supports, and the backend of one.
+"""Check whether a database is supported, and return its backend.
 
-This is the only place that asks for the class of a database.
+Only this module tests the class of a database.
 """
 
 from functools import lru_cache
@@ -22,11 +22,11 @@ _BACKENDS: dict[type[peewee.Database], Backend] = {
 
 _UNSUPPORTED = {
     "APSWDatabase": "has no driver of the DB-API",
-    "CySqliteDatabase": "has no error codes by which a constraint is known",
+    "CySqliteDatabase": "has no error codes to tell constraints apart",
     "SqliteQueueDatabase": "has no transactions",
     "CockroachDatabase": "has another catalog than PostgreSQL",
 }
-"""Subclasses that cannot work, by their names, so that none of them is imported."""
+"""Subclasses that are not supported, by name, so that none of them is imported here."""
 
 
 def backend_of(database: Any) -> Backend:
@@ -39,14 +39,14 @@ def backend_of(database: Any) -> Backend:
     if backend is None:
         raise UnsupportedDatabaseError(
             _problem_of_type(type(database))
-            or "expected a peewee SqliteDatabase or PostgresqlDatabase that is initialised, "
+            or "pass an initialised peewee SqliteDatabase or PostgresqlDatabase; "
             f"got {type(database).__name__}"
         )
     return backend
 
 
 def known_backend(database: object) -> Backend | None:
-    """Return the backend of a database, or None of anything else."""
+    """Return the backend of a database, or None if it is not supported."""
     return _backend_of_type(type(database))  # type: ignore[arg-type]
 
 
@@ -56,7 +56,7 @@ def _backend_of_type(kind: type) -> Backend | None:
         return None
     backends = _BACKENDS
     if any(base.__module__ == "playhouse.pwasyncio" for base in kind.__mro__):
-        from . import bridged  # it needs asyncio
+        from . import bridged  # imported here, because it imports asyncio
 
         backends = bridged.BACKENDS
     return next((b for base, b in backends.items() if issubclass(kind, base)), None)
@@ -66,42 +66,42 @@ def _problem_of_type(kind: type) -> str | None:
     for base in kind.__mro__:
         if base.__module__.startswith("playhouse.") and base.__name__ in _UNSUPPORTED:
             return (
-                f"a {base.__name__} {_UNSUPPORTED[base.__name__]}: open the same database by "
-                "aicontent.connect(), or as a peewee.SqliteDatabase or PostgresqlDatabase, for "
-                "this package"
+                f"a {base.__name__} {_UNSUPPORTED[base.__name__]}: for this package, open the same "
+                "database with aicontent.connect(), or as a peewee.SqliteDatabase or "
+                "PostgresqlDatabase"
             )
     return None
 
 
 def backend_named(name: str) -> Backend:
-    """Return the backend of this name."""
+    """Return the backend with this name."""
     return next(backend for backend in _BACKENDS.values() if backend.name == name)
 
 
 def unproxied(database: Any) -> Any:
-    """Return the database behind a proxy, None if there is none yet, or the database itself."""
+    """Return the database of a proxy (None before it is initialised), or the database itself."""
     return database.obj if isinstance(database, peewee.Proxy) else database
 
 
 def resolved(database: peewee.Database) -> peewee.Database:
-    """Return the database behind a proxy, or the database itself.
+    """Return the database of a proxy, or the database itself.
 
     Raises:
-        UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL, or not initialised.
+        UnsupportedDatabaseError: it is neither SQLite nor PostgreSQL, or is not initialised.
     """
     database = unproxied(database)
     backend_of(database)
     if database.deferred:
-        raise UnsupportedDatabaseError("initialise the database first: database.init(...)")
+        raise UnsupportedDatabaseError("the database is not initialised: call database.init(...)")
     return database
 
 
 def supported(database: peewee.Database) -> peewee.Database:
-    """Return the database behind a proxy, after checking that the model can work on it.
+    """Return the database of a proxy, after a check that this package supports its configuration.
 
     Raises:
-        UnsupportedDatabaseError: as `resolved`; or a SQLite database does not enforce foreign
-            keys.
+        UnsupportedDatabaseError: as for `resolved`; or it is a SQLite database that does not
+            enforce foreign keys.
     """
     database = resolved(database)
     problem = backend_of(database).configuration_problem(database)
@@ -111,12 +111,12 @@ def supported(database: peewee.Database) -> peewee.Database:
 
 
 def bindable(database: peewee.Database) -> peewee.Database:
-    """Return what a model is bound to: a supported database, or the proxy of one.
+    """Check a database or a proxy, and return the object to which to bind a model.
 
-    A proxy is checked whenever it is initialised.
+    A proxy is checked each time it is initialised.
 
     Raises:
-        UnsupportedDatabaseError: as `supported`.
+        UnsupportedDatabaseError: as for `supported`.
     """
     proxy: Any = database
     if not isinstance(proxy, peewee.DatabaseProxy):
@@ -135,7 +135,7 @@ def database_of(model: type[peewee.Model]) -> peewee.Database:
     """Return the database to which a model is bound.
 
     Raises:
-        NotBoundError: there is none yet.
+        NotBoundError: the model has no database yet.
     """
     database: Any = model._meta.get_database_instance()
     if database is None:

@@ -63,7 +63,7 @@ def test_reclaim_says_when_it_cannot(fill, Content, url, database):
         status, out, err = run(url, "--reclaim", "--wait", "0.1")
         assert status == 1
         assert out.startswith("deleted 500 expired")
-        assert "not returned yet" in err
+        assert "not yet returned" in err
         reader.execute_sql("COMMIT")
     assert run(url, "--reclaim")[0] == 0
 
