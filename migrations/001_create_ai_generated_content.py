@@ -1,7 +1,7 @@
-"""Create ai_generated_content: the specification's table, on SQLite and PostgreSQL.
+"""Create ai_generated_content, the specification's table, on SQLite and PostgreSQL.
 
-Written out as SQL and importing nothing of the package: what a migration did must not change
-when the model does.
+The migration is plain SQL and imports nothing from the package, so that a change of the model does
+not change it.
 """
 
 import re
@@ -67,14 +67,14 @@ INDEXES = (
     ("idx_ai_content_cache_lookup", ("userId", "type", "level", "status")),
 )
 
-# Times on SQLite are text of one width, so that text compares as times do; %f has three digits
-# there. 'now' is the same throughout a statement, its triggers included.
+# Times on SQLite are text of fixed width, so that text sorts like the times. %f has three digits.
+# 'now' has one value during a statement and its triggers.
 SQLITE_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 SQLITE_TIME = "NNNN-NN-NN NN:NN:NN.NNNNNN".replace("N", "[0-9]")
 
 
-# The first and the last moment that Python can hold in any time zone: a driver cannot read others,
-# such as infinity.
+# The range of times that Python supports in every time zone: drivers cannot read others, such as
+# infinity.
 POSTGRES_TIME = '"{}" >= to_timestamp(-62135510400) AND "{}" < to_timestamp(253402214400)'
 
 
@@ -83,7 +83,7 @@ def _listed(values):
 
 
 def _user_id_type(database, sqlite):
-    """Return the type of userId: that of the host's users.id, of which a domain is its base."""
+    """Return the type of userId, which is the type of users.id, or the base type of its domain."""
     if sqlite:
         columns = database.execute_sql("SELECT name, type FROM pragma_table_info('users')")
         (type,) = [type for name, type in columns.fetchall() if name.lower() == "id"] or [""]
@@ -100,7 +100,7 @@ def _user_id_type(database, sqlite):
 
 
 def _checks():
-    """Return the rules that bulk statements and other programs must not bypass."""
+    """Return the checks that bulk statements and other programs must not bypass."""
     yield "type_check", f'"type" IN ({_listed(TYPES)})'
     yield "status_check", f'"status" IN ({_listed(STATUSES)})'
     yield "validationScore_check", '"validationScore" BETWEEN 0 AND 1'
@@ -109,10 +109,10 @@ def _checks():
 
 
 def _sqlite_checks(user_id):
-    """Return the rules that PostgreSQL's column types enforce by themselves."""
+    """Return the checks that SQLite needs because it does not enforce column types."""
     for column, length in (("id", 36), ("level", 10), ("modelUsed", 50)):
         yield f"{column}_length", f'length("{column}") <= {length}'
-    # An id of eight bytes may be declared as INTEGER. The foreign key bounds the ids.
+    # No range, because an id of eight bytes may be declared INTEGER. The foreign key limits it.
     kind = "integer" if "INT" in user_id.upper() else "text"
     yield f"userId_{kind}", f"typeof(\"userId\") = '{kind}'"
     for column in COUNTERS:
@@ -139,7 +139,7 @@ def _create_table(sqlite, user_id, is_partitioned):
         f'"{name}" {types.get(name, lite if sqlite else postgres)} {rest.format(now=now)}'
         for name, postgres, lite, rest, _ in COLUMNS
     ]
-    # PostgreSQL wants the partitions' column in each unique key.
+    # PostgreSQL requires the partition key in each unique key.
     key = '"id", "userId"' if is_partitioned else '"id"'
     lines.append(f'CONSTRAINT "{TABLE}_pkey" PRIMARY KEY ({key})')
     lines.append(
@@ -153,8 +153,8 @@ def _create_table(sqlite, user_id, is_partitioned):
 
 
 def _create_sqlite_trigger():
-    # WHEN ends the recursion under PRAGMA recursive_triggers. It also saves a second write of the
-    # row for statements that set the database's clock themselves.
+    # WHEN ends the recursion with PRAGMA recursive_triggers. It also saves a second write of the
+    # row if a statement has already set updatedAt to the current time.
     return f"""
         CREATE TRIGGER "{TRIGGER}" AFTER UPDATE ON "{TABLE}" FOR EACH ROW
         WHEN NEW."updatedAt" IS NOT {SQLITE_NOW}
@@ -165,7 +165,7 @@ def _create_sqlite_trigger():
 
 
 def _create_postgresql_trigger():
-    # The function has a name of its own: the host's database may use the common name.
+    # A specific name, because the host's database may have a function with a common name.
     yield f"""
         CREATE FUNCTION "{FUNCTION}"() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -183,7 +183,7 @@ def _create_postgresql_trigger():
 def migrate(migrator, database, *, fake=False):
     """Create the table, its indexes, its trigger and its comments.
 
-    `aicontent.migrate(partitions=...)` sets `is_partitioned` of the migrator, and creates the
+    `aicontent.migrate(partitions=...)` sets `is_partitioned` on the migrator, and creates the
     partitions after the last migration.
     """
     sqlite = isinstance(database, SqliteDatabase)
@@ -204,8 +204,8 @@ def migrate(migrator, database, *, fake=False):
 
 
 def _refuse_dependents(database):
-    # PostgreSQL does so by itself. SQLite would delete the table's rows first, which cascades to
-    # other tables.
+    # PostgreSQL refuses this by itself. SQLite would first delete the table's rows, which cascades
+    # to other tables.
     dependents = database.execute_sql(
         "SELECT DISTINCT other.name FROM sqlite_master AS other, "
         "pragma_foreign_key_list(other.name) AS key "
@@ -218,10 +218,10 @@ def _refuse_dependents(database):
 
 
 def rollback(migrator, database, *, fake=False):
-    """Drop what migrate() created, and nothing else: no CASCADE."""
+    """Drop the table and its function, without CASCADE."""
     if isinstance(database, SqliteDatabase):
         _refuse_dependents(database)
-    # With its indexes, its trigger and its partitions.
+    # This also drops the table's indexes, its trigger and its partitions.
     migrator.sql(f'DROP TABLE IF EXISTS "{TABLE}"')
     if not isinstance(database, SqliteDatabase):
         migrator.sql(f'DROP FUNCTION IF EXISTS "{FUNCTION}"()')

@@ -1,7 +1,7 @@
 """Index failed content by age, for the cleanup.
 
-The index holds the failed rows alone, so it costs next to nothing, and a cleanup that finds
-nothing to delete does not have to look through all rows of one status.
+The index has only failed rows, so it costs little. With it, a cleanup without failed rows to delete
+does not search all rows of one status.
 """
 
 TABLE = "ai_generated_content"

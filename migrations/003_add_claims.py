@@ -1,14 +1,14 @@
-"""Add the columns of claims: the fingerprint of a request, its attempts, the lease of a claim.
+"""Add the columns of claims: the fingerprint of a request, its attempts, and the lease.
 
-Each column is nullable or has a default, so a writer that knows only the specification goes on
-working. Its rows are in none of these indexes.
+Each column is nullable or has a default, so programs that know only the specification's columns
+continue to work. Their rows have no fingerprint, so the unique index never refuses them.
 """
 
 from peewee import SqliteDatabase
 
 TABLE = "ai_generated_content"
 
-# Name, PostgreSQL's definition, SQLite's, comment. Constraints stand on lines of their own.
+# Name, PostgreSQL's definition, SQLite's definition, comment. Each constraint is on its own line.
 COLUMNS = (
     (
         "fingerprint",
@@ -36,22 +36,22 @@ POSTGRES_TIME = '"{}" >= to_timestamp(-62135510400) AND "{}" < to_timestamp(2534
 SQLITE_TIME = "NNNN-NN-NN NN:NN:NN.NNNNNN".replace("N", "[0-9]")
 
 INDEXES = (
-    # A request is in flight only once.
+    # Each request is in flight at most once.
     (
         "UNIQUE INDEX",
         "idx_ai_content_in_flight",
         '("userId", "fingerprint")',
         "\"status\" IN ('pending', 'generating')",
     ),
-    # Finds content by its request.
+    # For lookups of content by its request.
     (
         "INDEX",
         "idx_ai_content_fingerprint",
         '("userId", "fingerprint")',
         '"fingerprint" IS NOT NULL',
     ),
-    # Finds the oldest pending row. All its rows share the status, which makes SQLite prefer it to
-    # the index on the status alone. The type saves reading rows of other types.
+    # For the oldest pending row. The status is the same in all of its rows; it makes SQLite prefer
+    # this index to the one on status. With the type, rows of other types need not be read.
     (
         "INDEX",
         "idx_ai_content_pending",
@@ -79,7 +79,7 @@ def rollback(migrator, database, *, fake=False):
     """Drop the indexes and the columns, unless the table was dropped without the migrations."""
     if not database.table_exists(TABLE):
         return
-    # Without a lease, no rescue would ever free them.
+    # Without the column of the lease, these rows would stay generating for ever.
     migrator.sql(
         f'UPDATE "{TABLE}" SET "status" = \'pending\' '
         'WHERE "status" = \'generating\' AND "leaseExpiresAt" IS NOT NULL'

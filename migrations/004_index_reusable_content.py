@@ -1,11 +1,11 @@
 """Index completed content in the order in which it is reused.
 
-The first entry for a user and a type, and a level if one is asked for, is what `reuse()` serves:
-however many rows that user has, one is read. Without these the rows are read and sorted, or the
-index on usageCount is walked.
+`reuse()` serves the first entry for a user and a type (and a level), so it reads one row, however
+many rows the user has. Without these indexes the database reads and sorts all of them, or walks
+the index on usageCount.
 
-Where the table is large and in use, PostgreSQL can build either index beforehand by CREATE INDEX
-CONCURRENTLY; one that is there already is kept.
+If the table is large and in use, build these indexes on PostgreSQL before the migration with
+CREATE INDEX CONCURRENTLY; the migration keeps an existing index.
 """
 
 TABLE = "ai_generated_content"

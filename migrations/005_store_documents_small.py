@@ -1,8 +1,8 @@
 """Store large documents compressed.
 
-PostgreSQL compresses them by itself, from now on with lz4 if the server has it, which is faster
-than its default. Stored documents stay as they are. On SQLite the checks accept documents that a
-program has compressed with zstd.
+PostgreSQL compresses documents by itself. It now uses lz4, if the server supports it, which is
+faster than the default; documents that are already stored are not changed. On SQLite the checks now
+accept documents that a program has compressed with zstd.
 """
 
 from peewee import IntegrityError, OperationalError, SqliteDatabase
@@ -16,18 +16,18 @@ DOCUMENTS = (
     "topics",
     "focusAreas",
 )
-# The documents that no statement queries.
+# The documents whose JSON no statement queries.
 COMPRESSED = ("requestPayload", "generatedData", "validationResults")
 
-# The number at the beginning of each zstd frame (RFC 8878, 3.1.1). Text sorts before all blobs.
+# The magic number of each zstd frame (RFC 8878, 3.1.1). SQLite sorts all text before blobs.
 IS_ZSTD = "\"{column}\" >= x'28b52ffd' AND \"{column}\" < x'28b52ffe'"
 BEFORE = 'CHECK ("{column}" IS NULL OR json_valid("{column}"))'
 AFTER = f'CHECK ("{{column}}" IS NULL OR ({IS_ZSTD}) OR json_valid("{{column}}"))'
 
 
 def migrate(migrator, database, *, fake=False):
-    """Choose lz4, or widen the checks."""
-    if fake:  # peewee-migrate replays migrations on a database that answers nothing
+    """Set the compression to lz4 on PostgreSQL; let the checks accept zstd on SQLite."""
+    if fake:  # peewee-migrate replays migrations on a database that returns no rows
         return
     if isinstance(database, SqliteDatabase):
         migrator.run(_change_checks, database, BEFORE, AFTER)
@@ -36,7 +36,7 @@ def migrate(migrator, database, *, fake=False):
 
 
 def rollback(migrator, database, *, fake=False):
-    """Go back to the default, and to the narrow checks, if nothing is compressed."""
+    """Restore the default compression, or the previous checks if no document is compressed."""
     if not database.table_exists(TABLE):
         return
     if isinstance(database, SqliteDatabase):
@@ -48,12 +48,12 @@ def rollback(migrator, database, *, fake=False):
 
 def _choose(migrator, database, method):
     methods = "SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'"
-    # Servers before 14 have no such setting.
+    # PostgreSQL before version 14 does not have this setting.
     (known,) = database.execute_sql(methods).fetchone() or ((),)
     if "lz4" not in known:
         return
     changes = ", ".join(f'ALTER COLUMN "{name}" SET COMPRESSION {method}' for name in DOCUMENTS)
-    # A partition does not follow its table in this.
+    # Partitions do not inherit a change of the compression.
     partitions = database.execute_sql(
         "SELECT format('%%I.%%I', relnamespace::regnamespace, relname) FROM pg_class "
         "WHERE oid IN (SELECT relid FROM pg_partition_tree(to_regclass(%s)) WHERE level > 0)",
@@ -64,7 +64,7 @@ def _choose(migrator, database, method):
 
 
 def _change_checks(database, old, new):
-    # SQLite has no statement for it.
+    # SQLite has no statement that changes a check.
     (sql,) = database.execute_sql(
         "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (TABLE,)
     ).fetchone()
@@ -76,24 +76,24 @@ def _change_checks(database, old, new):
     except OperationalError as error:
         if "may not be modified" not in str(error):
             raise
-        _copy_table(database, sql)  # a defensive SQLite, as that of macOS
+        _copy_table(database, sql)  # SQLite is in defensive mode, as on macOS
     finally:
         database.execute_sql("PRAGMA writable_schema = RESET")
 
 
 def _write_schema(database, sql):
-    """Change the table's definition alone, as SQLite documents it for a change that affects no
-    stored value (lang_altertable.html, section 7)."""
+    """Change only the table's definition, as SQLite's documentation describes for changes that do
+    not affect stored values (lang_altertable.html, section 7)."""
     (version,) = database.execute_sql("PRAGMA schema_version").fetchone()
     database.execute_sql(
         "UPDATE sqlite_master SET sql = ? WHERE type = 'table' AND name = ?", (sql, TABLE)
     )
-    # Each connection, this one too, must read the schema again.
+    # All connections, including this one, must read the schema again.
     database.execute_sql(f"PRAGMA schema_version = {version + 1}")
 
 
 def _copy_table(database, sql):
-    """Copy the table: this needs its size again on the disk."""
+    """Copy the table, which needs free disk space of the table's size."""
     dependents = database.execute_sql(
         "SELECT DISTINCT other.name FROM sqlite_master AS other, "
         "pragma_foreign_key_list(other.name) AS key "
@@ -103,7 +103,7 @@ def _copy_table(database, sql):
     if dependents:  # dropping the old table would delete their rows
         names = ", ".join(name for (name,) in dependents)
         raise IntegrityError(
-            f"this SQLite is defensive, so that {TABLE} has to be made anew, but tables reference "
+            f"SQLite is in defensive mode, so {TABLE} must be copied, but other tables reference "
             f"it ({names}): migrate with SQLITE_DBCONFIG_DEFENSIVE off"
         )
     others = database.execute_sql(
@@ -123,6 +123,6 @@ def _refuse_compressed(database):
     found = database.execute_sql(f'SELECT 1 FROM "{TABLE}" WHERE {conditions} LIMIT 1').fetchone()
     if found:
         raise IntegrityError(
-            f"documents in {TABLE} are compressed, which the schema before knows nothing of: "
-            "export the content, and import it into a database of that schema"
+            f"documents in {TABLE} are compressed, which the previous schema does not support: "
+            "export the content, and import it into a database with that schema"
         )

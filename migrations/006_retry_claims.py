@@ -1,14 +1,15 @@
-"""Add the columns of retries, and find the pending rows that are due.
+"""Add the columns of retries, and index pending rows by the time when they are due.
 
-Attempts number the claims; failures count those that failed or lost their lease. Each column is
-nullable or has a default, so a writer that knows only the specification goes on working.
+`attempts` counts all claims; `failures` counts claims that failed or lost their lease. Each column
+is nullable or has a default, so programs that know only the specification's columns continue to
+work.
 """
 
 from peewee import SqliteDatabase
 
 TABLE = "ai_generated_content"
 
-# Name, PostgreSQL's definition, SQLite's, comment. Constraints stand on lines of their own.
+# Name, PostgreSQL's definition, SQLite's definition, comment. Each constraint is on its own line.
 COLUMNS = (
     (
         "failures",
@@ -42,8 +43,8 @@ COLUMNS = (
 POSTGRES_TIME = '"{}" >= to_timestamp(-62135510400) AND "{}" < to_timestamp(253402214400)'
 SQLITE_TIME = "NNNN-NN-NN NN:NN:NN.NNNNNN".replace("N", "[0-9]")
 
-# Rows that wait for a retry are in an index of their own, which has them in the order in which they
-# are due: a claim then passes over none of them.
+# Rows that wait for a retry have a separate index in the order in which they are due, so that a
+# claim does not read rows that are not due.
 BEFORE = (("idx_ai_content_pending", '("status", "createdAt", "id", "type")', ""),)
 AFTER = (
     (

@@ -1,3 +1,3 @@
-"""Read by pw_migrate, so that it shares the history that aicontent.migrate() keeps."""
+"""Configure the command pw_migrate to use the same history table as aicontent.migrate()."""
 
 MIGRATE_TABLE = "aicontent_migratehistory"
