@@ -13,7 +13,7 @@ import peewee
 
 from .database.internals import data_with_relations
 from .enums import ContentStatus, ContentTypeLike
-from .fields.scalars import moment_of, to_utc
+from .fields.scalars import now_in_utc, to_utc
 from .generation import claims, completion, holder, requests, rescue, single_flight
 from .generation.arguments import Duration
 from .generation.claims import LEASE
@@ -139,7 +139,7 @@ class AIGeneratedContent(ContentTable):
         """
         check_selected(self, "expires_at")
         expires_at = self.expires_at
-        return expires_at is not None and moment_of(now) > to_utc(expires_at, "expires_at")
+        return expires_at is not None and now_in_utc(now) > to_utc(expires_at, "expires_at")
 
     def is_reusable(self, now: datetime | None = None) -> bool:
         """Return whether this content is completed and has not expired at `now`.

@@ -240,13 +240,13 @@ class Backend(ABC):
 
     # Values
 
-    def time_parameter(self, moment: datetime) -> datetime | str:
+    def time_parameter(self, value: datetime) -> datetime | str:
         """Return a UTC time as a parameter for the driver."""
-        return moment
+        return value
 
-    def time_text(self, moment: datetime) -> str:
+    def time_text(self, value: datetime) -> str:
         """Return a UTC time as text that the database accepts as a time."""
-        return moment.isoformat(" ", "microseconds")
+        return value.isoformat(" ", "microseconds")
 
     def typed(self, value: Any, type: str) -> Any:
         """Return a parameter that is cast to a type, if the database has that type."""

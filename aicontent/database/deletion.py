@@ -123,8 +123,8 @@ class SqliteDeletion(Deletion):
     def __init__(self, backend: Any, model: Any, rule: Any) -> None:
         super().__init__(backend, model, rule)
         # The rowid makes it fast; the id is tested too, because VACUUM may have changed rowids.
-        found = backend.any_of(peewee.SQL("rowid"), _value(_PLACES))
-        self._delete = self._statement(model.delete().where(found, self._chosen, rule))
+        by_rowid = backend.any_of(peewee.SQL("rowid"), _value(_PLACES))
+        self._delete = self._statement(model.delete().where(by_rowid, self._chosen, rule))
         self._delete_moved = self._statement(model.delete().where(self._chosen, rule))
 
     def delete(self, rows: Mapping[str, Any]) -> Deleted:

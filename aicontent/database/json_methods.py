@@ -100,8 +100,8 @@ class SqliteMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined,misc
         return peewee.Case(None, [(is_array, peewee.fn.json_array_length(array))])
 
     def _has(self, how: str, field: Any, keys: Any, names: Any) -> Any:
-        found = self._call("has", self._json(field, keys), list(names), how)
-        return peewee.Expression(found, peewee.OP.EQ, 1)
+        result = self._call("has", self._json(field, keys), list(names), how)
+        return peewee.Expression(result, peewee.OP.EQ, 1)
 
     has_keys, has_any_keys = partialmethod(_has, "all"), partialmethod(_has, "any")
 
@@ -109,8 +109,8 @@ class SqliteMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined,misc
         return self._has("all", field, keys, [key])
 
     def _is(self, relation: str, field: Any, keys: Any, value: object) -> Any:
-        found = self._call(relation, self._json(field, keys), value)
-        return peewee.Expression(found, peewee.OP.EQ, 1)
+        result = self._call(relation, self._json(field, keys), value)
+        return peewee.Expression(result, peewee.OP.EQ, 1)
 
     contains, contained_by = partialmethod(_is, "contains"), partialmethod(_is, "contained_by")
 

@@ -125,11 +125,11 @@ class SqliteBackend(Backend):
         parts = [part for n, value in entries.items() for part in (peewee.SQL(f"'{n}'"), value)]
         return fn.json_set(base, peewee.SQL(f"'$.{key}'"), fn.json_object(*parts))
 
-    def time_parameter(self, moment: datetime) -> datetime | str:
-        return self.time_text(moment)
+    def time_parameter(self, value: datetime) -> datetime | str:
+        return self.time_text(value)
 
-    def time_text(self, moment: datetime) -> str:
-        return moment.replace(tzinfo=None).isoformat(" ", "microseconds")
+    def time_text(self, value: datetime) -> str:
+        return value.replace(tzinfo=None).isoformat(" ", "microseconds")
 
     def loader(self, database: peewee.Database, insert: BulkInsert) -> Loader:
         from .bulk_load import ExecuteManyLoader

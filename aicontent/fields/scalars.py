@@ -132,8 +132,8 @@ class UTCDateTimeField(_BackendHook, RuledField[V], peewee.DateTimeField):
     def db_value(self, value: Any) -> Any:
         if value is None or isinstance(value, peewee.Node):
             return value
-        moment = to_utc(value, self.name)
-        return self.backend.time_parameter(moment) if self.backend else moment
+        utc = to_utc(value, self.name)
+        return self.backend.time_parameter(utc) if self.backend else utc
 
     def parameter(self, value: Any) -> Any:
         if isinstance(value, peewee.Node):
@@ -173,31 +173,31 @@ class FractionField(_BackendHook, RuledField[V], peewee.FloatField):
 _SMALLEST_REAL = 1.175495e-38
 
 
-def to_utc(moment: datetime, field: str) -> datetime:
+def to_utc(value: datetime, field: str) -> datetime:
     """Convert an aware datetime to UTC.
 
     Raises:
         ValidationError: the value is not a datetime, is naive (its time zone is unknown), or is
             outside 0001-01-02 to 9999-12-30 in UTC. Use None for "never", not a far date.
     """
-    if isinstance(moment, datetime) and moment.tzinfo is UTC and 1 < moment.year < 9999:
-        return moment
+    if isinstance(value, datetime) and value.tzinfo is UTC and 1 < value.year < 9999:
+        return value
     rule = "must be an aware datetime, such as datetime.now(timezone.utc)"
-    if not isinstance(moment, datetime):
-        raise ValidationError(field, rule, kind_of(moment))
-    if moment.utcoffset() is None:
+    if not isinstance(value, datetime):
+        raise ValidationError(field, rule, kind_of(value))
+    if value.utcoffset() is None:
         raise ValidationError(field, rule, "a naive datetime")
     # One day less than Python's range, so that the time exists in every session's time zone.
-    if not _FIRST <= moment <= _LAST:
+    if not _FIRST <= value <= _LAST:
         rule = "must be from 0001-01-02 to 9999-12-30"
         raise ValidationError(field, rule, "a datetime outside this range")
-    return moment.astimezone(UTC)
+    return value.astimezone(UTC)
 
 
 _FIRST = datetime(1, 1, 2, tzinfo=UTC)
 _LAST = datetime(9999, 12, 30, 23, 59, 59, 999999, tzinfo=UTC)
 
 
-def moment_of(now: datetime | None) -> datetime:
+def now_in_utc(now: datetime | None) -> datetime:
     """Return `now` in UTC, or the current time if it is None."""
     return datetime.now(UTC) if now is None else to_utc(now, "now")

@@ -71,9 +71,9 @@ def claim(
     if time.monotonic() - looked_at < _RETRY_LOOKS:
         looks = {"fresh": fresh, "retried": retried}
     for name, select_key in looks.items():
-        found = True
-        while found:
-            content, found = survived(
+        has_row = True
+        while has_row:
+            content, has_row = survived(
                 database, partial(_claim, model, name, select_key, names, seconds, most)
             )
             if content is not None:

@@ -76,11 +76,11 @@ def store_as_new(content: Any, generated_data: Any, outcome: Mapping[str, Any]) 
     """
     model = type(content)
     ended = {"status", "lease_expires_at", "expires_at", "created_at", "updated_at"}
-    kept = {name: value for name, value in content.__data__.items() if name not in ended}
+    unchanged = {name: value for name, value in content.__data__.items() if name not in ended}
     changes = changes_of(content, outcome)
 
     def store(document: Any) -> None:
-        values = {**kept, **changes, "generated_data": document}
+        values = {**unchanged, **changes, "generated_data": document}
         new = model(**values, status=ContentStatus.COMPLETED)
         insert(new)
         content.__data__ |= new.__data__

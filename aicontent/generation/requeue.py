@@ -63,10 +63,10 @@ def _checked(model: Any, ids: Collection[str] | str, status: str) -> list[str]:
     backend = backend_of(database_of(model))
     columns = (model.id, model.status, model.lease_expires_at.is_null())
     rows = model.select(*columns).where(backend.any_of(model.id, chosen)).tuples()
-    found = {id: (now, bool(is_free)) for id, now, is_free in rows}
+    states = {id: (now, bool(is_free)) for id, now, is_free in rows}
     for id in chosen:
-        if found.get(id) not in ((status, True), (ContentStatus.FAILED, False)):
-            now, is_free = found.get(id, ("not stored", True))
+        if states.get(id) not in ((status, True), (ContentStatus.FAILED, False)):
+            now, is_free = states.get(id, ("not stored", True))
             is_now = f"is {now}" if is_free else f"is {now} under a lease"
             rule = f"must be ids of {status} rows" + (" without a lease" if not is_free else "")
             name = printable(shortened(id)) or "an empty text"

@@ -146,8 +146,8 @@ def _free(
 def is_stale(model: type[ContentTable], now: datetime | None = None) -> Any:
     """Return the condition that a row's lease has run out, at `now` or by the database's clock."""
     clock = backend_of(database_of(model)).statement_clock()
-    moment = clock if now is None else to_utc(now, "now")
-    return (model.status == ContentStatus.GENERATING) & (model.lease_expires_at < moment)
+    cutoff = clock if now is None else to_utc(now, "now")
+    return (model.status == ContentStatus.GENERATING) & (model.lease_expires_at < cutoff)
 
 
 def rescue(
@@ -169,8 +169,8 @@ def rescue(
 
     def build() -> tuple[Any, Sequence[Any]]:
         status = status_of(model)
-        moment = backend.statement_clock() if now is None else slot(":now")
-        stale = (status == ContentStatus.GENERATING) & (model.lease_expires_at < moment)
+        cutoff = backend.statement_clock() if now is None else slot(":now")
+        stale = (status == ContentStatus.GENERATING) & (model.lease_expires_at < cutoff)
         same_users = of_users(model, slot(":users"))
         same = [backend.any_of(model.id, slot(":ids")), *same_users, stale]
         chosen = unlocked(model, same)

@@ -21,7 +21,7 @@ from ..errors import (
     OpenTransactionError,
     kind_of,
 )
-from ..records.lookup import Narrow, find, use
+from ..records.lookup import Scope, find, use
 from ..records.partitioning import of_user
 from ..table import C, new_id
 from .arguments import Duration, check_generate, refuse_loop, refuse_transaction, seconds_of
@@ -119,9 +119,9 @@ class Flight:
     def steps(self, awaited: str | None = None) -> Steps[Any]:
         """Yield the steps of the call; `awaited` is the id of the row in flight, if known."""
         pause, restarts = _FIRST_PAUSE, 0
-        left = self.wait - (time.monotonic() - self.began)
-        if awaited is not None and left > 0 and not self.serve_stale:
-            yield Pause(pause, awaited, left)
+        remaining = self.wait - (time.monotonic() - self.began)
+        if awaited is not None and remaining > 0 and not self.serve_stale:
+            yield Pause(pause, awaited, remaining)
         while True:
             waited = time.monotonic() - self.began
             try:
@@ -142,8 +142,8 @@ class Flight:
                 raise InProgressError(awaited or "of this request", waited)
             # Jitter keeps the waiting callers from polling at the same time.
             jitter = random.uniform(0.5, 1)  # noqa: S311 - no secret
-            left = max(0.0, self.wait - waited)
-            yield Pause(min(pause * jitter, left), awaited, left)
+            remaining = max(0.0, self.wait - waited)
+            yield Pause(min(pause * jitter, remaining), awaited, remaining)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
     def _looked(self, look: Callable[[], Any]) -> Any:
@@ -288,12 +288,12 @@ class Flight:
         return self._use("completed", answer_of, served, {"id": id, "user": self._user})
 
     def _use(
-        self, key: str, narrow: Narrow, served: Served, values: dict[str, Any] | None = None
+        self, key: str, scope: Scope, served: Served, values: dict[str, Any] | None = None
     ) -> Any:
         # Without `now`, expiry is tested with the database's clock, as leases are.
         if values is None:
             values = {"user": self._user, "fingerprint": self.attributes["fingerprint"]}
-        content = (use if self.mark else find)(self.model, key, narrow, values)
+        content = (use if self.mark else find)(self.model, key, scope, values)
         if content is not None:
             content.served = served
             say(served, content, time.monotonic() - self.began)

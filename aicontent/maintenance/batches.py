@@ -100,8 +100,8 @@ class Batches:
                 middle = len(batch) // 2
                 self._halves += [batch[:middle], batch[middle:]]
             return 0, time.monotonic() - began
-        kept = "a trigger, a policy or the model's own delete() keeps it"
-        self.blocked |= dict.fromkeys(sorted(deleted.kept), kept)
+        reason = "a trigger, a policy or the model's own delete() keeps it"
+        self.blocked |= dict.fromkeys(sorted(deleted.kept), reason)
         self._locked |= {id: places[id] for id in deleted.locked}
         return deleted.gone, deleted.seconds
 
@@ -140,10 +140,10 @@ class Batches:
         query = self._select(aside, *columns).order_by(self.reason.order).limit(_LOOKED_UP)
         rows = [(id, place) for id, *place in query.tuples()]
         self._may_be_more = len(rows) == _LOOKED_UP
-        found = self._sorted(rows)
+        ordered = self._sorted(rows)
         # Cleanups that run at the same time begin at different rows, so they rarely conflict.
-        start = random.randrange(len(found) + 1)  # noqa: S311 - no secret
-        return found[start:] + found[:start]
+        start = random.randrange(len(ordered) + 1)  # noqa: S311 - no secret
+        return ordered[start:] + ordered[:start]
 
     def _sorted(self, rows: Iterable[_Row]) -> list[_Row]:
         return sorted(rows, key=lambda row: self._deletion.storage_order(row[1]))

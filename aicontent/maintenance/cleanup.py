@@ -117,13 +117,13 @@ def reasons_of(
     seconds = seconds_of(failed_after, "failed_after", may_be_zero=True)
     backend = backend_of(database_of(model))
     clock = backend.statement_clock()
-    moment: Any = clock if now is None else to_utc(now, "now")
+    cutoff: Any = clock if now is None else to_utc(now, "now")
     failed_before: Any = backend.clock_after(-seconds)
     if now is not None:
-        failed_before = _moment_before(now, timedelta(seconds=seconds))
+        failed_before = _time_before(now, timedelta(seconds=seconds))
     is_held = (model.status == ContentStatus.GENERATING) & (model.lease_expires_at > clock)
-    expired = (model.expires_at < moment) & ~peewee.fn.COALESCE(is_held, peewee.SQL("false"))
-    unexpired = model.expires_at.is_null() | (model.expires_at >= moment)
+    expired = (model.expires_at < cutoff) & ~peewee.fn.COALESCE(is_held, peewee.SQL("false"))
+    unexpired = model.expires_at.is_null() | (model.expires_at >= cutoff)
     # The specification counts from createdAt. updatedAt is tested too, because a row that was
     # requested long ago may have failed just now.
     is_old = (model.created_at < failed_before) & (model.updated_at < failed_before)
@@ -134,7 +134,7 @@ def reasons_of(
     ]
 
 
-def _moment_before(now: datetime, duration: timedelta) -> datetime:
+def _time_before(now: datetime, duration: timedelta) -> datetime:
     try:
         return now - duration
     except OverflowError:

@@ -8,7 +8,7 @@ import peewee
 from ..database.availability import connected
 from ..database.supported import backend_of, resolved
 from ..errors import counted
-from ..fields.scalars import moment_of
+from ..fields.scalars import now_in_utc
 from ..schema.history import applied, available, expected_definitions
 from ..schema.partitions import partition_problems
 from ..table import TABLE, user_id_type
@@ -43,18 +43,18 @@ def check(
     """
     database = resolved(database)
     with connected(database):
-        moment = moment_of(now)
+        current = now_in_utc(now)
         backend = backend_of(database)
         unreadable = backend.session_problems(database)
         if unreadable:
             return unreadable
-        clock = _clock(database, moment)  # first, because the rest takes time
+        clock = _clock(database, current)  # first, because the rest takes time
         encoding = backend.catalog(database).encoding_problem()
         settings = backend.configuration_problem(database), encoding
         problems = [*filter(None, settings), *_schema(database, dropped)]
         # The rows can be queried only if the schema is as expected.
         if not problems:
-            problems += row_problems(database, moment)
+            problems += row_problems(database, current)
         return [*problems, *clock]
 
 

@@ -12,7 +12,7 @@ from ..database.availability import survived
 from ..database.statement import ONE, Computed, literal, slot, statement_of, to_driver
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
-from ..fields.scalars import moment_of
+from ..fields.scalars import now_in_utc
 from .instances import gone
 from .loading import load
 from .partitioning import of_user
@@ -21,7 +21,7 @@ from .validation import validate
 
 _COMPLETED = literal(ContentStatus.COMPLETED)
 
-Narrow = Callable[[Any, Any, Any], Any]
+Scope = Callable[[Any, Any, Any], Any]
 """Adds conditions and an order to a query of a table: `(table, query, now) -> query`."""
 
 
@@ -38,10 +38,10 @@ def get_by_id(model: type[R], pk: Any, user: Any = ANYBODY) -> R:
         return model.get(key == pk, *_equal(model, values))
     values["id"] = key.db_value(pk)
 
-    def narrow(table: Any, query: Any, _: Any) -> Any:
+    def scope(table: Any, query: Any, _: Any) -> Any:
         return query.where(*_equal(table, {name: slot(name) for name in values}))
 
-    content = find(model, "by id", narrow, values)
+    content = find(model, "by id", scope, values)
     if content is None:
         missing: Any = model
         whose = "" if user is ANYBODY else " for this user"
@@ -64,7 +64,7 @@ def reusable_content(
     """Select content to serve again; see `AIGeneratedContent.find_reusable_content`."""
     wanted = _wanted(model, user, type, level)
     query: peewee.ModelSelect[R] = reusable(
-        model, model.select(), _equal(model, wanted), moment_of(now)
+        model, model.select(), _equal(model, wanted), now_in_utc(now)
     )
     return query
 
@@ -85,45 +85,45 @@ def reuse(
 
 def mark_accessed(content: Any, now: datetime | None) -> None:
     """Count one use of the content; see `AIGeneratedContent.mark_accessed`."""
-    moment = moment_of(now)
+    used_at = now_in_utc(now)
     if content.is_new:
-        content.last_accessed_at = moment
+        content.last_accessed_at = used_at
         content.usage_count = (content.usage_count or 0) + 1
         return
     one_more = Computed("one more", _one_more)
-    if not update(content, {"usage_count": one_more, "last_accessed_at": moment}):
+    if not update(content, {"usage_count": one_more, "last_accessed_at": used_at}):
         raise gone(content)
 
 
-def find(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any]) -> R | None:
+def find(model: type[R], key: Hashable, scope: Scope, values: Mapping[str, Any]) -> R | None:
     """Return the first row of a query, without counting a use.
 
     Args:
         model: the bound model.
         key: the name of the statement in the cache.
-        narrow: adds the conditions and the order to the query, with slots for values.
+        scope: adds the conditions and the order to the query, with slots for values.
         values: the parameters for the slots. `now` replaces the database's clock. `use` needs
             `user`.
     """
 
     def build() -> tuple[Any, list[Any]]:
-        query = narrow(model, model.select(), _moment(model, values))
+        query = scope(model, model.select(), _now(model, values))
         return query.limit(ONE), model._meta.sorted_fields
 
     return first_row(model, ("find", key), values, build)
 
 
-def use(model: type[R], key: Hashable, narrow: Narrow, values: Mapping[str, Any]) -> R | None:
+def use(model: type[R], key: Hashable, scope: Scope, values: Mapping[str, Any]) -> R | None:
     """Count a use of the first row of a query, and return it. The arguments are those of `find`."""
 
     def build() -> tuple[Any, list[Any]]:
-        moment = _moment(model, values)
+        now = _now(model, values)
         # The model rather than an alias of it, because an alias ignores the host's select().
-        first = narrow(model, model.select(cast(Any, model).id), moment).limit(ONE)
+        first = scope(model, model.select(cast(Any, model).id), now).limit(ONE)
         # After a wait for a lock, PostgreSQL tests the row again and may take the next one.
         backend = backend_of(database_of(model))
         first = backend.locking(first)
-        changes = {"usage_count": _one_more(model), "last_accessed_at": moment}
+        changes = {"usage_count": _one_more(model), "last_accessed_at": now}
         columns = changes | backend.columns_of_update()
         same_user = of_user(model, slot("user"))
         query: Any = model.update(columns).where(cast(Any, model).id == first, *same_user)
@@ -152,12 +152,12 @@ def status_of(table: Any) -> Any:
     return peewee.fn.COALESCE(table.status, literal(""))
 
 
-def unexpired(table: Any, moment: Any) -> Any:
+def unexpired(table: Any, now: Any) -> Any:
     """Return the condition that a row has not expired at a time."""
-    return table.expires_at.is_null() | (table.expires_at > moment)
+    return table.expires_at.is_null() | (table.expires_at > now)
 
 
-def reusable(table: Any, query: Any, same: list[Any], moment: Any) -> Any:
+def reusable(table: Any, query: Any, same: list[Any], now: Any) -> Any:
     """Limit a query to completed content that has not expired: least used first, then newest.
 
     `same` are the conditions on user, type and level.
@@ -165,20 +165,20 @@ def reusable(table: Any, query: Any, same: list[Any], moment: Any) -> Any:
     return query.where(
         *same,
         table.status == _COMPLETED,
-        unexpired(table, moment),
+        unexpired(table, now),
     ).order_by(table.usage_count.asc(), table.created_at.desc())
 
 
 def _first_reusable(
     model: Any, user: Any, type: str, level: str | None, now: datetime | None
-) -> tuple[Hashable, Narrow, dict[str, Any]]:
+) -> tuple[Hashable, Scope, dict[str, Any]]:
     wanted = _wanted(model, user, type, level)
 
-    def narrow(table: Any, query: Any, moment: Any) -> Any:
+    def scope(table: Any, query: Any, now: Any) -> Any:
         same = _equal(table, {name: slot(name) for name in wanted})
-        return reusable(table, query, same, moment)
+        return reusable(table, query, same, now)
 
-    return "reusable", narrow, wanted | {"now": model.expires_at.db_value(moment_of(now))}
+    return "reusable", scope, wanted | {"now": model.expires_at.db_value(now_in_utc(now))}
 
 
 def _wanted(model: Any, user: Any, type: str, level: str | None = None) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _equal(table: Any, values: Mapping[str, Any]) -> list[Any]:
     return [getattr(table, name) == value for name, value in values.items()]
 
 
-def _moment(model: Any, values: Mapping[str, Any]) -> Any:
+def _now(model: Any, values: Mapping[str, Any]) -> Any:
     if "now" in values:
         return slot("now")
     return backend_of(database_of(model)).statement_clock()
