@@ -127,7 +127,8 @@ class AIGeneratedContent(ContentTable):
             now: the time of the use as an aware datetime; the current time by default.
 
         Raises:
-            ContentGoneError: the row was deleted. ValidationError: `now` is naive.
+            ContentGoneError: the row was deleted.
+            ValidationError: `now` is naive.
         """
         lookup.mark_accessed(self, now)
 
@@ -182,7 +183,7 @@ class AIGeneratedContent(ContentTable):
             batch_size: ignored; Peewee's method has this argument.
 
         Raises:
-            As for `create_many`.
+            ValidationError, UnknownUserError, DuplicateIdError, NotBoundError: as `create_many`.
         """
         instances = list(model_list)
         cls.create_many(data_with_relations(instance) for instance in instances)
@@ -247,7 +248,7 @@ class AIGeneratedContent(ContentTable):
                 the names of `complete`'s arguments. `generation_time_ms` is measured if the costs
                 lack it. A cost that cannot be stored is noted in `metadata["refused"]` instead.
             wait: how long to wait for another caller, in seconds or as a timedelta; 0 not to wait.
-            expires_in: how long new content can be served, likewise; without limit by default.
+            expires_in: how long new content can be served (a Duration); without limit by default.
             serve_stale: return stored content that has expired, rather than wait for another
                 caller to generate it, and rather than raise an error of `generate`.
             refresh: generate although content is stored; later calls return the new content.
@@ -263,9 +264,10 @@ class AIGeneratedContent(ContentTable):
             this call got it. The use is counted unless this call generated the content.
 
         Raises:
-            InProgressError: the wait is over. GenerationFailedError: the other caller failed.
-                Errors of `generate`, unchanged, after the row was marked failed, or pending
-                again if `request()` had asked for it too.
+            InProgressError: the wait is over, and another caller is still generating.
+            GenerationFailedError: the other caller failed. Errors of this caller's `generate` are
+                raised unchanged, after the row was marked failed, or pending again if `request()`
+                had asked for it too.
             GeneratedContentError: the result of `generate` cannot be stored; the error holds it.
                 It is also a peewee.OperationalError if the database was unavailable for 30 s.
             OpenTransactionError: the caller has a transaction open, and nothing was generated; or
@@ -325,8 +327,8 @@ class AIGeneratedContent(ContentTable):
             The content, as `get_or_generate` returns it; each caller gets a separate instance.
 
         Raises:
-            The errors of `get_or_generate`, and CancelledError if the caller is cancelled. A
-            transaction that an async `generate` leaves open is not detected.
+            CancelledError: the caller was cancelled. Otherwise as `get_or_generate`, except that a
+                transaction that an async `generate` leaves open is not detected.
         """
         from .aio import flights  # asyncio takes longer to import than this package
 
@@ -373,8 +375,7 @@ class AIGeneratedContent(ContentTable):
                 that time. `max_attempts` is how many failures the row may have.
 
         Raises:
-            ValidationError, UnknownUserError: nothing was written, and an open transaction stays
-                usable.
+            ValidationError, UnknownUserError: nothing was written; an open transaction is usable.
             NotBoundError: the model has no database.
         """
         return requests.request(cls, user, type, request_payload, level, variant, values)
@@ -389,9 +390,8 @@ class AIGeneratedContent(ContentTable):
     ) -> Self | None:
         """Claim a pending row: set its status to generating, with a lease.
 
-        Rows with a due retry come first (within a second of being due), then the oldest row.
-
-        A claim never waits for a row: on PostgreSQL it skips rows that other transactions have
+        Rows with a due retry come first (within a second of being due), then the oldest row. A
+        claim never waits for a row: on PostgreSQL it skips rows that other transactions have
         locked. It also skips rows whose retry is not due and rows that have expired. A row that
         cannot be read gets a failure, and the next row is claimed.
 
@@ -404,15 +404,15 @@ class AIGeneratedContent(ContentTable):
             The content, or None if no row is due.
 
         Raises:
-            ValidationError: an argument is not valid. NotBoundError: the model has no database.
+            ValidationError: an argument is not valid.
+            NotBoundError: the model has no database.
         """
         return claims.claim(cls, types, lease, max_attempts)
 
     def complete(self, generated_data: Any, /, **outcome: Unpack[Outcome]) -> None:
         """Store the generated document of this claimed row and set its status to completed.
 
-        The first finished answer is stored, even if the lease has run out. Later answers are
-        refused.
+        Only the first finished answer is stored, even if its lease has run out.
 
         Args:
             generated_data: a dict, or an object that converts to one (a pydantic model, a
@@ -423,8 +423,8 @@ class AIGeneratedContent(ContentTable):
                 attribute that is None or missing is not changed.
 
         Raises:
-            ValidationError: a value is not valid; the row stays claimed. LeaseLostError: the row
-                has another answer, or was deleted. Nothing was written.
+            ValidationError: a value is not valid; nothing was written, and the row stays claimed.
+            LeaseLostError: the row has another answer, or was deleted; nothing was written.
         """
         completion.complete(self, generated_data, outcome)
 
@@ -449,8 +449,8 @@ class AIGeneratedContent(ContentTable):
                 claims or its request, or 3.
 
         Raises:
-            LeaseLostError: the claim is over, and nothing was written. ValidationError: an
-                argument is not valid.
+            LeaseLostError: the claim is over, and nothing was written.
+            ValidationError: an argument is not valid.
         """
         holder.fail(self, reason, retry, delay, max_attempts)
 
@@ -466,8 +466,8 @@ class AIGeneratedContent(ContentTable):
         """Extend the lease of this claimed row: it then ends `lease` from now.
 
         Raises:
-            LeaseLostError: the claim is over. ValidationError: `lease` is not a positive number of
-                seconds or a positive timedelta.
+            LeaseLostError: the claim is over.
+            ValidationError: `lease` is not a positive number of seconds or a positive timedelta.
         """
         holder.extend_lease(self, lease)
 
@@ -497,7 +497,8 @@ class AIGeneratedContent(ContentTable):
             stop: a function that is called before each batch; a true result stops the run.
 
         Raises:
-            ValidationError: an argument is not valid. NotBoundError: the model has no database.
+            ValidationError: an argument is not valid.
+            NotBoundError: the model has no database.
         """
         return rescue.rescue_stale(
             cls,
@@ -544,8 +545,8 @@ class AIGeneratedContent(ContentTable):
             How many rows were completed, failed, returned for a retry, and released.
 
         Raises:
-            ContentNotStoredError: the database was unavailable for 30 s; the error holds the
-                answer. peewee.OperationalError: the same, before a row was claimed.
+            ContentNotStoredError: the database was unavailable for 30 s; it holds the answer.
+            peewee.OperationalError: the same, before a row was claimed.
             ValidationError, OpenTransactionError, NotBoundError: no row was claimed.
             RunningLoopError: an event loop runs in this thread: await `awork`.
         """
@@ -592,8 +593,8 @@ class AIGeneratedContent(ContentTable):
             The report, as `work` returns it.
 
         Raises:
-            The errors of `work`, in an exception group if several rows fail at the same time, and
-            CancelledError.
+            CancelledError: the call was cancelled. Otherwise as `work`, in an exception group if
+                several rows fail at the same time.
         """
         from .aio import workers
 
@@ -641,7 +642,8 @@ class AIGeneratedContent(ContentTable):
 
         Raises:
             ValidationError: an argument is not valid, or no row of this status has one of the ids;
-                nothing was written. NotBoundError: the model has no database.
+                nothing was written.
+            NotBoundError: the model has no database.
         """
         from .generation import requeue  # serving content does not need it
 
@@ -667,10 +669,8 @@ class AIGeneratedContent(ContentTable):
         """Delete expired rows of any status, and rows that failed over 24 hours ago.
 
         A row that a worker holds stays until its lease has run out. A row that the database
-        refuses to delete is skipped and reported.
-
-        Each batch is one transaction. Call it outside any transaction; several cleanups may run
-        at the same time.
+        refuses to delete is skipped and reported. Each batch is one transaction. Call it outside
+        any transaction; several cleanups may run at the same time.
 
         Args:
             now: an aware datetime to compare with; the database's clock by default.
@@ -683,11 +683,11 @@ class AIGeneratedContent(ContentTable):
             stop: a function that is called before each batch; a true result stops the cleanup.
 
         Returns:
-            How many rows were deleted, by reason; whether rows that are due remain; and the rows
-            that could not be deleted.
+            How many rows were deleted by reason, whether due rows remain, and the blocked rows.
 
         Raises:
-            ValidationError: an argument is not valid. NotBoundError: the model has no database.
+            ValidationError: an argument is not valid.
+            NotBoundError: the model has no database.
         """
         from .maintenance import cleanup  # serving content does not need it
 

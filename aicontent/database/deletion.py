@@ -1,6 +1,6 @@
-"""Delete rows by their ids while other connections write. Called by `maintenance.batches`.
+"""Delete rows by their ids while other connections write.
 
-`maintenance.batches` decides which rows to delete, and how many.
+Called by `maintenance.batches`, which decides which rows to delete, and how many.
 """
 
 import time

@@ -101,7 +101,8 @@ def decompressed(data: bytes) -> str:
     """Return the JSON text of a compressed document.
 
     Raises:
-        AIContentError: zstd is not installed. CorruptDocumentError: the data is damaged.
+        AIContentError: zstd is not installed.
+        CorruptDocumentError: the data is damaged.
     """
     module = zstd()
     try:

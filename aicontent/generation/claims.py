@@ -125,7 +125,8 @@ def types_of(model: type[ContentTable], types: Collection[str] | str) -> list[st
     """Check types and return their names.
 
     Raises:
-        ArgumentError: `types` is empty. ValidationError: one type is unknown.
+        ArgumentError: `types` is empty.
+        ValidationError: one type is unknown.
     """
     names = [types] if isinstance(types, str) else types
     if not (isinstance(names, Collection) and names):

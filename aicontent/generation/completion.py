@@ -71,7 +71,8 @@ def store_as_new(content: Any, generated_data: Any, outcome: Mapping[str, Any]) 
     """Insert a completed row with the answer to a claimed row that was deleted meanwhile.
 
     Raises:
-        ValidationError: as for `complete`. UnknownUserError: the user was deleted too.
+        ValidationError: as for `complete`.
+        UnknownUserError: the user was deleted too.
         DuplicateIdError: the row still exists.
     """
     model = type(content)

@@ -88,7 +88,8 @@ def stats(database: peewee.Database, now: datetime | None = None) -> Stats:
         now: an aware datetime at which to test expiry; the current time by default.
 
     Raises:
-        UnsupportedDatabaseError: as for `bind`. peewee.DatabaseError: the table does not exist.
+        UnsupportedDatabaseError: as for `bind`.
+        peewee.DatabaseError: the table does not exist.
     """
     database = resolved(database)
     catalog = backend_of(database).catalog(database)

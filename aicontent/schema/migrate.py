@@ -130,8 +130,8 @@ def rollback(
 
     Raises:
         MigrationError: a migration cannot be rolled back, or a newer version of this package
-            applied it. DatabaseUnavailableError, UnsupportedDatabaseError: as for `migrate`.
-            The database is unchanged.
+            applied it. The database is unchanged.
+        DatabaseUnavailableError, UnsupportedDatabaseError: as for `migrate`.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise MigrationError(f"steps must be an int of at least 1; got {steps!r}")

@@ -17,9 +17,9 @@ def check_partitions(database: peewee.Database, number: int, *, is_new: bool) ->
     """Check that the table can be created with a number of partitions, or already has it.
 
     Raises:
-        ArgumentError: the number is not an int from 1 to 1,024. UnsupportedDatabaseError: this
-            database has no partitions. MigrationError: the existing table is not partitioned, or
-            has another number of partitions.
+        ArgumentError: the number is not an int from 1 to 1,024.
+        UnsupportedDatabaseError: this database has no partitions.
+        MigrationError: the existing table is not partitioned, or has another number of partitions.
     """
     check_number(number, "partitions", 1, MOST)
     catalog = backend_of(database).catalog(database)

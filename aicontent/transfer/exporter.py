@@ -42,7 +42,7 @@ def export_lines(
 
     Args:
         database: the database with the content table.
-        user, type, status: export only the content of this user, of this type, with this status.
+        user, type, status: export only content with this value of the column.
 
     Returns:
         An iterator over lines of bytes. Each is a JSON object with the table's column names, and
