@@ -128,7 +128,7 @@ class PostgresqlCatalog(Catalog):
     def partitioning_problem(self) -> str | None:
         if int(self._all("SHOW server_version_num")[0][0]) >= _PARTITIONS_SINCE:
             return None
-        return "partitions: they need triggers, so PostgreSQL 13 or later: upgrade the server"
+        return "partitions need PostgreSQL 13 or later, because of triggers: upgrade the server"
 
     def is_partitioned(self, schema: str | None, table: str) -> bool | None:
         name = ".".join(f'"{part}"' for part in (schema, table) if part)

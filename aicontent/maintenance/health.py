@@ -119,7 +119,7 @@ def _schema(database: peewee.Database, dropped: Collection[str]) -> list[str]:
     if orphans:
         problems.append(
             f"{counted(orphans, 'row belongs', 'rows belong')} to users that do not exist, because "
-            "foreign keys were off: delete these rows, and turn foreign keys on"
+            "foreign keys were off: turn them on, and delete the content of missing users"
         )
     return problems
 
