@@ -227,6 +227,6 @@ def test_a_test_that_ends_the_transaction_fails(database, Content, user, by_driv
                 database.execute_sql("COMMIT")
                 database.execute_sql("SELECT 1")
 
-    with pytest.raises(aicontent.OpenTransactionError, match="rows of this test may remain"):
+    with pytest.raises(aicontent.OpenTransactionError, match="delete any rows of this test"):
         commit()
     assert Content.select().count() == 1
