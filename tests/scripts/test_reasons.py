@@ -196,7 +196,7 @@ def test_a_server_that_takes_no_writes(fill, url, tmp_path):
     ):
         status, _, err = run_here(*command, "--database", url)
         assert status == 1, command
-        assert re.search("write to the primary server|migrate where it can be", one_line(err))
+        assert re.search("write to the primary server|migrate the primary", one_line(err))
 
 
 @ON_POSTGRESQL
