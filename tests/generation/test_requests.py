@@ -125,7 +125,7 @@ def test_what_is_no_fingerprint(Content, user):
 def test_a_second_row_in_flight_is_refused(ask, Content, user):
     content = ask()
     row = {"user": user, "type": "lesson", "request_payload": {}}
-    with pytest.raises(aicontent.DuplicateRequestError, match="in flight already"):
+    with pytest.raises(aicontent.DuplicateRequestError, match="already in flight"):
         Content.create(**row, fingerprint=content.fingerprint)
     with pytest.raises(aicontent.DuplicateRequestError) as caught:
         Content.create_many([row, row | {"fingerprint": content.fingerprint}])

@@ -69,7 +69,7 @@ def test_a_file_system_that_cannot_be_written(fill, url, database, folder, mode)
         assert status == 1
         assert err.startswith(f"Error: cannot open the SQLite database {path}: ")
     status, _, err = run_here("rollback", "--yes", "--database", f"sqlite:///{path}?mode=ro")
-    assert (status, "read-only: migrate where it can be written" in err) == (1, True)
+    assert (status, "read-only: migrate the primary or a writable file" in err) == (1, True)
     Content = aicontent.for_database(aicontent.connect(f"sqlite:///{path}?mode=ro"))  # noqa: N806
     found = Content.first_reusable(Content.get().user_id, "lesson")
     assert found is not None

@@ -127,7 +127,7 @@ def test_a_request_that_is_in_flight_here_too(database, Content, on_conflict):
     )
     assert (report.stored, report.refused) == (1, 1)
     assert refused[0].line == 1
-    assert "in flight already" in refused[0].reason
+    assert "already in flight" in refused[0].reason
 
 
 def test_an_id_twice_in_one_file(database, Content):
