@@ -15,7 +15,7 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = "aicontent"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "pypi.md"]  # the page of the package index
 default_role = "code"  # the docstrings quote code as Markdown does
 
 autodoc_member_order = "bysource"
