@@ -1,0 +1,410 @@
+"""Two versions of the package work on one database: during a deployment, and after a rollback.
+
+docs/guides/upgrading.md promises what these tests check. The new version is a copy of the
+checkout with one more migration, which adds a nullable column, as every migration does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_packaging import LEFT_OUT, build
+
+import aicontent
+from helpers import PYTHON, ROOT
+
+DEADLINE = 60
+"""Seconds for an answer of a process, on a busy machine."""
+
+OLD, NEW = aicontent.__version__, "99.0"
+
+NEXT = "007_add_rating"
+
+MIGRATION = '''
+"""Add what users think of the content."""
+
+TABLE = "ai_generated_content"
+
+
+def migrate(migrator, database, *, fake=False):
+    """Add the column."""
+    migrator.sql(f'ALTER TABLE "{TABLE}" ADD COLUMN "rating" integer NULL')
+
+
+def rollback(migrator, database, *, fake=False):
+    """Drop the column."""
+    migrator.sql(f'ALTER TABLE "{TABLE}" DROP COLUMN "rating"')
+'''
+
+COLUMN = """
+    rating: CountField[int | None] = CountField(rule=_COUNT_OR_NULL, null=True)
+
+    if TYPE_CHECKING:"""
+
+DRIVER = """
+import json, sys, time
+from pathlib import Path
+import aicontent
+
+version = aicontent.__version__
+
+
+def wait_for(path):
+    end = time.monotonic() + 60
+    while not path.exists():
+        if time.monotonic() > end:
+            raise TimeoutError(f"no {path.name} after 60 seconds")
+
+
+def error_of(call, *args, **options):
+    try:
+        call(*args, **options)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+for line in sys.stdin:
+    exec(json.loads(line), globals())
+    print(json.dumps(globals().pop("result", None)), flush=True)
+"""
+
+OPEN = """
+import os
+os.chdir({folder!r})
+database = aicontent.connect({url!r}, timeout=60)
+Content = aicontent.for_database(database)
+database.connect()
+"""
+
+
+class Process:
+    """A process that runs code with one version of the package."""
+
+    def __init__(self, package: Path) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(package)}
+        self._process = subprocess.Popen(
+            [*PYTHON, "-c", DRIVER],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=package,
+        )
+        self.is_running = False
+
+    def start(self, code: str) -> None:
+        """Start code, which leaves what it finds in `result`."""
+        assert self._process.stdin is not None
+        self.is_running = True
+        self._process.stdin.write(json.dumps(code).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Any:
+        """Return the result of the code that was started."""
+        output = self._process.stdout
+        assert output is not None
+        assert select.select([output], [], [], DEADLINE)[0], "the process does not answer"
+        line = output.readline()
+        assert line, "the process has ended, and its standard error says why"
+        self.is_running = False
+        return json.loads(line)
+
+    def run(self, code: str) -> Any:
+        self.start(code)
+        return self.answer()
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders in which the two versions are installed."""
+    folder = tmp_path_factory.mktemp("upgrades")
+    checkout = folder / "checkout"
+    shutil.copytree(ROOT, checkout, ignore=LEFT_OUT)
+    old = install(checkout, folder / "old")
+    (checkout / "migrations" / f"{NEXT}.py").write_text(MIGRATION.lstrip(), "utf-8")
+    replace(checkout / "setup.cfg", f"version = {OLD}", f"version = {NEW}")
+    replace(checkout / "aicontent" / "table.py", "\n    if TYPE_CHECKING:", COLUMN)
+    for backend, type in (("sqlite", "INTEGER"), ("postgresql", "integer")):
+        path = checkout / "aicontent" / "schema" / f"{backend}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"column rating": type}))
+    return {OLD: old, NEW: install(checkout, folder / "new")}
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    """Replace the last occurrence in a file."""
+    before, found, after = path.read_text("utf-8").rpartition(old)
+    assert found
+    path.write_text(before + new + after, "utf-8")
+
+
+def install(checkout: Path, folder: Path) -> Path:
+    """Build the wheel and unpack it, which is all that pip does with pure Python."""
+    wheels = folder.with_name(f"{folder.name}-wheel")
+    wheels.mkdir()
+    zipfile.ZipFile(build("wheel", checkout, wheels)).extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[dict[str, Process]]:
+    """The processes, by their names, which serve one test after the other."""
+    processes: dict[str, Process] = {}
+    yield processes
+    for process in processes.values():
+        process.end()
+
+
+@pytest.fixture
+def connected(installed, processes, empty_url, tmp_path):
+    """Connect a process to this test's database, which has no table yet."""
+    names = []
+
+    def connect(name: str, version: str) -> Process:
+        if name not in processes:
+            processes[name] = Process(installed[version])
+        names.append(name)
+        processes[name].run(OPEN.format(url=empty_url, folder=str(tmp_path)))
+        return processes[name]
+
+    yield connect
+    for name in names:
+        if processes[name].is_running:  # the test failed
+            processes.pop(name).end()
+        else:
+            processes[name].run("database.close()")
+
+
+@pytest.fixture
+def old(connected) -> Process:
+    """The old version, which has made its table, a user and a row."""
+    process = connected("old", OLD)
+    process.run("""
+aicontent.migrate(database, create_users=True)
+user = Content.user.rel_model.create().id
+row = {"user": user, "type": "lesson", "status": "completed", "request_payload": {}}
+first = Content.create(**row, generated_data={"by": version}).id
+""")
+    return process
+
+
+@pytest.fixture
+def worker(connected, old) -> Process:
+    """A second process of the old version."""
+    return connected("worker", OLD)
+
+
+@pytest.fixture
+def new(connected, old) -> Process:
+    """The new version, which has not migrated."""
+    process = connected("new", NEW)
+    process.run(f"""
+user, first = {old.run("result = user, first")}
+row = {{"user": user, "type": "lesson", "status": "completed", "request_payload": {{}}}}
+""")
+    return process
+
+
+MIGRATE = "result = aicontent.migrate(database)"
+ROLLBACK = "result = aicontent.rollback(database)"
+CHECK = "result = aicontent.check(database)"
+
+WORK = """
+done = []
+def generate(content):
+    done.append(content.id)
+    for number, mine, other in HOLDS:
+        if len(done) == number:
+            Path(mine).touch()
+            wait_for(Path(other))
+    return {"by": version}
+report = Content.work(generate, until_empty=True)
+result = done, report.completed
+"""
+
+SERVE = """
+rounds = 0
+while not Path("changed").exists() or rounds < 2:
+    content = Content.get_or_generate(user, "lesson", {"round": rounds}, lambda _: {"by": version})
+    content.level = "A2"
+    content.save()
+    assert Content.reuse(user, "lesson", level="A2") is not None
+    rounds += 1
+    Path("serving").touch()
+result = rounds
+"""
+
+QUEUE = """
+rows = [{"user": user, "type": "vocabulary_drill", "request_payload": {}} for _ in range(NUMBER)]
+result = Content.create_many(rows)
+"""
+
+STATES = """
+drills = Content.select().where(Content.type == "vocabulary_drill")
+result = sorted({(row.status, row.attempts, row.generated_data["by"]) for row in drills})
+"""
+
+
+def test_a_migration_while_the_old_version_works(old, worker, new, tmp_path):
+    """A service of the old version writes, and a worker holds a claim, while the new version
+    migrates. Then workers of both versions empty one queue."""
+    assert old.run("result = version") == OLD
+    assert new.run("result = version") == NEW
+    ids = old.run(QUEUE.replace("NUMBER", "200"))
+    # The worker holds its 50th row during the migration, and until the new one has claimed a row.
+    # That one holds its first row until the old one has claimed another.
+    holds = [(50, "held", "new-has-claimed"), (51, "old-goes-on", "old-goes-on")]
+    worker.start(WORK.replace("HOLDS", repr(holds)))
+    old.start(SERVE)
+    new.run("for name in ('held', 'serving'): wait_for(Path(name))")
+    assert new.run(MIGRATE) == [NEXT]
+    (tmp_path / "changed").touch()
+    new.start(WORK.replace("HOLDS", repr([(1, "new-has-claimed", "old-goes-on")])))
+    (by_new, completed_by_new), (by_old, completed_by_old) = new.answer(), worker.answer()
+    assert old.answer() >= 2
+    assert len(by_old) > 50
+    assert by_new
+    assert sorted(by_old + by_new) == sorted(ids)
+    assert completed_by_old + completed_by_new == 200
+    assert old.run(STATES) == new.run(STATES) == [["completed", 1, OLD], ["completed", 1, NEW]]
+
+
+def test_one_generation_for_both_versions(old, new):
+    new.run(MIGRATE)
+    ask = """
+paid = []
+def generate(content):
+    paid.append(content.id)
+    return {"by": version}
+answers = [Content.get_or_generate(user, "lesson", {"n": n}, generate) for n in range(30)]
+result = len(paid), [answer.generated_data["by"] for answer in answers]
+"""
+    old.start(ask)
+    new.start(ask)
+    (paid_by_old, answers_of_old), (paid_by_new, answers_of_new) = old.answer(), new.answer()
+    assert paid_by_old + paid_by_new == 30
+    assert answers_of_old == answers_of_new
+    served = "result = Content.get_or_generate(user, 'lesson', {'by': BY}, generate).served"
+    assert old.run(served.replace("BY", "'old'")) == "generated"
+    assert new.run(served.replace("BY", "'old'")) == "stored"
+    assert new.run(served.replace("BY", "'new'")) == "generated"
+    assert old.run(served.replace("BY", "'new'")) == "stored"
+
+
+def test_the_old_version_changes_a_row_of_the_new_one(old, new):
+    """It leaves the column alone that it does not know."""
+    new.run(MIGRATE)
+    id = new.run("""
+result = Content.create(**row, generated_data={"by": version}, rating=5).id
+""")
+    old.run(f"content = Content.get_by_id({id!r})")
+    assert old.run("result = content.generated_data") == {"by": NEW}
+    old.run("content.level = 'B1'; content.save(); content.mark_accessed()")
+    new.run(f"content = Content.get_by_id({id!r})")
+    assert new.run("result = content.level, content.usage_count, content.rating") == ["B1", 1, 5]
+    assert new.run("result = Content.get_by_id(first).rating") is None
+
+
+def test_exports_of_the_other_version(old, new):
+    """The new version reads an export of the old one. The other way round is refused."""
+    new.run(MIGRATE)
+    new.run("Content.create(**row, rating=5)")
+    export = "result = [line.decode() for line in aicontent.export_lines(database)]"
+    read = """
+reasons = []
+lines, note = [line.encode() for line in LINES], lambda each: reasons.append(each.reason)
+aicontent.import_lines(database, lines, on_conflict="skip", refused=note)
+result = reasons
+"""
+    by_old, by_new = old.run(export), new.run(export)
+    assert new.run(read.replace("LINES", repr(by_old))) == []
+    refused = "rating: is no column of the table; got an unknown name"
+    assert old.run(read.replace("LINES", repr(by_new))) == [refused, refused]
+
+
+def test_a_cleanup_of_each_version(old, new):
+    new.run(MIGRATE)
+    expired = """
+from datetime import UTC, datetime, timedelta
+past = datetime.now(UTC) - timedelta(hours=1)
+Content.create_many([row | {"expires_at": past} for _ in range(50)])
+"""
+    old.run(expired)
+    new.run(expired)
+    cleanup = "result = Content.cleanup(batch_size=10).expired"
+    old.start(cleanup)
+    new.start(cleanup)
+    assert old.answer() + new.answer() == 100
+    assert new.run("result = [content.id for content in Content.select()] == [first]")
+
+
+def test_the_old_version_on_the_newer_schema(old, new):
+    new.run(MIGRATE)
+    assert new.run(CHECK) == []
+    assert old.run(CHECK) == [f"migration {NEXT} is of a newer aicontent: upgrade the package"]
+    assert old.run(MIGRATE) == []
+    assert old.run("result = error_of(aicontent.rollback, database)") == (
+        f"MigrationError: {NEXT} was applied by a newer version of aicontent: upgrade the package "
+        "to roll it back"
+    )
+
+
+def test_the_new_version_on_the_older_schema(old, new, empty_url):
+    """It cannot read, so it must not be started before the migration; but it does no harm."""
+    assert new.run(CHECK) == [f"migration {NEXT} is pending: run `aicontent migrate`"]
+    old.run(QUEUE.replace("NUMBER", "1"))
+    errors = new.run("""
+paid = []
+def generate(content):
+    paid.append(content)
+    return {}
+result = [
+    error_of(Content.get_by_id, first),
+    error_of(Content.reuse, user, "lesson"),
+    error_of(Content.get_or_generate, user, "lesson", {"a": 1}, generate),
+    error_of(Content.work, generate, until_empty=True),
+]
+""")
+    for error in errors:
+        assert error.startswith(("OperationalError: no such column: ", "ProgrammingError: column "))
+        assert "rating" in error
+    assert new.run("result = paid") == []
+    export = f"""
+from click.testing import CliRunner
+from aicontent.scripts.cli import main
+ran = CliRunner().invoke(main, ["export", "--database", {empty_url!r}])
+result = ran.exit_code, ran.stderr
+"""
+    message = "Error: ai_generated_content is not up to date: run `aicontent migrate`\n"
+    assert new.run(export) == [1, message]
+    # The old one goes on, and does what the new one could not.
+    assert old.run(WORK.replace("HOLDS", "[]"))[1] == 1
+    assert old.run("result = Content.reuse(user, 'lesson').id == first")
+
+
+def test_a_rollback_while_the_old_version_works(old, worker, new, tmp_path):
+    new.run(MIGRATE)
+    new.run("Content.create(**row, rating=5)")
+    old.run(QUEUE.replace("NUMBER", "20"))
+    worker.start(WORK.replace("HOLDS", repr([(10, "held", "changed")])))
+    old.start(SERVE)
+    new.run("for name in ('held', 'serving'): wait_for(Path(name))")
+    assert new.run(ROLLBACK) == [NEXT]
+    (tmp_path / "changed").touch()
+    assert worker.answer()[1] == 20
+    assert old.answer() >= 2
+    assert old.run(CHECK) == []
+    assert new.run(MIGRATE) == [NEXT]
+    assert new.run(CHECK) == []
+    assert new.run("result = Content.select().where(Content.rating.is_null(False)).count()") == 0
