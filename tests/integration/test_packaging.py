@@ -115,6 +115,12 @@ def test_all_is_the_sum_of_the_extras_of_a_host():
     assert {line for line in everything if "psycopg[" not in line} <= set(development["test"])
 
 
+def test_tox_tests_the_oldest_versions_of_the_dependencies():
+    required = lines(settings("setup.cfg")["options"]["install_requires"])
+    oldest = lines(settings("tox.ini")["testenv:oldest"]["deps"])
+    assert [re.sub(r", < \d+", "", line).replace(">=", "==") for line in required] == oldest
+
+
 def test_the_pythons_of_tox_are_those_of_the_classifiers():
     setup, tox = settings("setup.cfg"), settings("tox.ini")
     named = re.findall(r":: (3\.\d+)$", setup["metadata"]["classifiers"], re.M)

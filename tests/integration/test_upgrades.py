@@ -386,7 +386,7 @@ result = [
 from click.testing import CliRunner
 from aicontent.scripts.cli import main
 ran = CliRunner().invoke(main, ["export", "--database", {empty_url!r}])
-result = ran.exit_code, ran.stderr
+result = ran.exit_code, ran.output
 """
     message = "Error: ai_generated_content is not up to date: run `aicontent migrate`\n"
     assert new.run(export) == [1, message]
