@@ -13,22 +13,9 @@ LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def aged(store, Content, database):
-    """A row whose updatedAt lies in the past, behind the trigger's back."""
-    content = store()
-    trigger = 'TRIGGER "update_ai_generated_content_updated_at"'
-    if isinstance(database, peewee.SqliteDatabase):
-        (sql,) = database.execute_sql(
-            "SELECT sql FROM sqlite_master WHERE type = 'trigger'"
-        ).fetchone()
-        database.execute_sql(f"DROP {trigger}")
-        Content.update(updated_at=LONG_AGO).execute()
-        database.execute_sql(sql)
-    else:
-        database.execute_sql(f"ALTER TABLE ai_generated_content DISABLE {trigger}")
-        Content.update(updated_at=LONG_AGO).execute()
-        database.execute_sql(f"ALTER TABLE ai_generated_content ENABLE {trigger}")
-    content = Content.get_by_id(content.id)
+def aged(store, Content):
+    """A row whose updatedAt lies in the past."""
+    content = Content.get_by_id(store(updated_at=LONG_AGO).id)
     assert content.updated_at == LONG_AGO
     return content
 
