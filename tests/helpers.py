@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
 import re
+import select
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -66,11 +72,103 @@ def run_script(code: str, directory: Path, *args: str) -> str:
     return ran.stdout
 
 
+@cache
+def forking() -> socket.socket:
+    """Start the process that forks commands; it ends with this one. Return the socket to it."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [*PYTHON, Path(__file__).with_name("forking.py"), str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+class Forked:
+    """The command, or code, in a process that was forked after the imports: like a `Popen`, all
+    three of its streams are pipes."""
+
+    def __init__(
+        self,
+        *args: Any,
+        code: str | None = None,
+        cwd: Any = None,
+        env: dict[str, str] | None = None,
+        text: bool = False,
+    ) -> None:
+        request = {
+            "argv": ["-c" if code else str(PROGRAM), *map(str, args)],
+            "code": code,
+            "cwd": str(cwd or Path.cwd()),
+            "env": dict(os.environ if env is None else env),
+        }
+        pipes = [os.pipe() for _ in range(3)]
+        (stdin, writes), (reads, stdout), (reads_errors, stderr) = pipes
+        self._reply, theirs = socket.socketpair()
+        socket.send_fds(forking(), [b"."], [stdin, stdout, stderr, theirs.fileno()])
+        theirs.close()
+        for file in (stdin, stdout, stderr):
+            os.close(file)
+        self._reply.sendall(json.dumps(request).encode() + b"\n")
+        self._answers = self._reply.makefile("rb")
+        self.pid = int(self._answers.readline())
+        kind, encoding = ("", "utf-8") if text else ("b", None)
+        self.stdin = os.fdopen(writes, f"w{kind}", encoding=encoding)
+        self.stdout = os.fdopen(reads, f"r{kind}", encoding=encoding)
+        self.stderr = os.fdopen(reads_errors, f"r{kind}", encoding=encoding)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select.select([self._reply], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float = 60) -> int:
+        if self.returncode is None:
+            self._reply.settimeout(timeout)
+            self.returncode = int(self._answers.readline())
+            self._answers.close()
+            self._reply.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, input: Any = None, timeout: float = 60) -> tuple[Any, Any]:
+        """Send the input, and return all that is left of the output and of the errors."""
+        with ThreadPoolExecutor(2) as pool:
+            outputs = [pool.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            with suppress(BrokenPipeError), self.stdin:
+                if input:
+                    self.stdin.write(input)
+            try:
+                self.wait(timeout)
+            except TimeoutError:
+                self.kill()
+                raise
+        self.stdout.close()
+        self.stderr.close()
+        return outputs[0].result(), outputs[1].result()
+
+
 def run_program(*args: Any, stdin: bytes = b"", **options: Any) -> tuple[int, bytes, str]:
-    """Run the installed command; return its status, its output and its errors."""
-    ran = subprocess.run([PROGRAM, *args], input=stdin, capture_output=True, timeout=60, **options)
-    assert b"Traceback" not in ran.stderr, ran.stderr
-    return ran.returncode, ran.stdout, ran.stderr.decode()
+    """Run the command in a process of its own; return its status, its output and its errors."""
+    forked = Forked(*args, **options)
+    out, err = forked.communicate(stdin)
+    assert b"Traceback" not in err, err
+    assert forked.returncode is not None
+    return forked.returncode, out, err.decode()
 
 
 def run_here(*args: str) -> tuple[int, str, str]:
@@ -87,15 +185,9 @@ def run_together(code: str, *args: str, processes: int = 8) -> list[tuple[str, s
 
     Returns what each wrote to its output and to its errors.
     """
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    started = [
-        subprocess.Popen([*PYTHON, "-c", code, *args], text=True, **pipes) for _ in range(processes)
-    ]
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.stdin = None
-    return [process.communicate(timeout=60) for process in started]
+    forked = [Forked(*args, code=code, text=True) for _ in range(processes)]
+    with ThreadPoolExecutor(processes) as pool:
+        return list(pool.map(Forked.communicate, forked))
 
 
 def index_names(database: Any, index: str) -> list[str]:

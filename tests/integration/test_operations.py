@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -20,16 +19,14 @@ import peewee
 import pytest
 
 import aicontent
-from helpers import ROOT, on_statement, plain
+from helpers import ROOT, on_statement, plain, run_program
 
-PROGRAM = Path(sys.executable).parent / "aicontent"
 PAST = datetime.now(UTC) - timedelta(days=2)
 on_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 
 
 def run(*args, stdin=b""):
-    ran = subprocess.run([PROGRAM, *args], input=stdin, capture_output=True, timeout=60)
-    return ran.returncode, ran.stdout, ran.stderr.decode()
+    return run_program(*args, stdin=stdin)
 
 
 @pytest.fixture
@@ -214,7 +211,7 @@ def pooled_url(url, tmp_path):
             path.chmod(0o777)
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **options)
     pooled = f"postgresql://app@127.0.0.1:{port}/pooled"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     try:
         while not answers(pooled):
             assert process.poll() is None

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import peewee
 import pytest
@@ -17,9 +14,8 @@ import aicontent
 from aicontent.database.supported import backend_of
 from aicontent.schema.history import expected_definitions
 from aicontent.table import TABLE, user_id_type
-from helpers import ROOT
+from helpers import ROOT, run_here
 
-PROGRAM = Path(sys.executable).parent / "aicontent"
 SOURCE = ROOT / "aicontent" / "schema"
 
 
@@ -203,12 +199,12 @@ def test_which_indexes_served(database, store, Content):
     assert found["idx_ai_content_type_level"].size > 0
     assert usage.writes == 1
     url = database.database
-    ran = subprocess.run([PROGRAM, "check", "--database", url], capture_output=True, text=True)
-    assert (ran.returncode, ran.stderr) == (0, "")
-    lines = ran.stdout.splitlines()
+    status, out, err = run_here("check", "--database", url)
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
     assert lines[0] == "ok"
     assert any(line.startswith("idx_ai_content_type_level") and "never" in line for line in lines)
-    assert "updated by 1 write so far" in ran.stdout
+    assert "updated by 1 write so far" in out
     assert max(map(len, lines)) <= 80
 
 

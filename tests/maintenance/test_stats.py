@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 import aicontent
 from aicontent.maintenance.stats import Group
+from helpers import PROGRAM, run_program
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-PROGRAM = Path(sys.executable).parent / "aicontent"
 
 
 @pytest.fixture
@@ -62,10 +60,8 @@ def test_what_was_left_behind_is_counted(Content, user, url):
     assert aicontent.stats(Content._meta.database).stale == 0
     Content.update(lease_expires_at=NOW).execute()
     assert aicontent.stats(Content._meta.database).stale == 1
-    told = subprocess.run(
-        [PROGRAM, "stats", "--database", url], capture_output=True, text=True, timeout=60
-    )
-    assert "stale claims          1 generating, whose lease ran out\n" in told.stdout
+    out = run("--database", url)[1]
+    assert "stale claims          1 generating, whose lease ran out\n" in out
 
 
 def test_an_empty_table(database):
@@ -73,12 +69,9 @@ def test_an_empty_table(database):
     assert (found.groups, found.largest, found.oldest_pending) == ([], [], None)
 
 
-def run(*args, **options):
-    ran = subprocess.run(
-        [PROGRAM, "stats", *args], capture_output=True, text=True, timeout=60, **options
-    )
-    assert "Traceback" not in ran.stderr
-    return ran.returncode, ran.stdout, ran.stderr
+def run(*args):
+    status, out, err = run_program("stats", *args)
+    return status, out.decode(), err
 
 
 def test_the_table_fits_a_terminal(filled, url):
@@ -91,7 +84,8 @@ def test_the_table_fits_a_terminal(filled, url):
 
 def test_a_terminal_without_unicode(filled, url, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    assert "##" in run("--database", url)[1]
+    ran = subprocess.run([PROGRAM, "stats", "--database", url], capture_output=True, timeout=60)
+    assert (b"##" in ran.stdout, ran.stderr) == (True, b"")
 
 
 def test_json(filled, url):

@@ -6,14 +6,13 @@ import json
 import os
 import re
 import signal
-import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import aicontent
 from aicontent.schema.history import available
-from helpers import PROGRAM, run_here
+from helpers import Forked, run_here
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -105,8 +104,8 @@ def test_a_database_that_is_not_migrated_to_the_end(url, database):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_after_the_running_batch(fill, Content, url, number):
     fill(3000, expires_at=NOW - HOUR)
-    command = [PROGRAM, "cleanup", "--database", url, "--batch-size", "1", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    options = ("--database", url, "--batch-size", "1", "--json")
+    process = Forked("cleanup", *options, text=True)
     while Content.select().count() == 3000:
         assert process.poll() is None
     os.kill(process.pid, number)

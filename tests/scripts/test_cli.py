@@ -6,37 +6,25 @@ import json
 import os
 import re
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import peewee
 import pytest
 
 import aicontent
 from aicontent.schema.history import available
-from helpers import PYTHON, ROOT, run_here
-
-PROGRAM = Path(sys.executable).parent / "aicontent"
+from helpers import PROGRAM, PYTHON, ROOT, run_here, run_program
 
 
 @pytest.fixture
 def run(tmp_path):
     """Run the command in a directory of its own; returns status, output and errors."""
 
-    def run(*args, env=None, stdin=""):
+    def run(*args, env=None, stdin="", code=None):
         environment = {k: v for k, v in os.environ.items() if k != "AICONTENT_DATABASE_URL"}
-        ran = subprocess.run(
-            [PROGRAM, *args],
-            cwd=tmp_path,
-            env=environment | (env or {}),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert "Traceback" not in ran.stderr
-        return ran.returncode, ran.stdout, ran.stderr
+        options = {"cwd": tmp_path, "env": environment | (env or {}), "code": code}
+        status, out, err = run_program(*args, stdin=stdin.encode(), **options)
+        return status, out.decode(), err
 
     return run
 
@@ -140,12 +128,20 @@ def test_output_that_nobody_reads(tmp_path):
     assert (ran.returncode, ran.stderr) == (1, "")
 
 
+IMPATIENT = """
+from aicontent.scripts import cli, options
+
+options.open_database.__kwdefaults__["wait"] = 0.1
+cli.main()
+"""
+
+
 def test_a_locked_database_is_one_line(run, tmp_path):
     path = tmp_path / "locked.db"
     holder = peewee.SqliteDatabase(path, pragmas={"journal_mode": "wal"})
     holder.execute_sql("CREATE TABLE t (x)")
     with holder.transaction("IMMEDIATE"):
-        status, _, err = run("migrate", "--database", f"sqlite:///{path}")
+        status, _, err = run("migrate", "--database", f"sqlite:///{path}", code=IMPATIENT)
     assert status == 1
     assert err.startswith("Error: another connection holds a lock")
     holder.close()
@@ -203,6 +199,15 @@ def test_every_command_and_option_has_help(run):
         assert command.help.split("\n")[0] in " ".join(run_here(name, "--help")[1].split())
 
 
+HURRIED = """
+from aicontent.scripts import cli, quickstart
+
+quickstart._MODEL_SECONDS = 0.1
+cli.main()
+"""
+"""For tests that do not count who waits for the stand-in for a model, which takes a second."""
+
+
 def test_quickstart(run, empty_url):
     status, out, err = run("quickstart", "--database", empty_url)
     assert (status, err) == (0, "")
@@ -222,7 +227,7 @@ def test_quickstart(run, empty_url):
     assert sorted(uses.tuples()) == [(1, 20), (2, 3)]
     assert aicontent.check(database) == []
     database.close()
-    again = run("quickstart", "--database", empty_url)[1]
+    again = run("quickstart", "--database", empty_url, code=HURRIED)[1]
     assert "user 4, who is new" in again
 
 
@@ -257,7 +262,7 @@ def test_quickstart_on_a_file(run, empty_url, tmp_path):
     ]
     path = tmp_path / "content.jsonl"
     path.write_bytes(b"\n".join(lines))
-    status, out, err = run("quickstart", str(path), "--database", empty_url)
+    status, out, err = run("quickstart", str(path), "--database", empty_url, code=HURRIED)
     assert (status, err) == (0, "")
     assert "3 rows of your file" in out
     refused = dict(line.split(":", 1) for line in out.splitlines() if line.strip()[:5] == "line ")
@@ -318,7 +323,7 @@ def test_quickstart_deletes_nothing_of_others(run, url, store):
     kept = [store(expires_at=soon).id for _ in range(5)]
     kept.append(store(status="failed", created_at=datetime.now(UTC) - timedelta(hours=23)).id)
     for others in (6, None):
-        status, out, _ = run("quickstart", "--database", url)
+        status, out, _ = run("quickstart", "--database", url, code=HURRIED)
         assert status == 0
         assert others is None or f"{others} rows of other users" in out
         assert "deletes 1 expired row and 0 failed rows" in out

@@ -14,7 +14,7 @@ import pytest
 
 import aicontent
 from aicontent.scripts.reading import Ahead
-from helpers import PROGRAM, lines, run_here, run_program
+from helpers import PROGRAM, Forked, lines, run_here, run_program
 
 
 def test_the_commands_in_a_pipe(varied, url, make_url, tmp_path):
@@ -63,8 +63,7 @@ def test_an_export_that_fails_leaves_the_file_as_it_was(empty_url, tmp_path):
 def test_an_import_that_was_killed_goes_on(Content, url, number):
     """Nothing is lost, and nothing doubled."""
     rows = b"".join(lines(*({"id": f"{n:05}"} for n in range(1600))))
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    process = subprocess.Popen([PROGRAM, "import", "--database", url], **pipes)
+    process = Forked("import", "--database", url)
     process.stdin.write(rows[: len(rows) // 2])
     process.stdin.flush()
     while not Content.select().count():
@@ -130,12 +129,7 @@ def test_a_locked_database_is_one_line(Content, url, database):
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 def test_a_reader_that_ends_early_is_no_end_of_the_file(Content, url):
     """Else a part of the lines would pass for all of them."""
-    process = subprocess.Popen(
-        [PROGRAM, "import", "--database", url],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = Forked("import", "--database", url)
     process.stdin.write(b"".join(lines(*({"id": f"{n:05}"} for n in range(1000)))))
     process.stdin.flush()
     while not Content.select().count():
@@ -153,9 +147,7 @@ def test_importing_beside_another_import(url, Content, tmp_path):
     running = []
     for file, given in ((tmp_path / "up", rows), (tmp_path / "down", rows[::-1])):
         file.write_bytes(b"".join(given))
-        command = [PROGRAM, "import", file, "--database", url, "--on-conflict", "skip"]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        running.append(subprocess.Popen(command, **pipes))
+        running.append(Forked("import", file, "--database", url, "--on-conflict", "skip"))
     told = [process.communicate(timeout=60) for process in running]
     assert [process.returncode for process in running] == [0, 0], told
     new = [int(out.split()[1].replace(b",", b"")) for out, _ in told]
@@ -183,9 +175,10 @@ def test_a_pipe_a_link_and_a_mode_stay_what_they_are(store, url, tmp_path):
     assert b'"id":"a"' in real.read_bytes()
     assert real.stat().st_mode & 0o777 == 0o640
     os.mkfifo(pipe)
-    process = subprocess.Popen([PROGRAM, "export", pipe, "--database", url])
+    process = Forked("export", pipe, "--database", url)
     assert b'"id":"a"' in pipe.read_bytes()
-    assert process.wait(60) == 0
+    process.communicate()
+    assert process.returncode == 0
     assert pipe.is_fifo()
 
 
@@ -225,11 +218,12 @@ def test_an_export_that_is_ended_leaves_nothing(fill, url, tmp_path, number):
     fill(3000, generated_data={"text": "x" * 10_000})
     file = tmp_path / "out.jsonl"
     file.write_text("before")
-    process = subprocess.Popen([PROGRAM, "export", str(file), "--database", url])
+    process = Forked("export", str(file), "--database", url)
     while not list(tmp_path.glob(".aicontent-*")):
         assert process.poll() is None
     process.send_signal(number)
-    assert process.wait() != 0
+    process.communicate()
+    assert process.returncode != 0
     assert file.read_text() == "before"
     assert list(tmp_path.glob(".aicontent-*")) == []
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import PROGRAM, ROOT, plain, run_here, run_program, run_python
+from helpers import ROOT, Forked, plain, run_here, run_program, run_python
 
 JOBS = '''
 import asyncio
@@ -134,16 +134,16 @@ def started(url, jobs) -> Iterator:
     processes = []
 
     def started(function, *args):
-        command = [PROGRAM, "work", function, "--database", url, *args]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        processes.append(subprocess.Popen(command, cwd=jobs, **pipes))
+        options = ("--database", url, *args)
+        processes.append(Forked("work", function, *options, cwd=jobs, text=True))
         assert processes[-1].stdout.readline() == "generating\n"
         return processes[-1]
 
     yield started
     for process in processes:
-        process.kill()
-        process.communicate()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
