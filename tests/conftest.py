@@ -26,8 +26,8 @@ those that are marked as `plain`."""
 
 PARTITIONS = 3
 
-MEMORY = 4_000_000_000
-"""Bytes that must be free in memory: the servers of two processes need a quarter."""
+MEMORY = 1_000_000_000
+"""Bytes of memory for the databases of each process that runs tests; they need a quarter."""
 
 # A shell's background job ignores SIGINT, and so would the processes that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,12 +35,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for databases: in memory, where the system has room there, and else on disk.
+    """A folder for databases, in memory if there is room and otherwise on the disk.
 
-    To create and drop a database of PostgreSQL, which is 300 files, takes a third of the time.
+    A database of PostgreSQL is 300 files, which memory creates and drops in a third of the time.
     """
     shared = Path("/dev/shm")
-    if not shared.is_dir() or shutil.disk_usage(shared).free < MEMORY:
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if not shared.is_dir() or shutil.disk_usage(shared).free < MEMORY * processes:
         yield tmp_path_factory.mktemp("databases")
         return
     with TemporaryDirectory(
