@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import timedelta
 
 import peewee
@@ -24,7 +25,7 @@ def wait_for_renewal(Content, content):
     """Wait until the lease has been renewed; a test that hangs is ended by its timeout."""
     first = Content.get_by_id(content.id).lease_expires_at
     while Content.get_by_id(content.id).lease_expires_at == first:
-        pass
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("way", ["get_or_generate", "work"])

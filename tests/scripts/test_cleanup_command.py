@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -108,6 +109,7 @@ def test_a_signal_ends_it_after_the_running_batch(fill, Content, url, number):
     process = Forked("cleanup", *options, text=True)
     while Content.select().count() == 3000:
         assert process.poll() is None
+        time.sleep(0.001)
     os.kill(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (3, "")

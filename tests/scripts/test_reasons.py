@@ -154,7 +154,7 @@ def locked_table(url, fault):
     ("fault", "options", "says"),
     [
         ("pg_terminate_backend(pid)", "", "the server ended the connection: see its log"),
-        ("1", "statement_timeout%3D300", "raise statement_timeout for this role"),
+        ("1", "statement_timeout%3D100", "raise statement_timeout for this role"),
     ],
 )
 def test_a_fault_in_the_middle_of_a_command(fill, url, database, tmp_path, fault, options, says):
