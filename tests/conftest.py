@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -206,6 +207,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker("partitioned")
         if "url" not in item.fixturenames or item.get_closest_marker("plain"):
             items.remove(item)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from visiting the thousands of collected tests again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def is_partitioned(item: pytest.Item) -> bool:
