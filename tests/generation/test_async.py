@@ -423,9 +423,17 @@ def test_a_cancelled_follower_leaves_alone(aget, run, Content):
 def test_a_timeout_does_not_end_what_is_paid_for(aget, run, Content):
     async def main():
         model = Model()
+
+        async def expire(timeout):
+            await model.started.wait()
+            timeout.reschedule(asyncio.get_running_loop().time())
+
+        timeout = asyncio.timeout(None)
+        expiring = asyncio.create_task(expire(timeout))
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
+            async with timeout:
                 await aget(model)
+        await expiring
         assert model.calls == 1
         model.go_on.set()
         return (await aget(model)).served

