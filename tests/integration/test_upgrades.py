@@ -329,7 +329,7 @@ result = reasons
 """
     by_old, by_new = old.run(export), new.run(export)
     assert new.run(read.replace("LINES", repr(by_old))) == []
-    refused = "rating: is no column of the table; got an unknown name"
+    refused = "rating: is not a column of the table; got an unknown name"
     assert old.run(read.replace("LINES", repr(by_new))) == [refused, refused]
 
 
@@ -352,7 +352,7 @@ Content.create_many([row | {"expires_at": past} for _ in range(50)])
 def test_the_old_version_on_the_newer_schema(old, new):
     new.run(MIGRATE)
     assert new.run(CHECK) == []
-    assert old.run(CHECK) == [f"migration {NEXT} is of a newer aicontent: upgrade the package"]
+    assert old.run(CHECK) == [f"migration {NEXT} comes from a newer aicontent: upgrade the package"]
     assert old.run(MIGRATE) == []
     assert old.run("result = error_of(aicontent.rollback, database)") == (
         f"MigrationError: {NEXT} was applied by a newer version of aicontent: upgrade the package "
