@@ -6,8 +6,8 @@ fills the slots with its parameters.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import peewee
 
@@ -44,8 +44,7 @@ ONE: Any = peewee.SQL("1")
 """LIMIT 1 as a constant, because a generic plan of PostgreSQL does not know a parameter."""
 
 
-@dataclass(frozen=True)
-class Computed:
+class Computed(NamedTuple):
     """A value or a condition that the database computes.
 
     `key` identifies it in the cache, `build` returns its query node for a model, and `parameters`
@@ -54,7 +53,7 @@ class Computed:
 
     key: str
     build: Callable[[Any], Any]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = MappingProxyType({})
 
 
 class Statement:

@@ -1,6 +1,5 @@
 """Limit the size of documents, and compress them on SQLite."""
 
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any, TypedDict, Unpack
@@ -22,12 +21,12 @@ _MODULES = "compression.zstd", "backports.zstd"
 """The standard library's module since Python 3.14, and its backport for older versions."""
 
 
-@dataclass
 class Storage:
     """The storage settings of one database."""
 
-    compress_over: int | None = None
-    max_document_bytes: int = MAX_DOCUMENT_BYTES
+    def __init__(self) -> None:
+        self.compress_over: int | None = None
+        self.max_document_bytes: int = MAX_DOCUMENT_BYTES
 
     def stored(self, text: str, field: str, *, compressible: bool) -> str | bytes:
         """Return the stored form of a document's JSON text: the text, or compressed bytes.

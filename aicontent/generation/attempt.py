@@ -4,7 +4,6 @@ import inspect
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -50,13 +49,13 @@ _COSTS = "costs"
 _LEFT_OPEN = "generate() left a transaction open, which was rolled back"
 
 
-@dataclass
 class _Answer:
     """The result of `generate`: a document, its costs, and why other costs were refused."""
 
-    document: Any
-    costs: dict[str, Any] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
+    def __init__(self, document: Any) -> None:
+        self.document = document
+        self.costs: dict[str, Any] = {}
+        self.refused: dict[str, str] = {}
 
 
 def attempt(

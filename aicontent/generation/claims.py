@@ -16,7 +16,7 @@ from ..errors import AIContentError, ArgumentError, kind_of
 from ..fields.document import selected_as_text
 from ..fields.policy import plain_text
 from ..records.loading import load
-from ..records.lookup import unexpired
+from ..records.lookup import status_of, unexpired
 from ..records.partitioning import is_partitioned, key_columns, of_user, row_key
 from ..records.validation import validate
 from ..table import C, ContentTable
@@ -185,7 +185,7 @@ def _claim(
             most = peewee.Cast(slot(":max_attempts"), "integer")
             is_less = model.max_attempts.is_null() | (model.max_attempts < most)
             changes["max_attempts"] = peewee.Case(None, [(is_less, most)], model.max_attempts)
-        same_row = [row_key(model) == select_key(), model.status == _PENDING]
+        same_row = [row_key(model) == select_key(), status_of(model) == _PENDING]
         if "user" in values:
             same_row += of_user(model, slot("user"))
         query: Any = model.update(changes).where(*same_row)

@@ -4,10 +4,9 @@ import random
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..database.availability import connected, is_temporary, survived
 from ..database.internals import is_pool_exhausted
@@ -94,8 +93,7 @@ def flight(
     )
 
 
-@dataclass(frozen=True)
-class Flight:
+class Flight(NamedTuple):
     """One call of `get_or_generate`; times are in seconds.
 
     Each step executes a few statements, and returns content and whether this call has claimed it.

@@ -8,16 +8,14 @@ driver for event loops.
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 from inspect import GEN_CLOSED, getgeneratorstate
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """A step that executes statements on the database."""
 
     call: Callable[[], Any]
@@ -27,8 +25,7 @@ class Query:
         return _without_stop_iteration(self.call)
 
 
-@dataclass(frozen=True)
-class Pause:
+class Pause(NamedTuple):
     """A step that waits for another caller.
 
     If the driver knows when the row with the id `awaited` is done, it waits for that instead, for
@@ -44,8 +41,7 @@ class Pause:
         time.sleep(self.seconds)
 
 
-@dataclass(frozen=True)
-class Renewing:
+class Renewing(NamedTuple):
     """A step whose result is a context manager that renews the lease of a claimed row."""
 
     content: Any
@@ -57,8 +53,7 @@ class Renewing:
         return self.call(self.content, self.lease)
 
 
-@dataclass(frozen=True)
-class Generating:
+class Generating(NamedTuple):
     """A step that calls the function that generates the content of a claimed row.
 
     Its result is the function's result, and whether the function left a transaction open.
@@ -85,11 +80,11 @@ def _without_stop_iteration(call: Callable[[], T]) -> T:
         raise RuntimeError("StopIteration was raised") from error
 
 
-@dataclass(frozen=True)
 class Ended(Generic[T]):
     """Replaces the next step after the last one; `result` is the result of all steps."""
 
-    result: T
+    def __init__(self, result: T) -> None:
+        self.result = result
 
 
 class _Exit(BaseException):
