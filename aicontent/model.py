@@ -372,7 +372,8 @@ class AIGeneratedContent(ContentTable):
                 The variant is also stored in `metadata["variant"]`, for the worker.
             values: further attributes of a new row; a row that is already in flight keeps its own.
                 `expires_at` is when the answer becomes useless: no worker claims the row after
-                that time. `max_attempts` is how many failures the row may have.
+                that time. A row in flight gets the later of the two times, or none if one call
+                set none. `max_attempts` is how many failures the row may have.
 
         Raises:
             ValidationError, UnknownUserError: nothing was written; an open transaction is usable.
@@ -490,7 +491,7 @@ class AIGeneratedContent(ContentTable):
         skipped and reported, and a locked row is skipped.
 
         Args:
-            max_attempts: how many failures a row may have if no claim set a number.
+            max_attempts: how many failures a row may have if no request or claim set a number.
             now: an aware datetime to compare leases with; the database's clock by default.
             max_rows, max_seconds: stop after this number of rows or seconds.
             dry_run: count the rows, and change nothing.

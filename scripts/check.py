@@ -69,5 +69,5 @@ def _table(usage: IndexUsage | None) -> Iterator[str]:
             f"{counted(len(idle), 'index', 'indexes')} never used: {size}, "
             f"updated by {counted(usage.writes, 'write')} so far."
         )
-        yield "Drop them if these counts cover your usual work, and no replica uses them."
-        yield "Then pass each to `aicontent check` as --dropped INDEX."
+        yield "Drop an index if these counts cover your usual work, and no replica uses it."
+        yield "Then name it in each `aicontent check`, as --dropped INDEX."

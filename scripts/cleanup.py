@@ -50,7 +50,7 @@ LEFT = 3
 )
 @click.option("--max-rows", type=Number(min=0), help="Stop after this number of rows.")
 @click.option("--max-seconds", type=Duration(), help="Stop after this time.")
-@max_attempts_option
+@max_attempts_option("a number")
 @wait_option
 @click.option(
     "--reclaim", is_flag=True, help="Then return free space to the file system. SQLite only."

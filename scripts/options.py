@@ -101,16 +101,15 @@ wait_option = click.option(
     type=Duration(),
     default=30,
     show_default=True,
-    help="How long to wait for a lock on a SQLite database.",
+    help="How long to wait for a locked SQLite database, or for a connection to PostgreSQL.",
 )
 
 
-max_attempts_option = click.option(
-    "--max-attempts",
-    type=Number(min=1, max=MAX_INTEGER),
-    show_default=str(MAX_ATTEMPTS),
-    help="Failures after which a row is failed for good, unless a claim of it allowed more.",
-)
+def max_attempts_option(other: str) -> Callable[[Any], Any]:
+    """Return the option --max-attempts; `other` names the stored number that it does not change."""
+    help = f"Failures after which a row is failed, unless its request or a claim set {other}."
+    number, default = Number(min=1, max=MAX_INTEGER), str(MAX_ATTEMPTS)
+    return click.option("--max-attempts", type=number, show_default=default, help=help)
 
 
 def type_option(help: str, *names: str, multiple: bool = False) -> Callable[[Any], Any]:
@@ -159,7 +158,7 @@ def open_database(
     Args:
         url: the database's URL.
         must_exist: refuse to create a SQLite file.
-        wait: seconds to wait for a lock on a SQLite database.
+        wait: seconds to wait for a locked SQLite database, or for a connection to PostgreSQL.
         reads: open a SQLite file read-only.
     """
     if reads and url.startswith("sqlite:") and "mode=ro" not in url.partition("?")[2]:

@@ -65,5 +65,5 @@ def requeue(
         click.echo(f"{'would requeue' if dry_run else 'requeued'} {counted(number, 'row')}")
         left = len(set(ids)) - number
         if ids and left:
-            reason = "expired, or its request is in flight, has a newer row or was answered since"
+            reason = "expired, or the request is in flight, has a newer row or was answered since"
             click.echo(f"did not requeue {counted(left, 'row')}: {reason}", err=True)

@@ -52,7 +52,7 @@ def _seconds_option(name: str, help: str) -> Callable[[Any], Any]:
 @type_option("Only rows of this type. Repeatable.", "--type", "types", multiple=True)
 @click.option("--until-empty", is_flag=True, help="Exit when no row is pending.")
 @_seconds_option("--lease", "How long a row of a lost worker stays claimed; 60 by default.")
-@max_attempts_option
+@max_attempts_option("a higher number")
 @_seconds_option("--expires-in", "Time until new content expires; never by default.")
 @click.option(
     "--concurrency",

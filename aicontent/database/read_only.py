@@ -53,7 +53,7 @@ def _mode(path: Path) -> str:
     if log.exists() and log.stat().st_size:
         raise DatabaseUnavailableError(
             f"cannot read {path}: its newest content is in {log.name}, which SQLite reads only if "
-            "this user may write to both files: copy them to a folder of this user"
+            "this user may write in the folder: copy both files to a folder of this user"
         )
     return "mode=ro&immutable=1"
 

@@ -159,7 +159,7 @@ def rescue(
         model: the bound model.
         users: the users of the rows, by the ids of the rows. A row that another transaction has
             locked or completed meanwhile is skipped.
-        max_attempts: how many failures a row may have if no claim set a number.
+        max_attempts: how many failures a row may have if no request or claim set a number.
         now: an aware datetime to compare leases with; the database's clock by default.
 
     Returns:
