@@ -61,7 +61,7 @@ def test_a_section_has_the_options_of_its_subcommand(name):
 
 
 def test_the_values_of_a_type_are_listed():
-    section = re.search(r"^## Values of --type\n(.*?)^## ", PAGE, re.M | re.S)
+    section = re.search(r"^## Content types\n(.*?)^## ", PAGE, re.M | re.S)
     assert section is not None
     (types,) = {
         tuple(option.type.choices)
