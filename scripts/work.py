@@ -179,7 +179,7 @@ def _function(name: str) -> Generate:
         raise bad(f"{_shown(name)} is not of this form: write it as in example.module:generate")
     sys.path.insert(0, os.getcwd())
     try:
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
     except (Exception, SystemExit) as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{module}.".startswith(f"{missing}."):
@@ -192,18 +192,18 @@ def _function(name: str) -> Generate:
         shown = f"`python -c 'import {_shown(module)}'` shows where"
         raise bad(f"importing {_shown(module)} fails with {reason}; {shown}") from error
     try:
-        found = attrgetter(path)(found)
+        target = attrgetter(path)(target)
     except AttributeError as error:
         text = f"the module {_shown(module)} has no {_shown(path)}: check the name after the colon"
         raise bad(text) from error
-    if not callable(found):
-        kind = type(found).__name__
+    if not callable(target):
+        kind = type(target).__name__
         raise bad(f"{_shown(name)} has the type {kind}: name a function, without calling it")
     try:
-        check_generate(found)
+        check_generate(target)
     except ValidationError as error:
         raise bad(f"{_shown(name)} is {error.kind}; it {error.rule}") from error
-    return found  # type: ignore[no-any-return]
+    return target  # type: ignore[no-any-return]
 
 
 def _shown(text: str) -> str:

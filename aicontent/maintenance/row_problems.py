@@ -51,8 +51,9 @@ def _stuck(model: Any, now: datetime) -> Iterator[str]:
         ),
         (
             model.select().where(without_lease).count(),
-            "generating without a lease, which nothing frees: another program must set "
-            "leaseExpiresAt, or run `aicontent requeue --status generating` when it is lost",
+            "generating without a lease, which nothing frees: let the program that set this "
+            "status set leaseExpiresAt too, or, if that program was lost, run "
+            "`aicontent requeue --status generating`",
         ),
         (
             model.select().where(waiting).count(),
