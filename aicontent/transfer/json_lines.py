@@ -181,6 +181,9 @@ def field_of(column: str) -> Any:
         ValidationError: the table has no such column.
     """
     if column not in COLUMNS:
+        if column in _ATTRIBUTES:
+            rule = "a line must use the column's name"
+            raise ValidationError(_ATTRIBUTES[column], rule, column)
         raise ValidationError(shortened(column), "is not a column of the table", "an unknown name")
     return COLUMNS[column]
 

@@ -17,7 +17,14 @@ from helpers import PROGRAM, PYTHON, ROOT, code_of, run_script
 
 
 @pytest.mark.parametrize(
-    "page", ["explanation/claims", "guides/workers", "reference/json-queries", "guides/asyncio"]
+    "page",
+    [
+        "explanation/claims",
+        "guides/asyncio",
+        "guides/moving",
+        "guides/workers",
+        "reference/json-queries",
+    ],
 )
 def test_the_code_of_a_page(tmp_path, empty_url, page):
     code = "\n".join(code_of(f"docs/{page}.md"))

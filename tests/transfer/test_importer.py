@@ -432,3 +432,11 @@ def test_a_trigger_that_rolls_back(database, Content, kind):
         aicontent.import_lines(database, data)
     assert not database.in_transaction()
     assert Content.select().count() == 0
+
+
+@pytest.mark.plain  # the columns are the same
+def test_an_attribute_in_the_place_of_a_column(database, user):
+    line = json.dumps({"id": "1", "user": user, "type": "lesson", "requestPayload": {}}).encode()
+    refused = []
+    aicontent.import_lines(database, [line], refused=refused.append)
+    assert [each.reason for each in refused] == ["userId: a line must use the column's name; got user"]
