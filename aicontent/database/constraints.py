@@ -91,7 +91,7 @@ def remedy(error: BaseException) -> str | None:
 
 _REMEDIES = {
     (("SQLITE_FULL", "53100"), ("is full",)): "make room on the disk, and try again",
-    (("SQLITE_CORRUPT", "SQLITE_NOTADB", "XX001", "XX002"), ("malformed",)): (
+    (("SQLITE_CORRUPT", "SQLITE_NOTADB", "XX001", "XX002"), ("disk image is malformed",)): (
         "the database is damaged: restore a backup, or save its rows with sqlite3's .recover"
     ),
     (("57014",), ()): (
