@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,21 @@ def test_a_row_whose_worker_was_killed_is_enqueued_again(folder, queue, url, Con
     (row,) = Content.select()
     assert row.failures >= 1
     assert row.metadata["lastFailure"]["reason"] == "the lease ran out"
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_row_that_has_expired_is_not_enqueued_again(tmp_path, url, Content, user):
+    (tmp_path / "lessons.py").write_text(code_of(PAGE)[0], "utf-8")
+    past = datetime.now(UTC) - timedelta(hours=1)
+    for number, expires_at in enumerate([past, None, datetime.now(UTC) + timedelta(hours=1)]):
+        Content.create(
+            user=user, type="lesson", request_payload={"n": number}, expires_at=expires_at
+        )
+    code = """
+from datetime import timedelta
+import lessons
+again = []
+lessons.enqueue_again(lambda *request: again.append(request[2]["n"]), timedelta(0))
+assert sorted(again) == [1, 2], again
+"""
+    run(tmp_path, url, code)
