@@ -41,6 +41,9 @@ _FUNCTION = "MODULE:FUNCTION"
 _INTERRUPTIONS = 5
 """The number of interruptions after which the process ends, if the function catches them."""
 
+_HINT = "a second Ctrl-C releases the rows"
+_IN_THREADS = "a function in a thread cannot be interrupted"
+
 
 def _seconds_option(name: str, help: str) -> Callable[[Any], Any]:
     return click.option(name, type=Duration(min_open=True), help=help)
@@ -127,7 +130,8 @@ def work(
         "expires_in": expires_in,
         "progress": reports.append,
     }
-    interruptions = partial(_interruptions, signals, grace, running, quiet)
+    hint = _IN_THREADS if concurrency > 1 and not is_async(generate) else _HINT
+    interruptions = partial(_interruptions, signals, grace, running, "" if quiet else hint)
 
     @contextmanager
     def watching(content: Any) -> Iterator[None]:
@@ -247,27 +251,29 @@ def _interrupt() -> None:
 
 def _write_error(line: str) -> None:
     """Write a line to the standard error. A signal handler must not use a buffered stream."""
-    with suppress(OSError):  # it may be closed
-        os.write(2, f"{line}\n".encode())
+    if sys.__stderr__ is not None:  # otherwise 2 may be another file, such as a connection
+        with suppress(OSError):  # it may be closed
+            os.write(2, f"{line}\n".encode())
 
 
 @contextmanager
 def _interruptions(
-    signals: list[int], grace: float, running: list[Any], quiet: bool, interrupt: Callable[[], Any]
+    signals: list[int], grace: float, running: list[Any], hint: str, interrupt: Callable[[], Any]
 ) -> Iterator[None]:
     """Add SIGTERM and SIGINT to `signals`. Interrupt at the second, or after `grace` seconds.
 
     While the function is `running`, each further signal and each second interrupt it again, in
-    case it catches the interruption. The last one ends the process.
+    case it catches the interruption. The last one ends the process. At the first, a line says how
+    many run, with the `hint`; without a hint there is no line.
     """
     set_timer: Callable[..., object] | None = getattr(signal, "setitimer", None)  # not on Windows
     first = 2 if grace > 0 else 1
 
     def handle(number: int, frame: FrameType | None) -> None:
         signals.append(number)
-        if len(signals) == 1 < first and running and not quiet:
+        if len(signals) == 1 < first and running and hint:
             attempts = counted(len(running), "running attempt")
-            _write_error(f"finishing {attempts}; a second Ctrl-C releases the rows")
+            _write_error(f"finishing {attempts}; {hint}")
         if set_timer is not None and len(signals) <= first:
             set_timer(signal.ITIMER_REAL, *((1, 1) if len(signals) == first else (grace,)))
         # If the function does not run, rows are being released, which must not be interrupted.

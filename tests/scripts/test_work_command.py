@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import ROOT, Forked, plain, run_here, run_program, run_python
+from helpers import PROGRAM, ROOT, Forked, plain, run_here, run_program, run_python
 
 JOBS = '''
 import asyncio
@@ -260,7 +260,41 @@ def test_a_signal_with_a_closed_standard_error_lets_the_row_finish(started, jobs
     assert process.stdout.readline() == "noted\n"
     (jobs / "go").touch()
     assert process.stdout.read() == "completed 1, failed 0, retried 0, released 0\n"
-    process.stderr = None
+    assert process.wait() == 0
+
+
+@on_sqlite
+def test_a_signal_without_a_standard_error_writes_to_no_other_file(url, jobs, Content, user):
+    """The first file that such a process keeps open has the number of the standard error."""
+    code = 'from jobs import *\nfile = open("notes", "w")\nassert file.fileno() == 2\n'
+    (jobs / "opening.py").write_text(code)
+    ask(Content, user)
+    command = [PROGRAM, "work", "opening:wait_for_signal", "--database", url]
+    shell = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command]
+    with subprocess.Popen(shell, cwd=jobs, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "generating\n"
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == "noted\n"
+            (jobs / "go").touch()
+            assert process.stdout.read() == "completed 1, failed 0, retried 0, released 0\n"
+        finally:
+            process.kill()
+    assert (jobs / "notes").read_text() == ""
+
+
+@on_sqlite
+def test_a_signal_promises_no_release_of_rows_whose_function_runs_in_threads(
+    started, jobs, Content, user
+):
+    ask(Content, user, 2)
+    process = started("jobs:wait_here", "--concurrency", "2")
+    assert process.stdout.readline() == "generating\n"
+    process.send_signal(signal.SIGINT)
+    line = "finishing 2 running attempts; a function in a thread cannot be interrupted\n"
+    assert process.stderr.readline() == line
+    (jobs / "go").touch()
+    assert process.communicate(timeout=60)[0].startswith("completed 2,")
 
 
 @on_sqlite
