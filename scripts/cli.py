@@ -83,7 +83,7 @@ def migrate(
         aicontent migrate --create-users --database sqlite:///content.db
     """
     for name, value in (("partitions", partitions), ("schema", schema)):
-        if value is not None and url.startswith("sqlite:"):
+        if value is not None and url.lower().startswith("sqlite:"):
             raise click.UsageError(f"--{name} is for PostgreSQL; SQLite has none: leave it out")
     database = open_database(url, must_exist=dry_run or not create_users, reads=dry_run)
     if dry_run:

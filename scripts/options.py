@@ -161,7 +161,7 @@ def open_database(
         wait: seconds to wait for a locked SQLite database, or for a connection to PostgreSQL.
         reads: open a SQLite file read-only.
     """
-    if reads and url.startswith("sqlite:") and "mode=ro" not in url.partition("?")[2]:
+    if reads and url.lower().startswith("sqlite:") and "mode=ro" not in url.partition("?")[2]:
         url += f"{'&' if '?' in url else '?'}mode=ro"
     try:
         return aicontent.connect(url, timeout=wait, must_exist=must_exist)

@@ -93,8 +93,10 @@ def test_usage_mistakes(run):
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("option", [("--schema", "tenant"), ("--partitions", "4")])
-def test_migrate_refuses_options_for_postgresql_on_sqlite(empty_url, option):
-    status, out, err = run_here("migrate", "--create-users", *option, "--database", empty_url)
+@pytest.mark.parametrize("scheme", ["sqlite", "SQLite"])
+def test_migrate_refuses_options_for_postgresql_on_sqlite(empty_url, option, scheme):
+    url = empty_url.replace("sqlite", scheme, 1)
+    status, out, err = run_here("migrate", "--create-users", *option, "--database", url)
     assert (status, out) == (2, "")
     assert f"{option[0]} is for PostgreSQL; SQLite has none: leave it out" in err
 
