@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import stat
 import subprocess
 import tarfile
 import zipfile
@@ -28,8 +29,15 @@ LEFT_OUT = shutil.ignore_patterns(
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout, in which a build may write."""
     copy = tmp_path_factory.mktemp("packaging") / "checkout"
-    shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
+    copy_checkout(copy)
     return copy
+
+
+def copy_checkout(copy: Path) -> None:
+    """Copy the checkout. The copy can be written, even if the checkout is read-only."""
+    shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
 def build(hook: str, checkout: Path, folder: Path) -> Path:

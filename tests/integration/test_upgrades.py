@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import subprocess
 import zipfile
 from collections.abc import Iterator
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_packaging import LEFT_OUT, build
+from test_packaging import build, copy_checkout
 
 import aicontent
-from helpers import PYTHON, ROOT
+from helpers import PYTHON
 
 DEADLINE = 60
 """Seconds for an answer of a process, on a busy machine."""
@@ -131,7 +130,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The folders in which the two versions are installed."""
     folder = tmp_path_factory.mktemp("upgrades")
     checkout = folder / "checkout"
-    shutil.copytree(ROOT, checkout, ignore=LEFT_OUT)
+    copy_checkout(checkout)
     old = install(checkout, folder / "old")
     (checkout / "migrations" / f"{NEXT}.py").write_text(MIGRATION.lstrip(), "utf-8")
     replace(checkout / "setup.cfg", f"version = {OLD}", f"version = {NEW}")
