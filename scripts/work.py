@@ -271,11 +271,11 @@ def _interruptions(
 
     def handle(number: int, frame: FrameType | None) -> None:
         signals.append(number)
-        if len(signals) == 1 < first and running and hint:
-            attempts = counted(len(running), "running attempt")
-            _write_error(f"finishing {attempts}; {hint}")
+        # The timer is set first: a full pipe of errors must not delay it.
         if set_timer is not None and len(signals) <= first:
             set_timer(signal.ITIMER_REAL, *((1, 1) if len(signals) == first else (grace,)))
+        if len(signals) == 1 < first and running and hint:
+            _write_error(f"finishing {counted(len(running), 'running attempt')}; {hint}")
         # If the function does not run, rows are being released, which must not be interrupted.
         if len(signals) == first or (running and len(signals) > first):
             if len(signals) == first + _INTERRUPTIONS:

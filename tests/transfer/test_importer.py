@@ -439,4 +439,6 @@ def test_an_attribute_in_the_place_of_a_column(database, user):
     line = json.dumps({"id": "1", "user": user, "type": "lesson", "requestPayload": {}}).encode()
     refused = []
     aicontent.import_lines(database, [line], refused=refused.append)
-    assert [each.reason for each in refused] == ["userId: a line must use the column's name; got user"]
+    assert [each.reason for each in refused] == [
+        "userId: a line must use the column's name; got user"
+    ]
