@@ -1,4 +1,4 @@
-"""Locks, lost connections, pools in use, read-only servers, and interrupts."""
+"""Locked databases, lost connections, exhausted pools, read-only servers and interrupts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MADE = {"title": "En la cafetería"}
 
 @pytest.fixture
 def close_connections(database, server):
-    """Let the server close all connections of this test's database."""
+    """Terminate all connections to this test's database on the server."""
 
     def close():
         name = urlsplit(database.database).path.lstrip("/")
@@ -62,7 +62,7 @@ def test_a_call_connects_again_when_the_server_has_closed_the_connection(
     close_connections()
     assert CALLS[call](Content, user) is not None
     assert not database.is_closed()
-    close_connections()  # the server may do so again
+    close_connections()  # the next call loses its connection too
     assert CALLS[call](Content, user) is not None or call == "claim"
 
 
@@ -88,7 +88,7 @@ def test_a_claim_is_ended_by_another_connection(Content, user, close_connections
 @on_postgresql
 @pytest.mark.parametrize("call", ["claim", "request", "reuse"])
 def test_within_a_transaction_the_loss_is_told(Content, database, user, close_connections, call):
-    """The server has forgotten what the transaction wrote."""
+    """The server has rolled the transaction back, so a retry would lose its first writes."""
 
     def transaction():
         with database.atomic():
@@ -139,7 +139,7 @@ def test_the_callers_context_ends_as_if_nothing_had_happened(
 def test_a_server_that_is_read_only_for_a_moment_keeps_the_answer(
     url, user, server, close_connections
 ):
-    """As in a failover: a new connection reaches a server that takes writes."""
+    """After a failover, a new connection reaches a server that accepts writes."""
     own = aicontent.connect(url)
     model = aicontent.for_database(own)
     name = urlsplit(url).path.lstrip("/")
@@ -187,7 +187,7 @@ WRITERS = {
 def test_an_interrupt_while_a_transaction_begins_leaves_none(
     Content, database, user, monkeypatch, call
 ):
-    """Otherwise Peewee would not know of it, and later rows would be lost without an error."""
+    """In a transaction unknown to Peewee, later rows would be lost without an error."""
     begin = type(database).begin
 
     def interrupted(*args, **options):
@@ -211,7 +211,7 @@ def test_the_error_of_the_block_is_raised_though_the_rollback_fails(database):
 
     def fail():
         with backend.atomic(database):
-            database.execute_sql("ROLLBACK")  # so that there is nothing to roll back
+            database.execute_sql("ROLLBACK")  # nothing remains to roll back
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -221,7 +221,7 @@ def test_the_error_of_the_block_is_raised_though_the_rollback_fails(database):
 
 
 def test_a_pool_in_use_keeps_no_lease_from_being_renewed(url, user):
-    """The connection that renews is opened beside the pool, and closed again."""
+    """The renewal opens a connection outside the pool, and closes it afterwards."""
     own = pool_of(url, 1)
     model = aicontent.for_database(own)
     with own.connection_context():

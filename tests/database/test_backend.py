@@ -1,4 +1,4 @@
-"""The contract of a backend: each operation means the same on every kind of database."""
+"""The contract of a backend: each operation means the same on every database."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def backend(database):
 
 
 def value_of(database, expression):
-    """Let the database compute one expression."""
+    """Compute one expression in the database."""
     query = peewee.Select([], [expression]).bind(database)
     return database.execute_sql(*query.sql()).fetchone()[0]
 
@@ -95,7 +95,7 @@ def test_in_transaction(database, backend):
         database.execute_sql("INSERT INTO users (id) VALUES (1)")
         assert backend.in_transaction(database) is True
     assert backend.in_transaction(database) is False
-    database.execute_sql("BEGIN")  # which Peewee does not know of
+    database.execute_sql("BEGIN")  # Peewee does not know of this transaction
     assert backend.in_transaction(database) is True
     database.execute_sql("ROLLBACK")
 
@@ -154,7 +154,7 @@ def test_locked_rows_are_passed_over(database, backend, store, Content, url):
             theirs = aicontent.for_database(other)
             free = backend.skipping_locked(theirs.select().order_by(theirs.id))
             ids = [content.id for content in free]
-    # SQLite locks no rows: it has one writer, and readers pass.
+    # SQLite has no row locks, and its one writer does not block readers.
     locks_rows = backend.name == "postgresql"
     assert len(ids) == (1 if locks_rows else 2)
     assert (mine[0].id in ids) is not locks_rows
@@ -267,7 +267,7 @@ def test_totals_and_sizes(database, backend, store):
 
 @pytest.mark.parametrize("has_moved", [False, True])
 def test_a_row_that_is_deleted_must_fulfil_the_rule(database, backend, store, Content, has_moved):
-    """Also one that is no longer in the place where it was found."""
+    """The rule also protects a row that has moved to another physical location."""
     one, other = store(level="A1"), store(level="A2")
     deletion = backend.deletion(Content, Content.level == "A1")
     found = Content.select(Content.id, *deletion.location).tuples()
@@ -296,7 +296,7 @@ def test_the_servers_time_is_none_or_aware(database, backend):
 
 
 def test_threads_share_a_backend(database, backend):
-    """It has no state: what differs is the connection of each thread."""
+    """A backend has no state: each thread has its own connection."""
     results = []
 
     def look():

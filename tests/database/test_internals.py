@@ -1,4 +1,4 @@
-"""What the package takes from Peewee beyond its documented interface still works as it assumes."""
+"""Peewee's undocumented interfaces still work as the package assumes."""
 
 from __future__ import annotations
 

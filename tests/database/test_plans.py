@@ -1,4 +1,4 @@
-"""The hot statements use their indexes, whether or not the database has gathered statistics."""
+"""The hot statements use their indexes, with and without the database's statistics."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from helpers import index_names, on_statement, partitions_in
 
 KEY = "ai_generated_content_pkey"
 OF_NOBODY = {"get_by_id", "claim", "claim_of_types"}
-"""Calls that know no user, and so ask each partition."""
+"""Calls without a user, which read every partition."""
 
 
 @pytest.fixture(params=["fresh", "analyzed"])
 def filled(request, Content, user, database):
-    """1,500 rows that are done, 400 that are pending, one that is generating."""
+    """Store 1,500 finished rows, 400 pending rows and one generating row."""
     row = {"user": user, "type": "lesson", "request_payload": {}, "generated_data": {"x": "y" * 99}}
-    # Half of the rows are other users', whose partitions are not empty then.
+    # Half of the rows belong to other users, so that their partitions are not empty.
     others = [Content.user.rel_model.create().id for _ in range(7)]
     Content.create_many(
         row
@@ -104,11 +104,11 @@ HOT = {
 
 
 SLOW = ("Seq Scan", "SCAN", "Sort", "TEMP B-TREE")
-NO_TABLE = "SCAN CONSTANT ROW"  # SQLite's name of a SELECT without a table
+NO_TABLE = "SCAN CONSTANT ROW"  # SQLite's plan of a SELECT without a table
 
 
 def test_plans(filled, database, user):
-    """One test for all: to fill the table takes longer than to look at the plans."""
+    """One test checks all plans, because filling the table takes longer than reading the plans."""
     for name, (call, index) in HOT.items():
         check_plan(filled, database, user, name, call, index)
 
@@ -129,6 +129,6 @@ def check_plan(filled, database, user, name, call, index):
     assert any(re.search(rf"\b{each}\b", plan) for each in names), f"{name}: {plan}"
     if name not in OF_NOBODY:
         assert len(partitions_in(plan)) <= 1, f"{name}: {plan}"
-    # Of one request there are few rows, which may be sorted.
+    # A request has few rows, so sorting them is cheap.
     slow = SLOW[:2] if name == "reuse_by_fingerprint" else SLOW
     assert not any(word in plan for word in slow), f"{name}: {plan}"

@@ -1,4 +1,4 @@
-"""PostgreSQL servers of other encodings and dates, and times that no driver can read."""
+"""PostgreSQL servers with other encodings and date styles, and times that no driver can read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EMOJI = {"title": "\U0001f600 東京"}
 
 @pytest.fixture
 def server_url(server):
-    """Make a database with options, and settings of its sessions."""
+    """Create a database with these options and session settings."""
     names = []
 
     def make(options="", **settings):
@@ -31,7 +31,7 @@ def server_url(server):
 
 
 def use(url, document=MADE):
-    """Use a database in all ways that depend on its encoding or its dates."""
+    """Call every operation that depends on the database's encoding or date style."""
     database = aicontent.connect(url)
     aicontent.migrate(database, create_users=True)
     model = aicontent.for_database(database)
@@ -123,7 +123,7 @@ def test_check_tells_of_a_database_that_the_host_has_opened(server_url):
     database = peewee.PostgresqlDatabase(plain(url), prefer_psycopg3=prefers)
     problems = aicontent.check(database)
     assert "the client's encoding is LATIN1, which" in problems[0]
-    if prefers:  # psycopg2 sets the dates by itself
+    if prefers:  # psycopg2 sets the date style on connecting
         assert "the server writes dates as German, DMY, which" in problems[1]
     database.close()
 
@@ -133,7 +133,7 @@ def test_check_tells_of_a_database_that_the_host_has_opened(server_url):
     "moment", ["infinity", "-infinity", "10000-01-01", "0001-01-01", "0044-03-15 BC", "9999-12-31"]
 )
 def test_times_that_a_driver_cannot_read_are_refused(store, database, moment):
-    """Otherwise a row could be stored and never read again."""
+    """Without the constraint, a row could be stored and never read again."""
     content = store()
     columns = ("expiresAt", "lastAccessedAt", "createdAt", "leaseExpiresAt", "retryAt")
     for column in columns:
@@ -160,7 +160,7 @@ def test_a_search_path_without_a_schema(server_url, path):
 
 
 def test_a_hosts_connection_that_decodes_no_text(server_url):
-    """That of psycopg 3 to a database without an encoding, which connect() would have set."""
+    """psycopg 3 returns bytes from a database without an encoding; connect() would set one."""
     pytest.importorskip("psycopg")
     options = "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'"
     url = plain(server_url(options))

@@ -1,4 +1,4 @@
-"""The hot paths' SQL is made once for a binding, and nobody can tell but by the time."""
+"""The SQL of the hot paths is built once per binding, with no other visible effect."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_same_sql_is_sent_again(store, Content, user, name):
 
 
 def test_a_rebind_begins_anew(make_url, kind):
-    """The same class goes to whichever database it is bound to, of either kind."""
+    """Statements are rebuilt when the class is bound to another database of either kind."""
     other = "postgresql" if kind == "sqlite" else "sqlite"
     databases = [aicontent.connect(make_url(each, True)) for each in (kind, other, kind)]
     model = aicontent.for_database(databases[0])
@@ -70,7 +70,7 @@ def test_what_comes_back_is_an_ordinary_instance(store, Content, user):
     expires = datetime.now(UTC) + timedelta(hours=1)
     store(metadata={"tags": ["a"]}, expires_at=expires, validation_score=0.1, topics=[1])
     content = Content.reuse(user, "lesson")
-    loaded = Content.get(Content.id == content.id)  # by Peewee's own way
+    loaded = Content.get(Content.id == content.id)  # with Peewee's own query
     assert content.__data__ == loaded.__data__ == Content.get_by_id(content.id).__data__
     assert content.__data__ == Content.first_reusable(user, "lesson").__data__
     assert {n: type(v) for n, v in content.__data__.items()} == {
@@ -82,7 +82,7 @@ def test_what_comes_back_is_an_ordinary_instance(store, Content, user):
     assert [field.name for field in content.dirty_fields] == ["metadata"]
     assert content.save() == 1
     assert Content.get_by_id(content.id).metadata == {"tags": ["a", "b"]}
-    content.usage_count = Content.usage_count + 5  # an expression of the caller's own
+    content.usage_count = Content.usage_count + 5  # an expression that the caller assigned
     content.save()
     assert Content.get_by_id(content.id).usage_count == content.usage_count == 6
     content.delete_instance()
@@ -159,7 +159,7 @@ def test_an_id_that_is_not_there(store, Content):
 
 
 def subclass(Content, **namespace):
-    """A host's own class of the same table."""
+    """Subclass the model for the same table, as a host would."""
     meta = {"database": Content._meta.database, "table_name": Content._meta.table_name}
     return type("Own", (Content,), {"Meta": type("Meta", (), meta), **namespace})
 
@@ -173,7 +173,7 @@ def test_a_host_that_gives_the_table_another_name(store, Content, user, database
 
 
 def test_fields_of_the_hosts_own(store, Content, user, database):
-    """One of each kind: the name of a value of our own, a reading of its own, an expression."""
+    """A field named like one of our parameters, one with its own conversion, and an expression."""
 
     class Shouted(peewee.TextField):
         def db_value(self, value):
@@ -254,7 +254,7 @@ def test_a_proxy_that_goes_to_another_kind_of_database(make_url):
 
 
 def test_a_select_of_the_hosts_own_is_asked_each_time(store, Content, user):
-    """As one that shows each tenant its own rows."""
+    """The host's select() may show each tenant only that tenant's rows."""
     seen = ["lesson"]
 
     def select(cls, *fields):

@@ -1,4 +1,4 @@
-"""How documents are stored: their size has an end, and SQLite's may be compressed."""
+"""Storage of documents: the size limit, and compression on SQLite."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ def test_what_only_looks_compressed(database, Content, store):
 
 @on_sqlite
 def test_the_checks_are_widened_for_connections_that_are_open(url, database, store):
-    """And narrowed again only when nothing is compressed."""
+    """A rollback narrows the checks again, but only if no document is compressed."""
     store()
     aicontent.rollback(database, 2)
     assert database.execute_sql("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -330,7 +330,7 @@ def test_a_document_that_is_too_large(database, Content, store, user):
     content = store(generated_data=SMALL)
     lines = list(aicontent.export_lines(database))
     aicontent.configure(database, max_document_bytes=100)
-    too_large = {"text": "é" * 60}  # in bytes, not in characters
+    too_large = {"text": "é" * 60}  # the limit counts bytes, not characters
     rule = (
         r"must be at most 100 bytes as JSON \(to allow more, use aicontent.configure or "
         r"aicontent import --max-document-bytes\); got 131 bytes"

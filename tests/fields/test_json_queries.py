@@ -1,4 +1,4 @@
-"""Queries into documents mean the same on SQLite and on PostgreSQL, or are refused on both."""
+"""JSON queries mean the same on SQLite and PostgreSQL, or both backends refuse them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Both:
             )
 
     def answer(self, query):
-        """What a query answers, which must be the same on both; "refused" if it is refused."""
+        """Return the query's result, or "refused", which must be the same on both backends."""
         answers = []
         for model in self.models:
             try:
@@ -92,7 +92,7 @@ class Both:
         )
 
     def changed(self, change):
-        """What an UPDATE makes of the rows."""
+        """Return the rows' metadata after an UPDATE, which is rolled back."""
 
         def run(C):
             with C._meta.database.atomic() as transaction:
@@ -106,7 +106,7 @@ class Both:
 
 @pytest.fixture
 def both(make_url, server):
-    """The model on SQLite, and on a PostgreSQL database whose text sorts by code point."""
+    """The model on SQLite, and on a PostgreSQL database that sorts text by code point."""
     name = server.create(options="ENCODING 'UTF8' LOCALE 'C'")
     models = []
     for url in (make_url("sqlite", True), server.url_of(name)):
@@ -248,7 +248,7 @@ def test_changes_inside_documents_are_the_same(both, document, path, x):
 
 @pytest.fixture
 def versions(Content, store):
-    """Store rows whose metadata has these values of one key; return the path to it."""
+    """Store one row for each value of a metadata key, and return the path to the key."""
 
     def store_all(*values):
         for value in values:
@@ -522,7 +522,7 @@ def test_connections_older_than_the_model_can_query(make_url):
     options = {"pragmas": {"foreign_keys": 1}, "check_same_thread": False}
     pool = PooledSqliteDatabase(path, **options)
     pool.connect()
-    pool.close()  # and it goes back into the pool
+    pool.close()  # the connection returns to the pool
     model = aicontent.for_database(pool)
     assert model.select().where(model.metadata["a"] > 1).count() == 0
     pool.close_all()
@@ -550,7 +550,7 @@ def test_a_query_within_another_that_is_still_read(Content, database, versions):
     path = versions(1, 2, 3)
     read = []
     for content in Content.select().order_by(path.asc()).iterator():
-        database._state.aicontent_json = None  # as on a connection that is new to it
+        database._state.aicontent_json = None  # as on a new connection
         read.append(Content.select().where(path > content.metadata["promptVersion"]).count())
     assert read == [2, 1, 0]
 

@@ -1,4 +1,4 @@
-"""What model clients return, as JSON's types; what has no such form is left for the policy."""
+"""Convert model clients' results to JSON types, and leave other values for the policy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOMENT = datetime(2026, 5, 1, 12, 30, 0, 5, UTC)
 ID = UUID("0196b1c2-0000-7000-8000-000000000001")
 
 
-class Kind(str, enum.Enum):  # noqa: UP042 - hosts have such
+class Kind(str, enum.Enum):  # noqa: UP042 - hosts define such enumerations
     LESSON = "lesson"
 
 
@@ -58,11 +58,11 @@ class Lesson:
 
 
 C = {"text": "c", "due": None, "next": None}
-"""Step("c")"""
+"""The document of Step("c")."""
 
 
 class Model:
-    """As pydantic's, of which model clients return subclasses."""
+    """A model like pydantic's; model clients return instances of its subclasses."""
 
     def __init__(self, **values):
         self.values = values
@@ -73,7 +73,7 @@ class Model:
 
 
 class ModelWithoutMode(Model):
-    """Another library's, whose method has the name and no argument."""
+    """A model of another library, whose model_dump() takes no mode."""
 
     def model_dump(self):
         return self.values
@@ -101,7 +101,7 @@ def name(value):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        # JSON's own types stay.
+        # JSON's own types are unchanged.
         ("text", "text"),
         (7, 7),
         (0.5, 0.5),
@@ -119,12 +119,12 @@ def name(value):
         ({1}, [1]),
         (frozenset(["a"]), ["a"]),
         (Word("tea", Level.A2), ["tea", 2]),
-        # Enumerations become their values, which are converted in turn.
+        # Enumeration members become their values, which are converted in turn.
         (Kind.LESSON, "lesson"),
         (Level.A2, 2),
         (Colour.RED, [255, 0, 0]),
         (Day.FIRST, "2026-05-01"),
-        # Dates, times and ids become text.
+        # Dates, times and UUIDs become text.
         (MOMENT, "2026-05-01T12:30:00.000005+00:00"),
         (MOMENT.astimezone(timezone(timedelta(hours=2))), "2026-05-01T14:30:00.000005+02:00"),
         (datetime(2026, 5, 1), "2026-05-01T00:00:00"),
@@ -154,7 +154,7 @@ def name(value):
         (Model(a=Model(b=(1,)), day=date(2026, 5, 1)), {"a": {"b": [1]}, "day": "2026-05-01"}),
         (ModelWithoutMode(day=date(2026, 5, 1)), {"day": "2026-05-01"}),
         ({"a": [Model(b=Step("c"))]}, {"a": [{"b": C}]}),
-        # Keys become text if they are numbers, enumerations, dates or ids.
+        # Numbers, enumeration members, dates and UUIDs become text as keys.
         ({1: "a", Level.A2: "b"}, {"1": "a", "2": "b"}),
         ({Kind.LESSON: 1, date(2026, 5, 1): 2, ID: 3}, {"lesson": 1, "2026-05-01": 2, str(ID): 3}),
         ({Decimal(5): 1}, {"5": 1}),
@@ -177,7 +177,7 @@ def test_nan_stays_a_number_for_the_policy_to_refuse():
 
 NO_JSON = [b"bytes", object(), 1j, timedelta(1), range(3), iter([]), len, Text("text"), Itself()]
 CLASSES = [Step, Model, Kind, dict, Decimal]
-"""Not what they make."""
+"""The classes themselves are not JSON, although their instances are."""
 
 
 @pytest.mark.parametrize("value", NO_JSON + CLASSES, ids=name)

@@ -1,4 +1,4 @@
-"""Whose content it is: ids and instances of the users model, and nothing else."""
+"""The user argument accepts ids and instances of the users model, and nothing else."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ROW = {"type": "lesson", "request_payload": {}, "generated_data": MADE, "status"
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 def test_only_users_are_users(call, Content, database, user, make_url):
-    """An id in another table is no user's: a swapped argument would serve another's content."""
+    """An id of another table is refused: swapped arguments would serve another user's content."""
     account = model_of(database, "users")
     call(Content, user)
     call(Content, account(id=user))
@@ -171,7 +171,7 @@ class Number(int, enum.Enum):
 
 
 def test_enumerations_of_the_host_are_their_values(Content, user, database):
-    """`str()` of a (str, Enum) is its name, and some drivers call it."""
+    """`str()` of a (str, Enum) member returns its name, and some drivers call `str()`."""
     row = {"user": user, "type": Kind.LESSON, "level": Level.A2, "status": "completed"}
     more = {"request_payload": {"level": Level.A2, Text("k"): [Number.THREE]}, "token_usage": 3}
     plain = {"level": "A2", "k": [3]}

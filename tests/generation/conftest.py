@@ -1,4 +1,4 @@
-"""Requests and single flight, for the tests of this folder."""
+"""Fixtures for the tests of generation: requests, single flight and threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def ask(Content, user):
-    """Request a lesson; another number is another request."""
+    """Request a lesson; each number is a separate request."""
 
     def ask(number=0, **values):
         return Content.request(user, "lesson", {"number": number}, **values)
@@ -19,7 +19,7 @@ def ask(Content, user):
 
 @pytest.fixture
 def get_or_generate(Content, user):
-    """Get a lesson, or generate it; another number is another request."""
+    """Get or generate a lesson; each number is a separate request."""
 
     def get_or_generate(generate=lambda content: {"title": "En la cafetería"}, number=0, **options):
         return Content.get_or_generate(user, "lesson", {"number": number}, generate, **options)
@@ -29,7 +29,7 @@ def get_or_generate(Content, user):
 
 @pytest.fixture
 def elsewhere(database):
-    """A pool of threads, each with a connection of its own."""
+    """Run functions in a pool of threads, each with its own connection."""
     with ThreadPoolExecutor(16) as pool:
 
         def submit(function, *args, **options):

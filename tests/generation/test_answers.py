@@ -1,4 +1,4 @@
-"""What `generate` returns is kept: a bad cost costs nothing, a bad document is handed back."""
+"""Results of `generate`: bad costs never lose the document; an error carries a bad document."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOUR = timedelta(hours=1)
 MADE = {"title": "En la cafetería"}
 SECRET = "hunter2"
 KEPT = {"model_used": "example-1", "estimated_completion_time": 15}
-"""Costs that are kept, whatever is wrong with the others."""
+"""Valid costs, which are stored even if other costs are invalid."""
 
 
 def kind_of(value):
@@ -40,7 +40,7 @@ async def later():
 
 
 class Model:
-    """As pydantic's."""
+    """A model like pydantic's."""
 
     def __init__(self, **values):
         self.values = values
@@ -162,7 +162,7 @@ def test_a_cost_that_cannot_be_stored_is_left_out(get_or_generate, Content, capl
 
 
 def check_by_hand_a_cost_that_cannot_be_stored_is_refused(ask, Content, name, value, rule):
-    """Whoever calls complete() has the document, and can call it again."""
+    """The caller of complete() still has the document, and can call it again."""
     ask()
     content = Content.claim()
     with pytest.raises(aicontent.ValidationError) as caught:
@@ -189,7 +189,7 @@ def test_a_cost_that_no_conversion_takes_is_left_out(get_or_generate, value):
 @pytest.mark.parametrize("costs", [{"metadata": {"a": 1}}, {"tokens": 1}], ids=["sound", "bad"])
 @pytest.mark.parametrize("metadata", ["[1]", '"text"', "7"])
 def test_metadata_of_another_kind_gives_way(get_or_generate, ask, database, metadata, costs):
-    """Another program may have put there what the database allows and the model does not."""
+    """Another program may store metadata that the database allows and the model refuses."""
     ask()
     database.execute_sql(f"UPDATE ai_generated_content SET metadata = '{metadata}'")
     content = get_or_generate(lambda content: (MADE, costs))
@@ -401,7 +401,7 @@ def test_generate_leaves_a_transaction_open(
 
     def generate(content):
         leave_open(database)
-        with suppress(peewee.DatabaseError):  # it is aborted
+        with suppress(peewee.DatabaseError):  # the transaction may be aborted
             Content.create(id="lost", user=user, type="lesson", request_payload={})
         return MADE
 
@@ -463,13 +463,13 @@ def test_refresh(get_or_generate, Content):
 
 
 def test_whoever_asks_while_it_is_refreshed(get_or_generate, elsewhere):
-    """They are served the old; who wants it refreshed too is served the new."""
+    """Callers get the old row during a refresh, and a caller with `refresh` gets the new one."""
     old, joined, looks, waits = get_or_generate(), [], [], threading.Event()
 
     def hear(statement):
         if "is_stale" in statement[0]:
             looks.append(statement)
-            if len(looks) == 2:  # at the first it did not wait yet
+            if len(looks) == 2:  # the caller waits only from its second look on
                 waits.set()
 
     def generate(content):
@@ -505,9 +505,9 @@ def test_how_content_was_served(get_or_generate, ask, store, Content, user):
 
 
 def test_a_time_limit_while_storing_keeps_the_answer(Content, user):
-    """Celery's and rq's are ordinary exceptions, raised by a signal wherever the code is."""
+    """Celery and rq raise ordinary exceptions from a signal handler, at any line of code."""
 
-    class TimeLimit(Exception):  # noqa: N818 - as they are called
+    class TimeLimit(Exception):  # noqa: N818 - some libraries name theirs so
         pass
 
     tries = []

@@ -1,4 +1,4 @@
-"""aget_or_generate: the rules of get_or_generate in an event loop, cancellations and threads."""
+"""aget_or_generate() follows get_or_generate()'s rules in an event loop, and when cancelled."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ TOPIC = contextvars.ContextVar("topic", default="none")
 pytestmark = [
     pytest.mark.filterwarnings(f"error::{warning}")
     for warning in (
-        "RuntimeWarning",  # of a coroutine that nobody awaited
+        "RuntimeWarning",  # for a coroutine that was never awaited
         "pytest.PytestUnhandledThreadExceptionWarning",
     )
 ]
 
 
 class Model:
-    """An async model client: it notes its calls, and answers when it is let go on."""
+    """An async model client that records its calls, and answers when `go_on` is set."""
 
     def __init__(self, outcome=MADE, waits=True):
         self.calls, self.outcome = 0, outcome
@@ -51,7 +51,7 @@ class Model:
 
 @pytest.fixture
 def aget(Content, user):
-    """Get a lesson, or generate it; another number is another request."""
+    """Get or generate a lesson; each number is a separate request."""
 
     def aget(generate, number=0, **options):
         return Content.aget_or_generate(user, "lesson", {"number": number}, generate, **options)
@@ -61,7 +61,7 @@ def aget(Content, user):
 
 @pytest.fixture
 def run(database):
-    """Run a coroutine function in a loop of its own, and look at what it leaves behind."""
+    """Run a coroutine function in a new event loop, and check that it leaks no task."""
 
     def run(main):
         problems = []
@@ -73,7 +73,7 @@ def run(database):
             return await main()
 
         result = asyncio.run(guarded())
-        gc.collect()  # a task that nobody awaited would be told of now
+        gc.collect()  # Python reports abandoned tasks when it collects them
         assert not problems
         return result
 
@@ -85,19 +85,19 @@ def no_thread_stays():
     yield
     for thread in threading.enumerate():
         if thread.name.startswith("aicontent-database"):
-            thread.join(timeout=30)  # it may be ending
+            thread.join(timeout=30)  # the thread may still be ending
             assert not thread.is_alive()
 
 
 async def until(tell, what="it"):
-    """Let the loop go on until something is so."""
+    """Run the event loop until the condition holds."""
     async with asyncio.timeout(30):
         while not tell():
             await asyncio.sleep(0.001)
 
 
 def eventually(tell):
-    """Wait without a loop until something is so."""
+    """Block without an event loop until the condition holds."""
     until_then = time.monotonic() + 30
     while not tell():
         assert time.monotonic() < until_then
@@ -108,7 +108,7 @@ def status_of(Content):
     return [row.status for row in Content.select()]
 
 
-# The rules of get_or_generate
+# The rules of get_or_generate()
 
 
 def plain(content):
@@ -221,7 +221,7 @@ def test_an_async_function_is_refused_where_nobody_awaits_it(Content, user, call
     assert not Content.select().exists()
 
 
-# One flight
+# Single flight
 
 
 def test_twenty_callers_generate_once(aget, run, Content):
@@ -231,7 +231,7 @@ def test_twenty_callers_generate_once(aget, run, Content):
         await model.started.wait()
         model.go_on.set()
         served = await asyncio.gather(*calls)
-        assert len({id(content) for content in served}) == 20  # each has one of its own
+        assert len({id(content) for content in served}) == 20  # each caller has a separate instance
         return model.calls, Counter(content.served for content in served)
 
     assert run(main) == (1, {Served.GENERATED: 1, Served.WAITED: 19})
@@ -246,7 +246,7 @@ def test_followers_look_at_nothing_while_one_generates(aget, run):
         statements = []
         with on_statement(statements.append):
             followers = [asyncio.create_task(aget(model)) for _ in range(20)]
-            await asyncio.sleep(0.2)  # what is not to happen has time to
+            await asyncio.sleep(0.2)  # time for statements that must not be sent
             seen = len(statements)
         model.go_on.set()
         await asyncio.gather(leader, *followers)
@@ -296,7 +296,7 @@ def test_stale_content_is_served_at_once(aget, run, Content, database):
 
 
 def test_a_loop_waits_for_another_process(aget, run, Content, user):
-    """Stands for it: a thread that has a connection of its own."""
+    """A thread with its own connection stands for the other process."""
     started, go_on = threading.Event(), threading.Event()
 
     def slow(content):
@@ -317,7 +317,7 @@ def test_a_loop_waits_for_another_process(aget, run, Content, user):
 
     served = run(main)
     assert (served.pop(Served.GENERATED), served.total()) == (1, 10)
-    assert served.keys() <= {Served.WAITED, Served.STORED}  # as soon as they had looked
+    assert served.keys() <= {Served.WAITED, Served.STORED}  # a caller may look late
 
 
 def test_nested_calls(aget, run):
@@ -376,7 +376,7 @@ def test_a_follower_does_not_wait_for_the_first_look_of_another(aget, run):
             await until(entered.is_set)
             follower = asyncio.create_task(aget(costing, wait=0))
             done, _ = await asyncio.wait([follower], timeout=30)
-            assert done  # whether it is served or told that it is in progress
+            assert done  # the follower gets the row or InProgressError at once
             go_on.set()
             await leader
         follower.exception()
@@ -442,7 +442,7 @@ def test_a_timeout_does_not_end_what_is_paid_for(aget, run, Content):
 
 
 def test_who_is_cancelled_is_told_nothing_else(aget, run):
-    """Its last look, which a cancellation does not interrupt, finds the row in flight."""
+    """The call raises its cancellation, although its last look finds the row in flight."""
     looking, go_on = threading.Event(), threading.Event()
 
     def hold(statement):
@@ -469,7 +469,7 @@ def test_who_is_cancelled_is_told_nothing_else(aget, run):
 
 
 def test_a_cancellation_before_generate_releases_the_row(aget, run, Content):
-    """The statement that claims the row is running in a thread."""
+    """The cancellation arrives while a thread runs the statement that claims the row."""
     entered, go_on = threading.Event(), threading.Event()
 
     def hold(statement):
@@ -548,9 +548,9 @@ def test_a_generate_that_swallows_the_cancellation_is_stored(aget, run, Content)
 
 
 def test_a_loop_that_is_dropped_releases_the_row(aget, Content):
-    """Nobody cancels the tasks of such a loop."""
+    """No code cancels the tasks of a dropped event loop."""
     loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda *_: None)  # it is told of a task that is pending
+    loop.set_exception_handler(lambda *_: None)  # it would log the pending task
 
     async def main():
         model = Model()
@@ -584,7 +584,7 @@ def test_a_loop_that_is_dropped_does_not_hold_up_another(aget, run, Content):
 
     call = loop.run_until_complete(drop())
     loop.close()
-    time.sleep(1)  # the threads have noticed
+    time.sleep(1)  # the threads need time to notice the loss
     assert run(lambda: aget(plain, number=1)).served == "generated"
     go_on.set()
     eventually(lambda: Counter(status_of(Content)) == {"completed": 1, "failed": 1})
@@ -678,7 +678,7 @@ def test_an_interruption_releases_the_row(aget, Content, error):
 
 
 def test_the_default_pool_is_not_needed(aget, run):
-    """A model client needs it, to look up the name of its host, for one."""
+    """A model client needs the default pool, for example to resolve host names."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -781,7 +781,7 @@ def test_what_happened_is_logged(aget, run, caplog):
 
 
 def test_a_database_in_memory():
-    """It has one connection, so its statements run in the loop's thread."""
+    """A database in memory has one connection, so its statements run in the loop's thread."""
     database = aicontent.connect("sqlite:///:memory:")
     aicontent.migrate(database, create_users=True)
     model = aicontent.for_database(database)
@@ -839,7 +839,7 @@ print([t.name for t in threading.enumerate() if t.name.startswith("aicontent-dat
 
 
 def test_nothing_is_left_behind(url):
-    """Python's development mode warns of leaked connections, tasks and coroutines."""
+    """Python's development mode warns about leaked connections, tasks and coroutines."""
     ran = run_python(LEAVES_NOTHING, url, env={**os.environ, "PYTHONDEVMODE": "1"})
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.endswith("]\n")

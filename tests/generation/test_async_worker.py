@@ -1,4 +1,4 @@
-"""awork: the rules of work in an event loop, several rows at a time."""
+"""awork() follows work()'s rules in an event loop, with several rows at a time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from helpers import plain as plain_url
 pytestmark = [
     pytest.mark.filterwarnings(f"error::{warning}")
     for warning in (
-        "RuntimeWarning",  # of a coroutine that nobody awaited
+        "RuntimeWarning",  # for a coroutine that was never awaited
         "pytest.PytestUnhandledThreadExceptionWarning",
     )
 ]
 
 
 class Model:
-    """An async model client: it notes how many calls it has at once, and waits to be let go on."""
+    """An async model client that counts its concurrent calls, and answers when `go_on` is set."""
 
     def __init__(self, waits=True):
         self.running = self.most = self.calls = 0
@@ -46,7 +46,7 @@ def plain(content):
 
 
 async def until(tell):
-    """Let the loop go on until something is so."""
+    """Run the event loop until the condition holds."""
     async with asyncio.timeout(30):
         while not tell():
             await asyncio.sleep(0.001)
@@ -198,7 +198,7 @@ def test_an_error_lets_the_others_finish(ask, Content, failing, error):
 
 
 def test_a_cancellation_that_generate_raises_ends_it(ask, Content):
-    """The rows that are running are finished first."""
+    """The worker finishes the running rows before it raises the cancellation."""
     for number in range(3):
         ask(number)
     calls = []

@@ -1,4 +1,4 @@
-"""Claims: who gets a row, how a claim ends, and how a worker that lost it learns so."""
+"""Claims: which worker gets a row, how a claim ends, and how a worker learns of its loss."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LATER = datetime(2099, 1, 1, tzinfo=UTC)
 
 
 def stale(content, Content):
-    """Let the lease of a claimed row run out."""
+    """Expire the lease of a claimed row."""
     Content.update(lease_expires_at=NOW - HOUR).where(Content.id == content.id).execute()
 
 
@@ -38,7 +38,7 @@ def test_a_claim(ask, Content):
     for row in (claimed, stored(content)):
         assert row.status is ContentStatus.GENERATING
         assert row.attempts == 1
-        # SQLite's clock counts milliseconds.
+        # SQLite's clock has a resolution of one millisecond.
         lease = row.lease_expires_at - timedelta(seconds=60)
         assert before - timedelta(milliseconds=1) <= lease <= after
     assert claimed.updated_at == stored(content).updated_at
@@ -153,7 +153,7 @@ def test_complete_leaves_what_it_is_not_told(ask, Content):
     assert stored(content).expires_at == expires
     assert stored(content).topics == ["food"]
     assert stored(content).level is None
-    assert content.is_dirty()  # a change of the caller's own is the caller's to save
+    assert content.is_dirty()  # complete() leaves the caller's own changes unsaved
     content.save()
     assert stored(content).level == "B1"
 
@@ -186,7 +186,7 @@ def test_what_is_not_valid_does_not_count_as_completed(ask, Content):
         assert content.status is ContentStatus.GENERATING
         assert stored(content) == content
         assert stored(content).generated_data is None
-        content.complete({})  # it is still this worker's
+        content.complete({})  # the worker still holds its claim
         Content.delete().execute()
 
 
@@ -205,7 +205,7 @@ def test_fail(ask, Content):
 
 def test_fail_and_retry_until_the_attempts_are_used_up(ask, Content):
     content = ask()
-    Content.claim().release()  # an interruption is no failure
+    Content.claim().release()  # an interruption is not a failure
     for attempt in (2, 3, 4):
         claimed = Content.claim()
         assert (claimed, claimed.attempts) == (content, attempt)
@@ -245,7 +245,7 @@ def test_a_retry_waits_until_it_is_due(ask, Content):
     Content.update(retry_at=NOW).where(Content.id == first.id).execute()
     again = Content.claim()
     assert (again, again.attempts, again.retry_at) == (first, 2, None)
-    again.fail("429", retry=True, delay=0)  # at once
+    again.fail("429", retry=True, delay=0)
     assert Content.claim() == first
 
 
@@ -257,7 +257,7 @@ def test_what_is_due_first_is_claimed_first(ask, Content):
 
 
 def test_release(ask, Content):
-    """It counts as no failure, and the number of the attempt stays what it was."""
+    """release() counts no failure, and leaves the attempt's number unchanged."""
     content = ask()
     for attempt in range(1, 6):
         claimed = Content.claim()
@@ -271,7 +271,7 @@ def test_release(ask, Content):
 
 
 def test_how_many_failures_a_row_may_have_is_its_own(ask, Content):
-    """A cleanup with the default does not fail rows whose workers allow more."""
+    """A cleanup with the default limit does not fail rows whose workers allow more failures."""
     patient, plain = ask(0, max_attempts=5), ask(1)
     for failures in range(1, 4):
         for content in (patient, plain):
@@ -285,14 +285,14 @@ def test_how_many_failures_a_row_may_have_is_its_own(ask, Content):
         claimed = Content.claim(max_attempts=most)
         assert (claimed, claimed.max_attempts) == (patient, allowed)
         claimed.release()
-    Content.claim().fail("no", retry=True, max_attempts=4)  # this worker says otherwise
+    Content.claim().fail("no", retry=True, max_attempts=4)  # this worker's limit replaces the row's
     assert stored(patient).status is ContentStatus.FAILED
 
 
 def test_an_expired_request_is_never_claimed(ask, Content):
     ended, ends, other = (ask(n, expires_at=e) for n, e in ((0, NOW), (1, LATER), (2, None)))
     assert [Content.claim() for _ in range(3)] == [ends, other, None]
-    assert ask(0, expires_at=LATER) == ended  # who asks again needs it
+    assert ask(0, expires_at=LATER) == ended  # a repeated request moves its end
     assert stored(ended).expires_at == LATER
     assert ask(0) == ended
     assert stored(ended).expires_at is None
@@ -303,14 +303,14 @@ def test_an_answer_that_comes_after_the_request_has_ended_is_served(ask, Content
     content = ask(expires_at=LATER)
     claimed = Content.claim()
     Content.update(expires_at=NOW).where(Content.id == content.id).execute()
-    assert Content.cleanup().expired == 0  # a worker holds it
+    assert Content.cleanup().expired == 0  # a worker still holds the row
     claimed.complete({"paid": True})
     assert claimed.expires_at is stored(content).expires_at is None
     assert claimed.is_reusable()
 
 
 def test_the_same_answer_twice_is_stored_once(ask, Content):
-    """A reply may be lost, and the worker tries again."""
+    """A worker whose reply was lost stores its answer again."""
     content = ask()
     Content.claim()
     one, same, other = (stored(content) for _ in range(3))
@@ -322,9 +322,9 @@ def test_the_same_answer_twice_is_stored_once(ask, Content):
 
 
 def test_a_row_that_cannot_be_read_never_blocks_the_queue(ask, Content, database, kind):
-    """It counts a failure each time, as a worker that can read it may come, and then fails."""
+    """The row stays pending for workers that can read it, until its failures reach the limit."""
     poisoned, sound = ask(0), ask(1)
-    # A compressed document, damaged; or a number of more digits than Python reads.
+    # A damaged compressed document, or a number with more digits than Python reads.
     number = f"""'{{"n": {"9" * 5000}}}'"""
     payload = "x'28b52ffd00'" if kind == "sqlite" else number
     where = f"WHERE id = '{poisoned.id}'"
@@ -421,7 +421,7 @@ def test_what_was_not_claimed_cannot_be_ended(ask, Content, user, end):
 
 @pytest.mark.parametrize("metadata", ["null", "[1]", '"text"', "7"])
 def test_metadata_of_another_kind_gives_way(ask, Content, database, metadata):
-    """Another program may have put there what the database allows and the model does not."""
+    """Another program may store metadata that the database allows and the model refuses."""
     content = ask()
     Content.claim()
     database.execute_sql(f"UPDATE ai_generated_content SET metadata = '{metadata}'")
@@ -431,7 +431,7 @@ def test_metadata_of_another_kind_gives_way(ask, Content, database, metadata):
 
 
 def test_the_table_shows_how_a_status_changes(ask, Content, kind):
-    """Each call is tried on a row of each status; the table and its picture have all changes."""
+    """The table and the picture list the changes that each call makes to a row of each status."""
     text = (ROOT / "docs/explanation/claims.md").read_text("utf-8")
     section = text.partition("## Life of a row")[2].partition("\n## ")[0]
     documented = {
@@ -464,7 +464,7 @@ def test_the_table_shows_how_a_status_changes(ask, Content, kind):
             for failures in (0, 2):
                 Content.delete().execute()
                 ask()
-                content = Content.claim()  # by a worker, who goes on with it whatever happens
+                content = Content.claim()  # the worker keeps this instance
                 content.failures = failures
                 Content.update(
                     status=status,
@@ -484,7 +484,7 @@ def test_the_table_shows_how_a_status_changes(ask, Content, kind):
 
 
 def test_a_writer_that_knows_only_the_specification(Content, user, database):
-    """It leaves out the columns for claims; its rows are claimed like others."""
+    """Another program leaves the claim columns unset; its rows are claimed like all others."""
     for number in (1, 2):
         database.execute_sql(
             'INSERT INTO ai_generated_content ("id", "userId", "type", "requestPayload") '

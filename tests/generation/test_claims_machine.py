@@ -1,4 +1,4 @@
-"""Any order of requests, claims, ends, losses, retries, reuse and cleanup, against a model."""
+"""Random sequences of requests, claims, losses, retries and cleanups, compared with a model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ offsets = st.sampled_from([0.5 * HOUR, 1.5 * HOUR, 2.5 * HOUR, 30 * HOUR])
 
 @dataclass
 class Row:
-    """What a row is thought to be."""
+    """The state that the model expects of a row."""
 
     user: int
     number: int
@@ -58,7 +58,7 @@ class GenerateFailedError(Exception):
 
 
 class Claims(RuleBasedStateMachine):
-    """Workers hold what they claimed, and go on with it even when it is no longer theirs."""
+    """Workers keep their claims, and use them even after losing the row."""
 
     Content: type[aicontent.AIGeneratedContent]
     held = Bundle("held")
@@ -71,7 +71,7 @@ class Claims(RuleBasedStateMachine):
         self.rows: dict[str, Row] = {}
         self.documents = 0
 
-    # What the model says
+    # The model
 
     def in_flight(self, user, number):
         for id, row in self.rows.items():
@@ -90,12 +90,12 @@ class Claims(RuleBasedStateMachine):
         }
 
     def newest(self, user, number):
-        """The id of what is served for a request."""
+        """Return the id of the row that answers a request."""
         found = {id: row for id, row in self.servable(user).items() if row.number == number}
         return max(found, key=lambda id: found[id].created, default=None)
 
     def reusable(self, user, now):
-        """The ids of which any may be served to a user who asks for nothing in particular."""
+        """Return the ids of the rows that rank first for reuse; any of them may be served."""
         found = {
             id: (row.uses, -row.created[0].timestamp())
             for id, row in self.servable(user, now).items()
@@ -125,7 +125,7 @@ class Claims(RuleBasedStateMachine):
         row.status, row.lease, row.retry = status, None, retry
 
     def failed(self, id, again, retry=None):
-        """Count a failure, and tell what the row is now."""
+        """Count a failure, and return the row's new status."""
         row = self.rows[id]
         row.failures += 1
         again = again and row.failures < MAX_ATTEMPTS
@@ -142,7 +142,7 @@ class Claims(RuleBasedStateMachine):
         self.documents += 1
         return {"number": self.documents}
 
-    # What happens
+    # The rules
 
     @rule(user=users, number=numbers)
     def request(self, user, number):
@@ -165,14 +165,14 @@ class Claims(RuleBasedStateMachine):
         if not due:
             assert content is None
             return multiple()
-        # Retries come first, but claim() looks for them only now and then.
+        # claim() prefers rows to retry, but looks for them only at intervals.
         assert content.id in [min(each)[1] for each in (fresh, retried) if each]
         self.claimed(content)
         return content
 
     @rule(content=held, lifetime=lifetimes)
     def complete(self, content, lifetime):
-        """The first finished answer is stored, even by one who has lost the row."""
+        """The first finished answer is stored, even from a worker that has lost the row."""
         document, row = self.document(), self.rows.get(content.id)
         if row and row.document is None:
             content.complete(document, expires_in=lifetime)
@@ -263,7 +263,7 @@ class Claims(RuleBasedStateMachine):
 
     @rule()
     def every_wait_ends(self):
-        """Workers are lost, and one that goes on works off whatever is in flight."""
+        """All workers are lost, and a new one finishes every row in flight."""
         self.requeue("generating")
         for id, row in self.rows.items():
             if row.lease:
@@ -364,7 +364,7 @@ class Claims(RuleBasedStateMachine):
         if error is KeyboardInterrupt:
             self.ended(id, "pending")
         elif self.failed(id, self.rows[id].queued) == "pending":
-            # It waits a second or more; an hour does not end meanwhile.
+            # The row is due after a second or more, and an hour cannot pass during the test.
             self.rows[id].retry = datetime.now(UTC) + HOUR
             self.change(id, retry_at=self.rows[id].retry)
 

@@ -1,11 +1,12 @@
-"""Every state that the protocol of claims can reach, by breadth-first search.
+"""Check every state that the protocol of claims can reach, with a breadth-first search.
 
-One request, and the steps of all who touch its rows; a step is one operation. A state has only what
-a later step can see: of moments whether they are past, of attempts which is the row's last one, of
-answers whether there is one, and of workers what they have claimed. So the space is finite.
+The search covers the rows of one request. A step is one operation of a worker, a caller or another
+program on these rows. A state holds only facts that a later step can read: whether each time is
+past, whether a claim's attempt is the row's last one, whether the row has an answer, and which rows
+the workers have claimed. The number of states is therefore finite.
 
-A new row is entered only while no other is in flight or answered, and while there are fewer than
-`rows` of them. A request has an end (`expires_at`) only in a world that is `ending`.
+A step enters a new row only while no other row is in flight or answered, and while there are fewer
+than `rows` rows. Requests end (`expires_at`) only in a world that is `ending`.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ PAST, LATER = "2020-01-01 00:00:00.000000", "2099-01-01 00:00:00.000000"
 MOMENTS = {None: None, "past": PAST, "later": LATER}
 IN_FLIGHT = ("pending", "generating")
 GONE = -1
-"""The place of a row that was deleted."""
+"""The place of a deleted row."""
 
 
 class Row(NamedTuple):
-    """What counts of a row; its moments are None, past, or later."""
+    """The fields of a row that later steps can read; its times are None, "past" or "later"."""
 
     status: str
     attempts: int = 0
@@ -59,7 +60,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, order=True)
 class Claim:
-    """What a worker knows of the row that it claimed, and the place of that row."""
+    """A worker's copy of the row that it claimed, and the place of that row."""
 
     place: int
     attempts: int = 0
@@ -73,14 +74,14 @@ class Claim:
 
 
 class State(NamedTuple):
-    """The rows, oldest first, and the claims of the workers who have one, in any order."""
+    """The rows, oldest first, and the workers' claims."""
 
     rows: tuple[Row, ...] = ()
     claims: tuple[Claim, ...] = ()
 
 
 class Result(NamedTuple):
-    """What a step did: the rows, the place that each had before, and what the worker has now."""
+    """The rows after a step, their former places, the worker's claim, and whether it was lost."""
 
     rows: tuple[Row, ...]
     places: tuple[int, ...]
@@ -106,7 +107,7 @@ BY_HOLDER = {
     "extend": lambda content: content.extend_lease(LEASE),
     "be lost": lambda content: None,
 }
-"""What one does who has claimed a row, or believes so."""
+"""Steps of a worker that claimed a row, even if it has lost the claim since."""
 
 
 def enter_claimed(world, _):
@@ -122,7 +123,7 @@ BY_FREE = {
     ),
     "enter": enter_claimed,
 }
-"""What workers and callers do to have a row; it returns what they have claimed."""
+"""Steps with which workers and callers claim a row; each returns the claimed row or None."""
 
 
 def request(world, **values):
@@ -145,16 +146,16 @@ CHANGES = {
     "other begins": {"status": "generating", "leaseExpiresAt": None},
     "other fails": {"status": "failed"},
 }
-"""What time does to a row, and another program that knows no leases."""
+"""Changes made by time, or by another program that sets no leases."""
 
 SURE = {"claim", "complete", "be lost", "lease runs out", "retry is due", "rescue", "cleanup"}
 SURE |= {"requeue generating"}
-"""Steps that are taken even if nobody asks again, and whoever has claimed a row is lost."""
+"""Steps that happen even if no caller asks again and every worker with a claim is lost."""
 
 
 @dataclass
 class World:
-    """A database, and the steps on it."""
+    """A database, and the steps that run on it."""
 
     rows: int
     workers: int
@@ -165,13 +166,13 @@ class World:
         self.database = peewee.SqliteDatabase(":memory:", pragmas={"foreign_keys": 1})
         self.database.connect()
         aicontent.migrate(self.database, create_users=True)
-        self.Content = aicontent.for_database(self.database)  # it has built no statements yet
+        self.Content = aicontent.for_database(self.database)  # no statements are built yet
         self.user = self.Content.user.rel_model.create().id
         self.sql = self.database.connection().execute
         self.attributes = attributes_of(self.Content, self.user, *REQUEST, None, None, {})
 
     def steps(self, state):
-        """Yield each step that is possible: its name, and the claim or the place that it takes."""
+        """Yield each possible step: its name, and the claim or the place that it acts on."""
         rows = state.rows
         in_flight = [place for place, row in enumerate(rows) if row.status in IN_FLIGHT]
         has_room = len(rows) < self.rows and all(row.status == "failed" for row in rows)
@@ -192,7 +193,7 @@ class World:
 
     def take(self, state, name, what):
         """Return the state after a step."""
-        # An operation sees the rows and its own claim, not those of others.
+        # A step depends only on the rows and its own claim, so other claims are not in the key.
         key = (state.rows, name, what)
         if key not in self.results:
             self.results[key] = self.execute(*key)
@@ -204,7 +205,7 @@ class World:
         return normal(result.rows, [*kept, result.claim] if result.claim else kept)
 
     def execute(self, rows, name, what):
-        """Take a step from these rows, and check the rules."""
+        """Execute a step on these rows, and check the rules."""
         self.restore(rows)
         everything, claimed, is_told = self.select("*"), None, False
         if name in BY_FREE:
@@ -262,7 +263,7 @@ class World:
         return tuple(Row(*values) for values in self.select(columns))
 
     def content(self, claim):
-        """Return the instance that a worker has of the row that it claimed."""
+        """Return the instance that a worker holds for its claim."""
         data = {"id": str(claim.place), "user": self.user, "type": "lesson", "metadata": None}
         data |= {"status": "generating", "attempts": claim.attempts, "failures": claim.failures}
         data |= {"max_attempts": MAX_ATTEMPTS, "lease_expires_at": datetime.now(UTC)}
@@ -306,7 +307,7 @@ def check_claim(name, rows, result, is_same):
 
 
 def check_rows(name, what, rows, result):
-    """Check what holds for each row, whoever takes the step."""
+    """Check the rules that hold for each row after any step."""
     after = dict(zip(result.places, result.rows, strict=True))
     for place, row in enumerate(rows):
         is_own = name in BY_HOLDER and what.place == place and what.is_held(rows)
@@ -329,20 +330,20 @@ def check_rows(name, what, rows, result):
 
 
 def normal(rows, held):
-    """Return the state without what no later step can see."""
+    """Return the state without details that no later step can read."""
 
     def of_row(row):
         row = row._replace(attempts=1, answer=row.answer and 1)
-        if row.status != "generating":  # a lease that another program has left means nothing
+        if row.status != "generating":  # a lease counts only while the row is generating
             row = row._replace(lease=row.lease and "later")
-        # What is over may only be requeued, which sets these.
+        # A finished row can only be requeued, and requeue() sets these fields.
         is_over = row.status not in IN_FLIGHT
         return row._replace(failures=0, retry=None, queued=1) if is_over else row
 
     def of_claim(claim):
         if claim.place == GONE:
             return Claim(GONE)
-        # An old attempt stays old: attempts never go down.
+        # Attempts never go down, so an old attempt stays old.
         is_last = claim.attempts == rows[claim.place].attempts
         return replace(claim, attempts=int(is_last), failures=claim.failures if is_last else 0)
 
@@ -350,10 +351,10 @@ def normal(rows, held):
 
 
 def search(world):
-    """Visit every state, the nearest first, and return how many there are.
+    """Visit every state, the nearest first, and return the number of states.
 
     Raises:
-        BrokenRuleError: with a shortest way to the step that breaks a rule.
+        BrokenRuleError: a step broke a rule; the message names a shortest path to the step.
     """
     start = State()
     ways, before, queue = {start: ()}, {start: set()}, deque([start])
@@ -383,7 +384,7 @@ def search(world):
 
 @pytest.fixture(autouse=True)
 def quiet(caplog):
-    """Thousands of events would be kept for the report."""
+    """Silence the generation log, because pytest would keep thousands of records."""
     caplog.set_level(logging.CRITICAL, "aicontent.generation")
 
 

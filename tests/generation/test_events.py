@@ -1,4 +1,4 @@
-"""What the log says: one record for each event, with its fields and without any content."""
+"""Log records: one for each event, with its fields and without any content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from helpers import on_statement, run_python
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 SECRET = "hunter2"
-"""Part of each prompt, document, cost and error here."""
+"""Part of each prompt, document, cost and error in this module."""
 
 LOGGER = "aicontent.generation"
 
@@ -36,7 +36,7 @@ def interrupt(content):
 
 @pytest.fixture
 def events(caplog):
-    """What was logged since the last look."""
+    """Return the events logged since the last call, and check that they hold no secret."""
     caplog.set_level(logging.DEBUG, LOGGER)
 
     def events():
@@ -53,7 +53,7 @@ def events(caplog):
 
 @pytest.fixture
 def get(Content, user):
-    """As `get_or_generate`, with a prompt."""
+    """Call `get_or_generate` with a secret prompt."""
 
     def get(generate=made, **options):
         payload = {"prompt": SECRET}
@@ -94,7 +94,7 @@ def test_waited(get, elsewhere, events):
     def hear(statement):
         if "is_stale" in statement[0]:
             looks.append(statement)
-            if len(looks) == 2:  # at the first it did not wait yet
+            if len(looks) == 2:  # the caller waits only from its second look on
                 waits.set()
 
     def generate(content):
@@ -193,7 +193,7 @@ def test_a_row_that_is_stored_anew(get, events):
 
 @pytest.mark.parametrize("end", ["complete", "fail", "release"])
 def test_by_an_instance_that_another_has_claimed(events, Content, user, end):
-    """How long it took is not known."""
+    """The instance does not know when its row was claimed, so it logs no duration."""
     Content.request(user, "lesson", {})
     Content.claim()
     content = Content.get()

@@ -1,4 +1,4 @@
-"""What is noted of a failure: enough to tell why, and no secrets."""
+"""Failure reasons identify the cause and contain no secrets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_long_text_is_cut():
 
 @pytest.mark.parametrize("hostile", [".", "/x", "a1", "key=", "://", "=", '"', "pass", "a-"])
 def test_a_hostile_text_takes_no_time(hostile):
-    """Only so much of it is looked at; a regex that begins anew at each place ends all the same."""
+    """Only the start of the text is read, so that a regex with backtracking ends soon."""
     assert len(reason_of(hostile * 100_000)) <= 500
 
 

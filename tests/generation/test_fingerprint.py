@@ -1,4 +1,4 @@
-"""The fingerprint: one for one request, wherever it is computed."""
+"""The fingerprint: equal requests have one fingerprint in every process and language."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from helpers import ROOT, run_python
 
 
 def test_it_is_what_it_was():
-    """A change here would make every stored request another one."""
+    """A changed fingerprint would make every stored request a different one."""
     payload = {"topic": "café", "minutes": 15, "words": ["é", "\u2028", "😀"], "temperature": 0.7}
     assert (
         fingerprint("lesson", payload, "A2", {"model": "example-1", "prompt": 3})
@@ -64,7 +64,7 @@ def test_an_empty_level_is_none():
 
 
 def test_numbers_are_written_as_rfc_8785_does():
-    """Its appendix B."""
+    """The numbers are from RFC 8785, appendix B."""
     written = {
         5e-324: "5e-324",
         1.7976931348623157e308: "1.7976931348623157e+308",
@@ -93,7 +93,7 @@ def test_a_number_of_another_library_is_a_number():
 
 
 def test_keys_are_sorted_by_utf_16():
-    """RFC 8785, section 3.2.3."""
+    """The keys are from RFC 8785, section 3.2.3."""
     keys = ["\u20ac", "\r", "\ufb33", "1", "\U0001f600", "\x80", "ö"]
     text = canonical_text(dict.fromkeys(keys, 0))
     assert list(json.loads(text)) == ["\r", "1", "\x80", "ö", "\u20ac", "\U0001f600", "\ufb33"]
@@ -116,7 +116,7 @@ documents = st.dictionaries(
 
 @given(documents)
 def test_what_was_read_back_has_the_same(document):
-    """Texts of other orders and other forms of numbers decode to the same request."""
+    """Reordering a document, or decoding its JSON text, keeps its fingerprint."""
     text = canonical_text(document)
     assert canonical_text(json.loads(text)) == text
     turned = dict(reversed(list(document.items())))
@@ -134,7 +134,7 @@ def test_another_process_computes_the_same():
 
 
 def test_node_computes_the_same():
-    """By the code that docs/guides/node.md gives to a Node service."""
+    """The test runs the Node code of docs/guides/node.md."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs node")

@@ -1,4 +1,4 @@
-"""Leases are renewed while content is generated, by one thread for the process."""
+"""One thread per process renews the leases of rows while their content is generated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def threads():
 
 
 def wait_for_renewal(Content, content):
-    """Wait until the lease has been renewed; a test that hangs is ended by its timeout."""
+    """Wait until the lease has been renewed; pytest's timeout ends a test that hangs."""
     first = Content.get_by_id(content.id).lease_expires_at
     while Content.get_by_id(content.id).lease_expires_at == first:
         time.sleep(0.01)
@@ -30,7 +30,7 @@ def wait_for_renewal(Content, content):
 
 @pytest.mark.parametrize("way", ["get_or_generate", "work"])
 def test_a_lease_is_renewed_while_it_generates(Content, user, way):
-    """Twice, so that nobody takes over what takes longer than its lease."""
+    """Two renewals keep the claim through a call that takes longer than its lease."""
 
     def generate(content):
         for _ in range(2):
@@ -50,18 +50,18 @@ def test_a_lease_is_renewed_while_it_generates(Content, user, way):
 
 
 def test_a_row_that_is_lost_is_renewed_no_more(Content, user, database):
-    """The renewal is fenced, as extend_lease() is."""
+    """The renewal checks the attempt, as extend_lease() does."""
 
     def generate(content):
         wait_for_renewal(Content, content)
-        Content.update(attempts=7, lease_expires_at=far).execute()  # another's claim
+        Content.update(attempts=7, lease_expires_at=far).execute()  # another worker's claim
         other = Content.get_or_generate(user, "lesson", {"n": 2}, another, lease=0.3)
         assert other.served == "generated"
         assert Content.get_by_id(content.id).lease_expires_at == far
         return MADE
 
     def another(content):
-        wait_for_renewal(Content, content)  # by the same thread, after the first one's turn
+        wait_for_renewal(Content, content)  # the same thread has then tried the first row too
         return MADE
 
     far = aicontent.AIGeneratedContent.lease_expires_at.python_value("2099-01-01 00:00:00.000000")
@@ -159,7 +159,7 @@ print(Content.get_or_generate(user, "lesson", {}, in_parent).generated_data["sta
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite locks no rows
 def test_a_row_that_is_locked_delays_no_other_renewal(Content, user, database, elsewhere):
-    """The renewal of the first waits for a lock, which is given up before the second's is due."""
+    """The first row's renewal gives up waiting for its lock before the second row's is due."""
     locked = threading.Event()
 
     def hold(content):

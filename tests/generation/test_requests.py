@@ -1,4 +1,4 @@
-"""Requests: one pending row for what was asked, however often and by how many it is asked."""
+"""Requests: repeated and concurrent requests for the same content share one pending row."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_what_a_request_cannot_say(ask, Content):
 
 
 def test_what_is_no_fingerprint(Content, user):
-    """It would never be found."""
+    """A request would never match such a fingerprint."""
     row = {"user": user, "type": "lesson", "request_payload": {}}
     for wrong in ("x", "F" * 64, "0" * 63, "0" * 65, "text " * 13):
         with pytest.raises(aicontent.ValidationError, match="fingerprint: must be 64 hexadecimal"):

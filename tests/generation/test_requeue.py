@@ -1,4 +1,4 @@
-"""Failed rows are made pending again on request: which ones, and which are left."""
+"""requeue() makes the selected failed rows pending again, and leaves all others unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fingerprint(number=0):
 
 @pytest.fixture
 def row(Content, user):
-    """Store a row that failed for good; another number is another request."""
+    """Store a failed row without retries left; each number is a separate request."""
 
     def row(id, number=0, **values):
         failed = {
@@ -48,7 +48,7 @@ def row(Content, user):
 
 @pytest.fixture
 def pending(Content):
-    """The ids of the pending rows."""
+    """Return the ids of the pending rows."""
 
     def pending():
         return sorted(
@@ -90,7 +90,7 @@ def test_other_statuses_are_left(row, Content, pending):
 
 
 def test_generating_rows_without_a_lease(row, Content, pending):
-    """Another program began them, and rescue_stale() never frees them."""
+    """Another program set their status, and rescue_stale() never frees them."""
     row("theirs", 0, status="generating")
     row("held", 1, status="generating", lease_expires_at=datetime.now(UTC) + HOUR)
     row("stale", 2, status="generating", lease_expires_at=NOW)
@@ -194,7 +194,7 @@ def test_mistakes_change_nothing(row, Content, pending, arguments, field):
 
 
 def test_failed_within(row, Content, pending):
-    """It is the time of the last change that counts, not that of the request."""
+    """requeue() compares the time of the last change, not the time of the request."""
     now = datetime.now(UTC)
     row("long ago", 0, updated_at=now - 3 * HOUR)
     row("lately", 1, updated_at=now - HOUR)
@@ -223,7 +223,7 @@ def test_of_several_the_one_that_is_named(row, Content, pending):
     row("newest", created_at=NOW + 2 * HOUR)
     assert Content.requeue(ids=["old", "new"]) == 1
     assert pending() == ["new"]
-    assert Content.requeue(ids="old") == 0  # its request is in flight
+    assert Content.requeue(ids="old") == 0  # the same request is in flight
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_many_rows(fill, row, Content):
 
 @pytest.mark.parametrize("moment", ["before", "within"])
 def test_a_request_that_is_entered_meanwhile(row, ask, Content, elsewhere, moment):
-    """Between the look and the change, someone asks for one of the requests."""
+    """A request arrives between requeue()'s SELECT and its UPDATE."""
     for number in range(5):
         row(f"failed {number}", number)
     entered = []
@@ -290,7 +290,7 @@ def test_a_request_that_is_entered_meanwhile(row, ask, Content, elsewhere, momen
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite has one writer
 def test_a_request_that_is_committed_meanwhile(row, ask, Content, database, elsewhere):
-    """The look does not see it, and the unique index refuses one of the rows."""
+    """The SELECT does not see the uncommitted request, and the unique index refuses one row."""
     for number in range(5):
         row(f"failed {number}", number)
     with database.atomic():

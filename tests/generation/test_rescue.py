@@ -1,4 +1,4 @@
-"""Rescue of claims whose lease ran out, and the clock that decides it."""
+"""Rescue of stale claims, and the clock that decides when a lease has run out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOUR = timedelta(hours=1)
 
 
 def stale(content, Content):
-    """Let the lease of a claimed row run out."""
+    """Expire the lease of a claimed row."""
     Content.update(lease_expires_at=NOW - HOUR).where(Content.id == content.id).execute()
 
 
@@ -32,7 +32,7 @@ def test_rescue(ask, Content):
     for content in (once, thrice):
         stale(content, Content)
     Content.update(failures=2).where(Content.id == thrice.id).execute()
-    # A program that knows only the specification has no leases.
+    # A program that knows only the specification sets no lease.
     Content.update(lease_expires_at=None).where(Content.id == unleased.id).execute()
 
     assert Content.rescue_stale(dry_run=True) == aicontent.RescueReport(1, 1)
@@ -92,7 +92,7 @@ def test_rows_that_the_database_keeps_stop_no_others(fill, Content, database, ki
 
 
 def test_a_rescue_keeps_to_its_budget(fill, Content, database):
-    """Also with the plan that PostgreSQL makes without statistics."""
+    """The budget also holds with the plan that PostgreSQL chooses without statistics."""
     fill(30, status="generating", attempts=1, lease_expires_at=NOW - HOUR)
     assert Content.rescue_stale(max_rows=1) == aicontent.RescueReport(requeued=1, left=True)
     with database.atomic():
@@ -142,7 +142,7 @@ def test_rescue_does_not_wait_for_who_is_just_completing(ask, Content, database)
 
 
 def test_one_that_another_program_took_is_that_programs(ask, Content, database):
-    """It knows no attempts and no leases, so the number of the attempt stays what it was."""
+    """The other program does not count attempts, so the attempt's number is unchanged."""
     ask()
     late = Content.claim()
     stale(late, Content)

@@ -1,4 +1,4 @@
-"""get_or_generate: reuse, else generate once, else wait for the caller that generates."""
+"""get_or_generate(): reuse a row, or generate it once, or wait for the caller that generates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from helpers import on_statement
 
 HOUR = timedelta(hours=1)
 MADE = {"title": "En la cafetería"}
-"""What `get_or_generate` generates by default."""
+"""The default document of `get_or_generate`."""
 
 
 def never(content):
@@ -28,7 +28,7 @@ def never(content):
 
 @contextmanager
 def generating(get_or_generate, elsewhere, outcome=MADE, **options):
-    """Have someone generate, until the block ends; then they return the outcome, or raise it."""
+    """Generate in another thread until the block ends; then return or raise the outcome."""
     started, go_on = threading.Event(), threading.Event()
 
     def generate(content):
@@ -48,7 +48,7 @@ def generating(get_or_generate, elsewhere, outcome=MADE, **options):
 
 @pytest.fixture
 def someone_waits():
-    """An event: a caller has found that another generates, and looks at the other's row."""
+    """Return an event that is set when a caller looks at another caller's row."""
     waits = threading.Event()
     with on_statement(lambda statement: "is_stale" in statement[0] and waits.set()):
         yield waits
@@ -110,7 +110,7 @@ def test_of_several_the_newest_is_served(get_or_generate, Content, store):
     first = get_or_generate()
     second = store(fingerprint=first.fingerprint)
     assert [get_or_generate(never).id for _ in range(2)] == [second.id, second.id]
-    assert Content.reuse(first.user_id, "lesson") == first  # reuse() is for variety
+    assert Content.reuse(first.user_id, "lesson") == first  # reuse() serves the least used row
 
 
 def test_what_has_expired_is_generated_anew(get_or_generate, Content):
@@ -128,7 +128,7 @@ def test_what_was_asked_for_before_is_claimed(get_or_generate, Content, user):
 
 
 def test_a_request_that_was_queued_outlives_the_failure_of_a_caller(get_or_generate, ask, Content):
-    """Whoever asked for it was promised a worker and its attempts."""
+    """A caller that fails uses one attempt of the queued request, and leaves workers the rest."""
 
     def fails(content):
         raise TimeoutError("429")
@@ -220,7 +220,7 @@ def test_a_refresh_that_is_pending_serves_what_is_stale(get_or_generate, ask, Co
     served = get_or_generate(never, serve_stale=True)
     assert (served, served.served) == (old, "stale")
     assert Content.get_by_id(asked.id).status is ContentStatus.PENDING
-    assert get_or_generate().id == asked.id  # without serve_stale it is generated
+    assert get_or_generate().id == asked.id  # without serve_stale, the call generates
 
 
 def test_how_content_was_served(get_or_generate, elsewhere, Content, someone_waits):
@@ -244,8 +244,10 @@ def test_a_hit_without_a_mark_writes_nothing(get_or_generate, Content):
 
 
 def test_how_many_statements_are_sent(get_or_generate, Content):
-    """A hit sends one, and a call that generates at most four; the first one of a process looks
-    whether the table is partitioned."""
+    """A hit sends one statement, and a call that generates sends at most four.
+
+    The first call of a process also checks whether the table is partitioned.
+    """
     is_partitioned(Content)
     for most in (4, 1):
         statements = []
@@ -267,7 +269,7 @@ def test_others_wait_and_are_served_the_same(get_or_generate, elsewhere, Content
 def test_a_waiting_caller_is_served_content_that_expires_at_once(
     get_or_generate, elsewhere, someone_waits
 ):
-    # It has expired at the next statement, by the clock of either database.
+    # The row has expired before the next statement, on either database's clock.
     with generating(get_or_generate, elsewhere, expires_in=0.000_001) as first:
         waiting = elsewhere(get_or_generate, never)
         assert someone_waits.wait(timeout=30)
@@ -301,14 +303,14 @@ def test_what_generate_raises_reaches_its_caller_and_the_waiters_learn_it(
     assert row.status is ContentStatus.FAILED
     assert row.metadata == {"lastFailure": {"reason": "RuntimeError", "attempt": 1}}
     assert (told.value.id, told.value.reason) == (row.id, "RuntimeError")
-    assert get_or_generate().generated_data == MADE  # whoever asks later tries anew
+    assert get_or_generate().generated_data == MADE  # a later caller generates again
 
 
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), CancelledError()]
 )
 def test_an_interruption_releases_the_row(get_or_generate, elsewhere, Content, error):
-    """Whoever waits takes over at the next look; it is no failure."""
+    """A waiting caller takes the row over at its next look, and no failure is counted."""
     with generating(get_or_generate, elsewhere, error) as first:
         waiting = elsewhere(get_or_generate)
     with pytest.raises(type(error)):
@@ -348,7 +350,7 @@ def test_mistakes_cost_nothing(get_or_generate, Content):
 
 @pytest.mark.parametrize("wrong", [str, float, bool, lambda user: [user], lambda user: None])
 def test_what_is_no_user_is_served_nothing(get_or_generate, Content, user, wrong):
-    """Least of all what was made for a user whom the database takes it for."""
+    """A wrong value must not match the user that the database would cast it to."""
     assert get_or_generate().user_id == user == 1
     with pytest.raises(aicontent.ValidationError) as caught:
         Content.get_or_generate(wrong(user), "lesson", {"number": 0}, never)
@@ -423,7 +425,7 @@ def test_serve_stale_rather_than_wait(get_or_generate, elsewhere, Content, user,
 
 @pytest.mark.parametrize("status", ["cached", "pending", "generating"])
 def test_every_wait_ends(get_or_generate, ask, Content, status):
-    """Whatever becomes of the row: here another program keeps it from being generated."""
+    """The wait ends even if another program keeps the row from being generated."""
     content = ask()
     Content.claim()
     late = datetime(2099, 1, 1, tzinfo=UTC)
@@ -432,7 +434,7 @@ def test_every_wait_ends(get_or_generate, ask, Content, status):
 
     if status == "cached":
         assert get_or_generate(wait=0.2) != content
-    elif status == "pending":  # who comes first does not wait for the retry
+    elif status == "pending":  # the first caller does not wait for the retry
         assert get_or_generate(wait=0.2) == content
     else:
         with pytest.raises(aicontent.InProgressError):
@@ -450,7 +452,7 @@ def test_a_row_that_is_gone_is_begun_anew(get_or_generate, elsewhere, Content, s
         assert someone_waits.wait(timeout=30)
         Content.delete().execute()
         assert waiting.result(timeout=30).generated_data == {"anew": True}
-    assert first.result().generated_data == MADE  # it was paid for, so it is stored anew
+    assert first.result().generated_data == MADE  # stored as a new row
     assert Content.select().where(Content.status == "completed").count() == 2
 
 
@@ -476,7 +478,7 @@ def test_the_generator_runs_once_however_many_threads_ask(get_or_generate, elsew
 def test_what_someone_else_has_just_made_is_served(
     get_or_generate, Content, store, elsewhere, moment
 ):
-    """It was neither in flight nor completed at the first look."""
+    """The first look found the row neither in flight nor completed."""
     fingerprint = aicontent.fingerprint("lesson", {"number": 0})
     statements, made = [], []
 

@@ -1,4 +1,4 @@
-"""get_or_generate while the database is locked, out of connections, or ends a connection."""
+"""get_or_generate() while the database is locked, out of connections, or drops a connection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from helpers import on_statement, plain
 
 HOUR = timedelta(hours=1)
 MADE = {"title": "En la cafetería"}
-"""What `get_or_generate` generates by default."""
+"""The default document of `get_or_generate`."""
 
 
 def never(content):
@@ -30,7 +30,7 @@ def never(content):
 def test_within_a_transaction_it_is_refused(get_or_generate, database):
     with database.atomic(), pytest.raises(aicontent.OpenTransactionError, match=r"outside atomic"):
         get_or_generate(never)
-    database.execute_sql("BEGIN")  # of which Peewee knows nothing
+    database.execute_sql("BEGIN")  # Peewee does not know of this transaction
     with pytest.raises(aicontent.OpenTransactionError):
         get_or_generate(never)
     database.execute_sql("ROLLBACK")
@@ -40,9 +40,9 @@ def test_within_a_transaction_it_is_refused(get_or_generate, database):
 def test_no_transaction_is_open_while_it_generates(get_or_generate, database, Content, elsewhere):
     def generate(content):
         assert not database.in_transaction()
-        row = Content.get_by_id(content.id)  # committed: others see it
+        row = Content.get_by_id(content.id)  # the claim is committed
         assert elsewhere(Content.get_by_id, content.id).result(timeout=30) == row
-        # Nothing is locked: others write, and this row's lease can be extended.
+        # Other callers can write, and this caller can extend its lease.
         elsewhere(get_or_generate, number=1).result(timeout=30)
         content.extend_lease(HOUR)
         return MADE
@@ -66,7 +66,7 @@ def test_no_connection_is_taken_from_a_pool_while_it_generates_or_waits(url, use
 
     def generate(content):
         assert database.is_closed()
-        with database.connection_context():  # the only one of the pool
+        with database.connection_context():  # the pool's only connection
             assert Content.get_by_id(content.id).status is ContentStatus.GENERATING
         return MADE
 
@@ -116,7 +116,7 @@ def test_what_is_not_committed_keeps_nobody_longer_than_the_wait(
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_what_was_paid_for_outlives_the_connection(get_or_generate, database, elsewhere):
-    """The server closes it while the caller, who has it open, generates."""
+    """The server closes the caller's open connection while the caller generates."""
     pid = database.execute_sql("SELECT pg_backend_pid()").fetchone()[0]
 
     def generate(content):
@@ -135,7 +135,7 @@ def test_what_was_paid_for_outlives_the_connection(get_or_generate, database, el
 def test_a_failure_is_stored_although_the_connection_was_lost(
     get_or_generate, Content, database, elsewhere
 ):
-    """The server closes it while the caller, who has it open, generates in vain."""
+    """The server closes the caller's open connection before the call fails."""
     (pid,) = database.execute_sql("SELECT pg_backend_pid()").fetchone()
     error = RuntimeError("no answer")
 
@@ -156,7 +156,7 @@ def test_a_failure_is_stored_although_the_connection_was_lost(
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_a_completion_whose_answer_was_lost_counts(get_or_generate, Content, database, elsewhere):
-    """The second try finds the row completed, by this very attempt."""
+    """The retry finds that the same attempt has already completed the row."""
     (pid,) = database.execute_sql("SELECT pg_backend_pid()").fetchone()
     tries = []
 
@@ -202,7 +202,7 @@ def test_what_was_paid_for_outlives_a_lock(url, user):
 
 
 def test_what_cannot_be_stored_is_told_and_no_error_hides_another(url, user, monkeypatch):
-    """The one connection of a pool is in use when generate ends."""
+    """Another thread holds the pool's only connection when generate() ends."""
     monkeypatch.setattr(aicontent.generation.attempt, "STORE_FOR", 1.0)
     database = pooled(url)
     Content = aicontent.for_database(database)  # noqa: N806

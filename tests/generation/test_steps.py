@@ -1,4 +1,4 @@
-"""The driver of the steps: errors are raised where a step was asked for."""
+"""The driver of the steps raises an error at the step that caused it."""
 
 from __future__ import annotations
 

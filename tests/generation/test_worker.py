@@ -1,4 +1,4 @@
-"""work(): claim, generate and store until the queue is empty, or one is told to stop."""
+"""work(): claim rows, generate and store until the queue is empty or `stop` returns true."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def work(Content):
 
 
 def make_due(Content):
-    """Let the time pass for which rows wait to be retried."""
+    """Make every row that waits for a retry due."""
     Content.update(retry_at=NOW).where(Content.retry_at.is_null(False)).execute()
 
 
@@ -96,7 +96,7 @@ def test_types(work, Content, user):
 
 
 def test_stop(ask, Content):
-    """It is asked before each claim."""
+    """The worker calls `stop` before each claim."""
     for number in range(5):
         ask(number)
     answers = iter([False, False, True])
@@ -115,7 +115,7 @@ def test_stop_while_there_is_nothing_to_do(Content, elsewhere):
 
 
 def test_what_comes_in_while_it_waits(Content, ask, elsewhere):
-    """Without until_empty it goes on."""
+    """Without until_empty, the worker waits for new rows."""
     entered = []
 
     def enter():
@@ -156,7 +156,7 @@ def test_a_failure_is_retried_later_and_in_the_end_fails(work, ask, Content, cap
         )
         waits = row.retry_at - row.updated_at
         assert timedelta(seconds=0.9 * failures) <= waits <= timedelta(seconds=1.6 * failures)
-        assert Content.claim() is None  # until then
+        assert Content.claim() is None  # no row is due before that time
         make_due(Content)
     assert work(generate) == WorkReport(failed=1)
     row = Content.get()
@@ -181,7 +181,7 @@ def test_until_empty_waits_for_what_is_to_be_retried(work, ask, Content):
 def test_max_attempts(work, ask, Content):
     ask(0)
     assert work(fail, max_attempts=1) == WorkReport(failed=1)
-    ask(1, max_attempts=2)  # who asks may allow more
+    ask(1, max_attempts=2)  # a request may allow more attempts
     assert work(fail, max_attempts=1, stop=lambda: make_due(Content)) == WorkReport(0, 1, 1)
     assert Content.select().where(Content.status == "failed").count() == 2
 
@@ -236,7 +236,7 @@ def test_within_a_transaction_it_is_refused(work, ask, Content, database):
     ask()
     with database.atomic(), pytest.raises(aicontent.OpenTransactionError, match="outside atomic"):
         work(never)
-    database.execute_sql("BEGIN")  # of which Peewee knows nothing
+    database.execute_sql("BEGIN")  # Peewee does not know of this transaction
     with pytest.raises(aicontent.OpenTransactionError):
         work(never)
     database.execute_sql("ROLLBACK")
@@ -347,7 +347,7 @@ def test_a_row_that_cannot_be_read_stops_nobody(work, ask, Content, database, ki
 
 
 def test_a_pool_gets_its_connections_back(url, ask):
-    """It has one, which others may use while this worker generates."""
+    """The worker returns the pool's only connection while it generates."""
     for number in range(3):
         ask(number)
     if url.startswith("sqlite"):
@@ -373,7 +373,7 @@ def test_a_pool_gets_its_connections_back(url, ask):
         assert report == WorkReport(completed=2, failed=1)
         assert pool.is_closed()
         assert others.submit(count).result(timeout=30) == 3
-        with pool.connection_context():  # what is open stays open
+        with pool.connection_context():  # the worker leaves an open connection open
             assert content_of_pool.work(never, until_empty=True) == WorkReport()
             assert not pool.is_closed()
     pool.close_all()

@@ -1,4 +1,4 @@
-"""Updating many instances at once: all of them or none, in batches, without side effects."""
+"""bulk_update() changes all instances or none, in batches, without side effects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from helpers import on_statement
 
 
 def test_instances_are_clean_and_current_afterwards(store, Content):
-    """A later save() must not write back what another has changed since."""
+    """A later save() must not overwrite another writer's changes."""
     content = store(level="A1", metadata={"n": 1})
     content.level = "A2"
     content.metadata["n"] = 2
@@ -93,14 +93,14 @@ def test_all_or_nothing_with_the_row_at_fault(fill, Content, database, is_nested
     if is_nested:
         with database.atomic():
             update()
-            assert Content.update(model_used="m").execute() == 30  # the transaction goes on
+            assert Content.update(model_used="m").execute() == 30  # the transaction is still usable
     else:
         update()
     assert {(c.level, c.user_id) for c in Content.select()} == {(None, contents[0].user_id)}
     assert contents[0].dirty_fields == [Content.level]
 
 
-@pytest.mark.plain  # a partitioned table has the user in each unique key
+@pytest.mark.plain  # each unique key of a partitioned table includes the user
 def test_a_hosts_own_constraint_keeps_its_error(store, Content, database):
     database.execute_sql("CREATE UNIQUE INDEX one_level ON ai_generated_content (level)")
     contents = [store(), store()]

@@ -1,4 +1,4 @@
-"""How rows get in, and the traps of Peewee that are closed there."""
+"""Creating and saving rows, and the traps of Peewee that the model closes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_save_only(store, Content):
 
 
 def test_save_only_takes_the_fields_of_another_class(store, Content):
-    """`for_database` returns a class of its own; the imported one is what a host names."""
+    """Hosts name fields of the imported class, while `for_database` returns a different class."""
     content = store()
     content.level, content.model_used = "B1", "m"
     assert content.save(only=[aicontent.AIGeneratedContent.level]) == 1
@@ -285,7 +285,7 @@ def test_errors_survive_pickling():
 
 
 def test_instances_survive_pickling(url):
-    """Those of the package's own model; a class made for one database has no name to find."""
+    """Only the package's model can be pickled: pickle cannot import a class of for_database()."""
     code = """if 1:
     import pickle, sys, aicontent
     from aicontent import AIGeneratedContent, User
@@ -341,7 +341,7 @@ def test_get_or_create_by_a_document(Content, user):
     assert Content.get_or_create(**values) == (content, False)
 
 
-@pytest.mark.plain  # a partitioned table has the user in each unique key
+@pytest.mark.plain  # each unique key of a partitioned table includes the user
 def test_a_hosts_own_constraints_are_not_taken_for_ours(Content, user, database):
     database.execute_sql("CREATE UNIQUE INDEX one_level ON ai_generated_content (level)")
     Content.create(**row(user, level="A1"))

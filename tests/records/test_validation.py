@@ -1,4 +1,4 @@
-"""What the table must not hold is refused, alike on both backends, and named."""
+"""Both backends refuse invalid values with the same errors, which name the field."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_documents_read_back_equal(store, Content, document):
 
 
 def assert_same_types(left, right):
-    """Equality lets True be 1 and 1.0 be 1; a document must not come back so."""
+    """Compare types too, because 1, 1.0 and True are equal in Python."""
     assert type(left) is type(right)
     if isinstance(left, dict):
         for key in left:
@@ -199,7 +199,7 @@ def assert_same_types(left, right):
             assert_same_types(one, other)
 
 
-# Anything at all, mostly JSON: hostile text, special floats, wrong keys and containers too.
+# Mostly JSON, with hostile text, special floats, invalid keys and invalid containers.
 anything = st.recursive(
     st.none()
     | st.booleans()
@@ -221,7 +221,7 @@ anything = st.recursive(
 
 @pytest.fixture
 def both(make_url):
-    """A stored row on each backend."""
+    """Store one row on each backend."""
     contents = []
     for kind in ("sqlite", "postgresql"):
         database = aicontent.connect(make_url(kind, True))
@@ -256,7 +256,7 @@ def test_any_document_reads_back_equal_from_both_or_is_refused_by_both(both, doc
 
 
 def is_plain_json(document):
-    """Whether another reader of the rules, the standard library, sees plain JSON there."""
+    """Return whether the standard library, as an independent reader, accepts the document."""
     try:
         text = json.dumps(document, allow_nan=False, ensure_ascii=False)
         text.encode()
@@ -338,7 +338,7 @@ def test_scores_compare_alike(store, Content):
 
 
 def test_the_schema_is_the_specifications():
-    """Its keys and rules to the letter; ours add upper ends of integers and a lower one of id."""
+    """The schema adds only upper bounds of integers and a lower bound of the id's length."""
     properties = RULES.schema["properties"]
     assert RULES.schema["required"] == [
         "id",
