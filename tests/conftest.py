@@ -1,4 +1,4 @@
-"""Databases for the tests: each test gets one of its own, of each kind."""
+"""Create the databases for the tests: each test gets a separate database of each kind."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from aicontent import ContentStatus, ContentType
 from helpers import SCHEME, hot_standby
 
 KINDS = ("sqlite", "postgresql", "postgresql-partitioned")
-"""Of the last, the table is in partitions by the user. Tests of an empty database leave it out, and
-those that are marked as `plain`."""
+"""The last kind partitions the table by user. Tests of an empty database and tests marked as
+`plain` skip it."""
 
 PARTITIONS = 3
 
 MEMORY = 1_000_000_000
-"""Bytes of memory for the databases of each process that runs tests; they need a quarter."""
+"""Free bytes of memory required for each test process; its databases use a quarter."""
 
-# A shell's background job ignores SIGINT, and so would the processes that the tests interrupt.
+# A shell's background job ignores SIGINT, and so would the child processes that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder for databases, in memory if there is room and otherwise on the disk.
+    """Yield a folder for databases: in memory if there is room, otherwise on the disk.
 
-    A database of PostgreSQL is 300 files, which memory creates and drops in a third of the time.
+    A PostgreSQL database has 300 files. Memory creates and drops them in a third of the time.
     """
     shared = Path("/dev/shm")
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -49,13 +49,13 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         prefix="aicontent_test_", dir=shared, ignore_cleanup_errors=True
     ) as name:
         folder = Path(name)
-        folder.chmod(0o755)  # a server does not run as root
+        folder.chmod(0o755)  # the server does not run as root
         yield folder
 
 
 @pytest.fixture(scope="session")
 def postgres_url(memory: Path) -> Iterator[str]:
-    """A PostgreSQL server: the one named by the environment, or one of our own."""
+    """Yield the URL of the PostgreSQL server from the environment, or of a new one."""
     named = os.environ.get("AICONTENT_TEST_DATABASE_URL")
     if named:
         yield named
@@ -67,7 +67,7 @@ def postgres_url(memory: Path) -> Iterator[str]:
     )
     server = pgserver.get_server(memory / "pgdata")
     admin = peewee.PostgresqlDatabase(server.get_uri())
-    # What the tests write need not outlive the machine.
+    # The databases of the tests need not survive a crash of the machine.
     for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):
         admin.execute_sql(statement)
     admin.close()
@@ -91,14 +91,14 @@ _CATALOG = """
         )
     )
 )
-"""What any change but to rows changes: of the schema, rights, settings, and statistics."""
+"""This value changes with the schema, rights, settings and statistics, but not with the rows."""
 
 
 class Server:
-    """Makes and drops databases on a PostgreSQL server, and lends migrated ones.
+    """Create and drop databases on a PostgreSQL server, and reuse migrated ones.
 
-    To make a database takes longer than most tests. One that comes back as it was lent, but for
-    the rows of the two tables, is emptied and lent again.
+    Creating a database takes longer than most tests. If a test changed only the rows of the two
+    tables, the server empties the database and uses it for a later test.
     """
 
     def __init__(self, url: str) -> None:
@@ -145,14 +145,14 @@ class Server:
         return database.execute_sql(_CATALOG).fetchone()
 
     def _emptied(self, name: str, lent: object) -> object:
-        """Empty the tables and return the new catalog, or return None if a test changed more."""
+        """Empty the tables and return the new catalog, or None if the test changed more."""
         try:
             with self._connected(name) as database:
                 if self._catalog(database) != lent:
                     return None
                 database.execute_sql("TRUNCATE users, ai_generated_content RESTART IDENTITY")
                 return self._catalog(database)
-        except peewee.DatabaseError:  # a test dropped the table, for example
+        except peewee.DatabaseError:  # the test may have dropped the table
             return None
 
     def _connected(self, name: str) -> peewee.Database:
@@ -168,7 +168,7 @@ def server(postgres_url: str) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def standby(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a hot standby of the server, which follows it."""
+    """Yield the URL of a hot standby of the server."""
     with hot_standby(postgres_url, tmp_path_factory.mktemp("standby") / "data") as url:
         yield url
 
@@ -210,7 +210,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from visiting the thousands of collected tests again and again."""
+    """Exclude the thousands of collected tests from garbage collection."""
     gc.collect()
     gc.freeze()
 
@@ -227,7 +227,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def make_url(request: pytest.FixtureRequest, memory: Path) -> Iterator[Callable[..., str]]:
-    """A maker of databases: `make_url(kind, migrated)` returns the URL of a new one."""
+    """Yield a function that creates databases: `make_url(kind, migrated)` returns a URL."""
     names: list[str] = []
     folder = Path(mkdtemp(dir=memory))
 
@@ -253,13 +253,13 @@ def make_url(request: pytest.FixtureRequest, memory: Path) -> Iterator[Callable[
 
 @pytest.fixture
 def empty_url(kind: str, make_url: Callable[..., str]) -> str:
-    """The URL of a database with nothing in it."""
+    """Return the URL of an empty database."""
     return make_url(kind)
 
 
 @pytest.fixture
 def url(kind: str, make_url: Callable[..., str]) -> str:
-    """The URL of a migrated database."""
+    """Return the URL of a migrated database."""
     return make_url(kind, True)
 
 
@@ -281,13 +281,13 @@ def database(url: str) -> Iterator[peewee.Database]:
 
 @pytest.fixture
 def Content(database: peewee.Database) -> type[aicontent.AIGeneratedContent]:  # noqa: N802
-    """The model on this test's database."""
+    """Return the model on this test's database."""
     return aicontent.for_database(database)
 
 
 @pytest.fixture
 def user(database: peewee.Database, Content: type[aicontent.AIGeneratedContent]) -> int:
-    """The id of a stored user."""
+    """Store a user and return the id."""
     users = Content.user.rel_model
     return int(users.create().id)
 
@@ -297,7 +297,7 @@ def store(
     Content: type[aicontent.AIGeneratedContent],
     user: int,
 ) -> Callable[..., aicontent.AIGeneratedContent]:
-    """Store a lesson that can be reused; keyword arguments change it."""
+    """Return a function that stores a reusable lesson; keyword arguments override its values."""
 
     def store(**values: object) -> aicontent.AIGeneratedContent:
         row = {
@@ -314,7 +314,7 @@ def store(
 
 @pytest.fixture
 def fill(Content: type[aicontent.AIGeneratedContent], user: int) -> Callable[..., list[str]]:
-    """Store this number of equal rows; keyword arguments change them."""
+    """Return a function that stores equal rows; keyword arguments override their values."""
 
     def fill(number: int, **values: object) -> list[str]:
         row = {"user": user, "type": "lesson", "status": "completed", "request_payload": {}}
@@ -325,7 +325,7 @@ def fill(Content: type[aicontent.AIGeneratedContent], user: int) -> Callable[...
 
 @pytest.fixture
 def varied(store, Content):
-    """Rows with all that documents and columns can hold."""
+    """Store rows with every kind of value that documents and columns can hold."""
     awkward = {
         "z": 'é \u2028 \U0001f600 \\ " \n \t',
         "a": [1, 1.0, -0.0, 1e16, 1e23, -1e300, 5e-324, 10**40, True, None, {}, []],

@@ -1,6 +1,6 @@
-"""A process that has imported the package and forks the commands and the code of tests.
+"""Import the package once, and fork a process for each command or code of a test.
 
-`helpers` starts it. A forked command starts in a fifth of the time that a new interpreter takes.
+`helpers` starts it. A forked command starts in a fifth of the time of a new interpreter.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from aicontent.scripts.cli import main
 
 
 def serve(requests: socket.socket) -> socket.socket:
-    """Fork a process for each request; return its socket there. End with the other side."""
+    """Fork a process for each request, and return its socket there.
+
+    Exit when the other side closes the connection.
+    """
     while True:
         data, received, *_ = socket.recv_fds(requests, 1, 4)
         if not data:
@@ -33,14 +36,14 @@ def serve(requests: socket.socket) -> socket.socket:
 
 
 def reap() -> None:
-    """Remove the processes that have ended."""
+    """Reap the ended child processes."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
 def supervise(asked: socket.socket) -> dict[str, object]:
-    """Fork again, and return the request there. Here, report the status to the test."""
+    """Fork again, and return the request in the child. The parent reports the status."""
     with asked, asked.makefile("rb") as lines:
         request: dict[str, object] = json.loads(lines.readline())
         pid = os.fork()
@@ -54,7 +57,7 @@ def supervise(asked: socket.socket) -> dict[str, object]:
     return request
 
 
-gc.freeze()  # else the end of each fork visits, and so copies, every object of this process
+gc.freeze()  # otherwise each fork visits, and so copies, every object when it ends
 request = supervise(serve(socket.socket(fileno=int(sys.argv[1]))))
 os.chdir(request["cwd"])
 os.environ.clear()

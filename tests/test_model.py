@@ -1,4 +1,4 @@
-"""The model's contract: defaults, helpers, queries, reuse."""
+"""Test the model: defaults, helpers, queries and reuse."""
 
 from __future__ import annotations
 
@@ -202,9 +202,9 @@ def test_32_callers_at_once_all_hit_the_one_reusable_row(store, Content, user):
     assert Content.get_by_id(content.id).usage_count == 32
 
 
-@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite locks no rows
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite has no row locks
 def test_reuse_waits_for_a_row_that_another_has_locked(store, Content, user):
-    """A locked row that turns out expired after the wait gives way to the next one."""
+    """If the locked row has expired after the wait, reuse() takes the next one."""
     first, second = store(usage_count=0), store(usage_count=1)
     database = Content._meta.database
     started = threading.Event()

@@ -1,4 +1,4 @@
-"""The structure of the package: which folder may import which, and who asks for the database."""
+"""The package's folders import only allowed folders, and few modules ask for the backend."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ LAYERS = [
     {"scripts"},
     {"__main__"},
 ]
-"""From the ground: a module imports from lower layers and from its own folder alone."""
+"""The layers from the bottom: a module imports only from lower layers and from its folder."""
 
 LINES = {"model.py": 710, "backend.py": 310}
-"""The most lines of a module, where these are not 300."""
+"""The maximum lines of modules that may exceed the limit of 300."""
 
 
 def modules() -> dict[str, Path]:
-    """The files of the package by their dotted names, `database.sqlite` and so on."""
+    """Map dotted names such as `database.sqlite` to the package's files."""
     names = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -55,7 +55,7 @@ def place_of(module: str) -> str:
 
 
 def imports_of(module: str) -> Iterator[str]:
-    """The modules of this package that a module imports, wherever in its text it does so."""
+    """Yield the package's modules that a module imports, at any level of its code."""
     package = module.split(".")[:-1]
     for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -105,7 +105,7 @@ def test_no_import_goes_up(module):
 
 
 def cycle_in(graph: dict[str, list[str]]) -> list[str] | None:
-    """Return the modules of a cycle, if there is one."""
+    """Return the modules of an import cycle, or None."""
     done: set[str] = set()
 
     def visit(name: str, path: list[str]) -> list[str] | None:
@@ -142,7 +142,7 @@ KINDS = {"SqliteDatabase", "PostgresqlDatabase", "MySQLDatabase", "PooledSqliteD
 
 
 def backend_questions(text: str) -> list[int]:
-    """The lines of a module that ask which kind of database there is."""
+    """Return the numbers of the lines that ask which backend a database has."""
     lines = []
     for node in ast.walk(ast.parse(text)):
         is_question = False
@@ -187,7 +187,7 @@ def test_only_the_folder_database_asks_which_database_it_is(module):
 
 
 def lines_of_code(path: Path) -> int:
-    """Count the lines that Python executes: no docstrings, comments and blank lines."""
+    """Count the lines of code, without docstrings, comments and blank lines."""
     text = path.read_text("utf-8")
     docs = {
         line

@@ -1,4 +1,4 @@
-"""The columns, their rules, both databases and docs/reference/schema.md say the same."""
+"""The model, both databases and docs/reference/schema.md agree on the columns and their rules."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from helpers import ROOT
 FIELDS = {field.column_name: field for field in ContentTable._meta.sorted_fields}
 
 NULLABLE_IN_THE_DATABASE_ALONE = {"usageCount"}
-"""The specification's column may be NULL, its JSON Schema says that it may not."""
+"""The specification's column allows NULL, but its JSON Schema does not."""
 
 
 def documented() -> dict[str, str]:
-    """The rows of the table in docs/reference/schema.md, by column: type and rules."""
+    """Return the type and rules of each column from the table in docs/reference/schema.md."""
     rows = {}
     for line in (ROOT / "docs/reference/schema.md").read_text("utf-8").splitlines():
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
@@ -111,7 +111,7 @@ def test_a_column_without_a_rule_cannot_be_declared():
 
 
 def test_type_checkers_know_the_arguments_of_create():
-    """The columns for claims are set by claims, and are accepted as a host's own columns are."""
+    """create() accepts the columns that claims set, as it accepts a host's columns."""
     (table,) = (
         node
         for node in ast.walk(ast.parse((ROOT / "aicontent/table.py").read_text("utf-8")))

@@ -1,4 +1,4 @@
-"""rolled_back(): what a test stores is rolled back, and everything works within."""
+"""rolled_back() rolls back the rows that a test stores, and every call works within it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def kind(request):
 
 @pytest.fixture
 def database(kind, make_url):
-    """A database, such as a host's tests may have."""
+    """A database like those of a host's tests."""
     database = aicontent.connect(
         "sqlite:///:memory:" if kind == "memory" else make_url(kind, migrated=True)
     )
@@ -175,7 +175,7 @@ def test_no_lease_is_renewed(database, ask, Content, user):
     def generate(content):
         statements = []
         with on_statement(statements.append):
-            threading.Event().wait(0.1)  # the renewal of so short a lease is due before
+            threading.Event().wait(0.1)  # a worker would have renewed so short a lease
         assert statements == []
         return MADE
 

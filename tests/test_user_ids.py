@@ -1,4 +1,4 @@
-"""Hosts whose users have other ids than integers of four bytes: everything works for them too."""
+"""Every call works for hosts whose user ids are not four-byte integers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from helpers import lines, run_here, run_program
 MADE = {"title": "En la cafetería"}
 ADA, BEN = uuid.UUID(int=1 << 120), uuid.UUID("0190b1e2-7a3c-7def-8a1b-0123456789ab")
 
-# By a name: the key of the host's model, two users, and what is no user's id.
+# By name: the key field of the host's model, its options, two users, and invalid ids.
 KEYS = {
     "bigint": (peewee.BigAutoField, {}, (2**40, 2**40 + 1), ("7", 2**63, True, ADA)),
     "uuid": (peewee.UUIDField, {"primary_key": True}, (ADA, BEN), (7, "ada", b"ada")),
@@ -37,7 +37,7 @@ def key(request):
 
 @pytest.fixture
 def account(empty, key):
-    """The host's model of its users, with a table and two users."""
+    """The host's user model, with a table and two users."""
     field, options, users, _ = KEYS[key]
     account = type(
         "Account",
@@ -122,7 +122,7 @@ def test_what_is_no_users_id(Content, account, key):
 
 
 def test_nobody_is_no_user(Content, account):
-    """Without the condition on the user, a query would find everybody's content."""
+    """Without the condition on the user, a query would find every user's content."""
     row = {"type": "lesson", "request_payload": {}, "status": "completed", "generated_data": MADE}
     made = Content.create(user=account.select().first(), **row)
     for nobody in (None, account(id=None)):
@@ -147,7 +147,7 @@ def test_nobody_is_no_user(Content, account):
 
 @pytest.mark.parametrize("key", ["uuid"])
 def test_uuids_move_between_the_databases(Content, account, empty, key, kind, make_url):
-    """Peewee stores them on SQLite as text without the hyphens that PostgreSQL writes."""
+    """On SQLite, Peewee stores UUIDs as text without the hyphens that PostgreSQL writes."""
     row = {"type": "lesson", "request_payload": {}}
     ids = Content.create_many([row | {"user": ADA}, row | {"user": BEN}])
     there = aicontent.connect(make_url("postgresql" if kind == "sqlite" else "sqlite"))
@@ -178,7 +178,7 @@ def test_moving_content_and_the_command(
     exported = list(aicontent.export_lines(empty))
     stored = ada if key == "bigint" else str(ada)
     if (kind, key) == ("sqlite", "uuid"):
-        stored = ada.hex  # Peewee's form of it, which SQLite knows as a text
+        stored = ada.hex  # the text that Peewee stores on SQLite
     assert json.loads(exported[0])["userId"] == stored
     assert list(aicontent.export_lines(empty, user=account(id=ada))) == exported[:1]
     status, out, _ = run_here("export", "--user", str(stored), "--database", empty_url)

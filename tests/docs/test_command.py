@@ -1,4 +1,4 @@
-"""The reference of the command documents every subcommand with its usage and its options."""
+"""The command's reference documents every subcommand with its usage and its options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def options_of(command: click.Command) -> list[click.Option]:
 
 
 def default_of(option: click.Option) -> str | None:
-    """Return the default that the help shows, as a number or a text; None if it shows none."""
+    """Return the default that the help shows, as a number or text; return None if there is none."""
     if isinstance(option.show_default, str):
         return option.show_default
     if not option.show_default:
@@ -44,7 +44,7 @@ def test_a_section_has_the_usage_of_its_subcommand(name):
 
 @pytest.mark.parametrize("name", main.commands)
 def test_a_section_has_the_options_of_its_subcommand(name):
-    """In the order of its help, each with its default and its choices."""
+    """The table lists the options in the help's order, with their defaults and choices."""
     rows = ROW.findall(SECTIONS[name])
     options = options_of(main.commands[name])
     assert [re.findall(r"(?<=`)-[a-z-]+", cell) for cell, _, _ in rows] == [

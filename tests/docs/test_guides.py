@@ -1,4 +1,4 @@
-"""The code of the guides runs."""
+"""Run the code of the guides."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def test_a_database_of_your_own_and_its_types(tmp_path):
 
 
 def recipe(number: int) -> str:
-    """Return a file of the section on tests."""
+    """Return a code block of the guide about tests."""
     return code_of("docs/guides/testing.md")[number]
 
 
 def run_tests(directory: Path, passed: int = 4, **files: str) -> None:
     for name, code in files.items():
         (directory / f"{name}.py").write_text(code, "utf-8")
-    # A pytest with the same folder for temporary files would remove those of the tests that run.
+    # With the same temporary folder, this pytest would remove the files of the running tests.
     folder = f"--basetemp={directory / 'temporary'}"
     command = [*PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder]
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -87,7 +87,7 @@ def test_the_indexes_that_are_built_before_the_migration(database):
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"], indirect=True)
 def test_the_two_commands_that_move_content_into_partitions(url, varied, database, make_url):
-    """From either database; interrupted, it goes on when it is repeated."""
+    """The commands work from either database, and continue after an interruption when repeated."""
     text = (ROOT / "docs/guides/scaling.md").read_text("utf-8")
     section = text[text.index("### Move content into partitions") :].partition("###")[2]
     commands = re.findall(r"^\$ (aicontent .*)$", section, re.M)
@@ -107,7 +107,7 @@ def test_the_two_commands_that_move_content_into_partitions(url, varied, databas
     assert list(aicontent.export_lines(moved)) == lines
     assert aicontent.check(moved) == aicontent.check(database)
 
-    # What has changed meanwhile comes along by the other option.
+    # The other option also transfers rows that changed in the meantime.
     Content = aicontent.for_database(database)  # noqa: N806
     content = Content.claim()
     content.complete({"title": "Tea"})

@@ -1,4 +1,4 @@
-"""The pictures are as docs/pictures.py draws them, and name all columns."""
+"""The pictures match docs/pictures.py, and name all columns."""
 
 from __future__ import annotations
 

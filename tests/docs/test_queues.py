@@ -1,4 +1,4 @@
-"""The tasks of the guide run in real workers of huey and Celery, and pay once for each request."""
+"""The guide's tasks run in real workers of huey and Celery, and pay once for each request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUEUES = {
         "celery --app tasks worker --concurrency 4 --loglevel INFO",
     ),
 }
-"""How the service of each queue enqueues, and its worker."""
+"""For each queue: the call that enqueues a task, and the worker's command."""
 
 MODEL = """import signal
 
@@ -67,7 +67,7 @@ def queue(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, queue: str) -> Path:
-    """A folder with the modules of the guide, whose model counts its calls."""
+    """Return a folder with the guide's modules; the model in them counts its calls."""
     shared, *tasks = code_of(PAGE)
     assert shared.count("def generate(content):\n") == 1
     code = shared.replace("def generate(content):\n", MODEL)
@@ -103,7 +103,7 @@ def ask(
 
 @contextmanager
 def working(folder: Path, url: str, queue: str) -> Iterator[Callable[[Callable[[], bool]], None]]:
-    """Run a worker of the queue; the function that this yields waits until a condition is met."""
+    """Run a worker of the queue; yield a function that waits until a condition is met."""
     path = folder / "log"
     with path.open("w") as log:
         worker = subprocess.Popen(
@@ -132,7 +132,7 @@ def working(folder: Path, url: str, queue: str) -> Iterator[Callable[[Callable[[
 
 
 def ended(folder: Path, queue: str) -> int:
-    """Return how many tasks have succeeded, by the worker's log."""
+    """Count the succeeded tasks in the worker's log."""
     words = {"huey": " executed in ", "celery": " succeeded in "}[queue]
     return (folder / "log").read_text().count(words)
 

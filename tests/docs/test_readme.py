@@ -1,4 +1,4 @@
-"""The README's code runs, and its commands are those that CI calls."""
+"""The README's code runs, and CI runs the same commands as the README."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference names what the package exports and what the migrations make."""
+"""The reference lists every exported name and every object that the migrations create."""
 
 from __future__ import annotations
 

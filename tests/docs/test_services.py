@@ -1,4 +1,4 @@
-"""The services of the guides run on real servers, and their pool holds its limit."""
+"""The guides' services run on real servers, and the connection pool keeps its limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SERVERS = [
 
 @contextmanager
 def serving(folder: Path, code: str, url: str, *command: str) -> Iterator[httpx.Client]:
-    """Run a service of the docs on a real server."""
+    """Run a service from the docs on a real server."""
     (folder / "service.py").write_text(code, "utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -90,7 +90,7 @@ def test_the_services(tmp_path, empty_url, number):
         assert "pronunciation_drill" in refused.text
         unknown = client.get("/users/999/content/lesson", params={"topic": "tea"})
         assert unknown.status_code == 404
-        assert client.get(path).status_code in (400, 422)  # it names no topic
+        assert client.get(path).status_code in (400, 422)  # the request names no topic
         assert client.get(f"/users/{10**30}/content/lesson?topic=tea").status_code == 422
         if empty_url.startswith("postgresql"):
             database = peewee.PostgresqlDatabase(plain(empty_url))

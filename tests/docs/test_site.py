@@ -1,4 +1,4 @@
-"""The built site works in a browser and needs no other host. `tox -e docs` builds and tests it."""
+"""The built site works in a browser without any other host. `tox -e docs` builds and tests it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 
 
 class Resources(HTMLParser):
-    """Collect the addresses that a page loads by itself."""
+    """Collect the addresses that a page loads without a click."""
 
     def __init__(self) -> None:
         super().__init__()

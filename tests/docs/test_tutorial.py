@@ -1,4 +1,4 @@
-"""The tutorial's service, worker, commands and test do what its page shows."""
+"""The tutorial's service, worker, commands and test behave as its page shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = "docs/tutorial.md"
 
 
 def files() -> dict[str, str]:
-    """The page's files by the names in their first lines."""
+    """Map the file names in the first lines of the page's code blocks to the code."""
     return {code.partition("\n")[0].removeprefix("# "): code for code in code_of(PAGE)}
 
 

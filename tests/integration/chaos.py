@@ -1,7 +1,7 @@
-"""Kill workers at random while they work: `python chaos.py URL KILLS` prints a report as JSON.
+"""Kill workers at random while they work: `python chaos.py URL KILLS` prints a JSON report.
 
-Each worker notes what it does in a log, in single writes that a kill cannot split. The test of the
-workers runs this and reads the report.
+Each worker logs its steps in single writes that a kill cannot split. The test of the workers runs
+this program and reads the report.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import aicontent
 WORKERS = 4
 MAX_ATTEMPTS = 3
 LEASE = 0.25
-"""Seconds; now and then a worker takes longer, and is late."""
+"""Seconds; some attempts take longer and lose their lease."""
 NOTE = len(f"run {uuid.uuid4()} 1\n")
-"""Bytes of a note in the log."""
+"""Bytes of a line in the log."""
 
 
 def work(url: str, log: int) -> None:
@@ -71,9 +71,9 @@ def kill(process: int) -> None:
 
 
 def supervise(url: str, kills: int, log: int) -> Any:
-    """Kill and replace so many workers, then let the others finish what is in flight.
+    """Kill and replace this number of workers, then let the others finish the rows in flight.
 
-    A kill comes after a random number of notes: on a slow machine too there is work between two.
+    A kill comes after a random number of log lines, so that a slow machine also works between two.
     """
     workers = [start(url, log) for _ in range(WORKERS)]
     database = aicontent.connect(url, timeout=60)

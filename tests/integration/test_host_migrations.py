@@ -1,4 +1,4 @@
-"""A host's migration tools leave this package's tables alone, with the settings of the docs."""
+"""With the settings of the docs, a host's migration tools leave this package's tables alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE = (ROOT / "docs/guides/host-migrations.md").read_text("utf-8")
 
 
 def section(title: str) -> dict[str, str]:
-    """Return the files of a section of the page: the code blocks by the names they begin with."""
+    """Return the code blocks of a section of the page, by the file names in their first lines."""
     text = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)
     assert text is not None
     blocks = re.findall(r"^```python\n# (\S+)\n(.*?)^```", text[1], re.M | re.S)
@@ -31,7 +31,7 @@ def section(title: str) -> dict[str, str]:
 
 
 def assert_untouched(database: peewee.Database) -> None:
-    """The schema is ours, the history is whole, and the content of the fixture is there."""
+    """Check the schema, the migration history, and the content of the fixture."""
     assert aicontent.check(database) == []
     assert applied(database) == available()
     assert aicontent.for_database(database).select().count() == 1
@@ -103,15 +103,15 @@ def test_alembic(tmp_path, url, database, store, kind):
     store()
     env = section("Alembic")["env.py"]
     assert env.count('"aicontent_migratehistory"}') == 1
-    # The fixture's users table is this package's.
+    # This package owns the users table of the fixture.
     env = env.replace('"aicontent_migratehistory"}', '"aicontent_migratehistory", "users"}')
     (tmp_path / "env.py").write_text(env, "utf-8")
     models = ALEMBIC_MODELS
-    if kind == "postgresql-partitioned":  # its key has two columns
+    if kind == "postgresql-partitioned":  # a partitioned table's key has two columns
         models = models.replace("sa.ForeignKey(content.c.id)", "sa.String(36)")
     (tmp_path / "models.py").write_text(models, "utf-8")
     database.close()
-    # SQLAlchemy's default driver for PostgreSQL is psycopg 3 since 2.1.
+    # Since 2.1, SQLAlchemy's default driver for PostgreSQL is psycopg 3.
     named = plain(url).replace("postgresql://", "postgresql+psycopg2://")
     assert run_script(ALEMBIC, tmp_path, named).splitlines()[-1] == "left alone"
     assert "lesson" in {column.name for column in database.get_columns("courses")}
@@ -130,19 +130,19 @@ class Course(peewee.Model):
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    """A maker of the host's modules of models: it returns the module's name."""
+    """Return a function that writes a module of the host's models, and returns its name."""
 
     def make(text: str) -> str:
         name = f"host_models_{tmp_path.name}"
         (tmp_path / f"{name}.py").write_text(text, "utf-8")
         monkeypatch.syspath_prepend(str(tmp_path))
-        monkeypatch.setattr(sys, "path", list(sys.path))  # the tool appends to it
+        monkeypatch.setattr(sys, "path", list(sys.path))  # the tool appends to sys.path
         return name
 
     return make
 
 
-@pytest.mark.plain  # its table references the key, which has two columns in a partitioned table
+@pytest.mark.plain  # the host's table cannot reference a key of two columns
 def test_peewee_migrate(tmp_path, database, store, models):
     content = store()
     scope: dict[str, object] = {}
@@ -179,9 +179,9 @@ def test_peewee_migrate_without_the_setting_writes_python(tmp_path, database, mo
     text = (tmp_path / "migrations" / f"{name}.py").read_text("utf-8")
     ast.parse(text)
     assert "status = pw.TextField(default='pending')" in text
-    assert "id = pw.CharField(max_length=36, primary_key=True)" in text  # new_id() is left out
+    assert "id = pw.CharField(max_length=36, primary_key=True)" in text  # the tool omits new_id()
     assert "remove_model('ai_generated_content')" in text
-    with pytest.raises(TypeError, match="FieldDatabaseHook"):  # it stops before it changes anything
+    with pytest.raises(TypeError, match="FieldDatabaseHook"):  # before any change
         router.run()
     assert aicontent.check(database) == []
 
@@ -190,7 +190,7 @@ def test_defaults_are_written_as_plain_values(empty):
     code = template(diff_models(empty, [aicontent.AIGeneratedContent]))
     ast.parse(code)
     assert "status = EnumField(default='pending')" in code
-    assert "# TODO: id: default <function new_id" in code  # a comment
+    assert "# TODO: id: default <function new_id" in code  # only a comment
     assert aicontent.AIGeneratedContent().status is aicontent.ContentStatus.PENDING
 
 
@@ -235,8 +235,9 @@ def test_peewees_own_tools(tmp_path, database, store, models, kind):
     runner.create("courses", template(diff))
     assert runner.up() == ["0001_courses"]
     assert not diff_models(database, module.MIGRATED)
-    # The model itself declares no index.
-    indexes = 0 if kind == "postgresql-partitioned" else 14  # Peewee sees none of a partitioned one
+    # The model declares no index, so the diff drops each one that Peewee sees: none of a
+    # partitioned table.
+    indexes = 0 if kind == "postgresql-partitioned" else 14
     assert len(diff_models(database, [module.Content]).drop_indexes) == indexes
     assert_untouched(database)
 
@@ -330,7 +331,7 @@ class Migration(migrations.Migration):
 
 
 def django_database(url: str) -> dict[str, object]:
-    """Return Django's settings of a database."""
+    """Return the Django settings for a database."""
     if url.startswith("sqlite"):
         path = url.removeprefix("sqlite:///")
         return {"ENGINE": "django.db.backends.sqlite3", "NAME": path}

@@ -1,4 +1,4 @@
-"""Commands that are killed: each file is the old or the new one, and no row is lost or doubled."""
+"""Kill commands: each file is the old or the new one, and no row is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KILLS = 30
 
 
 def killed(seconds, *args):
-    """Run the command, and kill it after so many seconds; tell whether it had ended."""
+    """Run the command, kill it after this number of seconds, and return whether it succeeded."""
     process = subprocess.Popen(
         [PROGRAM, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -38,7 +38,7 @@ def content(number, level):
 
 
 def stored(url):
-    """The lines of an export, without what the database sets."""
+    """Return the imported values of all rows."""
     database = aicontent.connect(url)
     Content = aicontent.for_database(database)  # noqa: N806
     rows = list(Content.select(Content.id, Content.level, Content.request_payload).tuples())
@@ -132,7 +132,7 @@ def test_migrations_up_and_down(empty_url):
         steps = () if number % 2 else ("--steps", str(1 + number % 7))
         before = applied(database)
         killed(rng.uniform(0, seconds), *command, *steps, "--database", empty_url)
-        wait_until_alone(database)  # a server notices after a while that its client was killed
+        wait_until_alone(database)  # the server notices the killed client after a while
         after = applied(database)
         wanted = available() if number % 2 else before[: len(before) - 1 - number % 7]
         assert after in (before, wanted)

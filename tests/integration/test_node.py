@@ -57,7 +57,7 @@ PARTIAL_INDEXES = (
 )
 TRIGGER = "update_ai_generated_content_updated_at"
 
-# The first column names an object; each of the others is a property of it.
+# The first column names an object. Each other column is a property of the object.
 CATALOG_QUERIES = {
     "column": """
         SELECT a.attname, a.attnum AS position, format_type(a.atttypid, a.atttypmod) AS type,
@@ -88,7 +88,7 @@ CATALOG_QUERIES = {
 
 
 def read_catalog(url: str) -> Catalog:
-    """Return what PostgreSQL knows of the table, by object and property."""
+    """Return the table's catalog entries from PostgreSQL, by object and property."""
     database = aicontent.connect(url)
     catalog: Catalog = {}
     with database.connection_context():
@@ -102,7 +102,7 @@ def read_catalog(url: str) -> Catalog:
 
 
 def make_users(url: str) -> None:
-    """Make the host's users table."""
+    """Create the host's users table."""
     database = aicontent.connect(url)
     with database.connection_context():
         database.execute_sql("CREATE TABLE users (id serial PRIMARY KEY)")
@@ -114,7 +114,7 @@ def differences(one: Catalog, other: Catalog) -> dict[str, tuple[Any, Any]]:
 
 
 def deliberate_differences() -> dict[str, tuple[Any, Any]]:
-    """Return what the documentation says is not as in the Knex migration."""
+    """Return the differences from the Knex migration that the docs list."""
     checks = {column: f'(("{column}" >= 0))' for column in COUNTERS}
     checks["validationScore"] = (
         '((("validationScore" >= (0)::double precision) AND '
@@ -151,7 +151,7 @@ def deliberate_differences() -> dict[str, tuple[Any, Any]]:
 
 
 def install(npm: str, folder: Path) -> None:
-    """Install what package.json names, unless that was done since it last changed."""
+    """Install the packages of package.json unless they are up to date."""
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the tests run in several processes
         install_locked(npm, folder)
@@ -159,10 +159,10 @@ def install(npm: str, folder: Path) -> None:
 
 def install_locked(npm: str, folder: Path) -> None:
     package = folder / "package.json"
-    installed = folder / "node_modules" / ".package-lock.json"  # npm writes it last
+    installed = folder / "node_modules" / ".package-lock.json"  # npm writes this file last
     if installed.exists() and installed.stat().st_mtime >= package.stat().st_mtime:
         return
-    # npm's own patience without a network is minutes.
+    # Without a network, npm retries for minutes.
     patience = ("--fetch-retries=1", "--fetch-retry-mintimeout=1000")
     done = subprocess.run(
         [npm, "install", "--no-audit", "--no-fund", *patience],
@@ -179,7 +179,7 @@ def install_locked(npm: str, folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def run_node(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A runner of the files in tests/node: `run_node(file, *args)` returns what it printed."""
+    """Return a function that runs a file of tests/node: `run_node(file, *args)`."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("needs node and npm")
@@ -205,7 +205,7 @@ def shared_url(make_url: Callable[..., str]) -> str:
 
 @pytest.fixture
 def shared(shared_url: str) -> Iterator[Content]:
-    """The Python model on the table that the Node service shares."""
+    """Yield the Python model on the table that the Node service shares."""
     database = aicontent.connect(shared_url)
     yield aicontent.for_database(database)
     database.close()
@@ -213,13 +213,13 @@ def shared(shared_url: str) -> Iterator[Content]:
 
 @pytest.fixture
 def owner(shared: Content) -> int:
-    """The id of the user whose content it is."""
+    """Store the user who owns the content, and return the id."""
     return int(shared.user.rel_model.create().id)
 
 
 @pytest.fixture
 def from_python(shared: Content, owner: int) -> aicontent.AIGeneratedContent:
-    """A row that Python wrote before the service ran, with a value in every column."""
+    """Store a row from Python before the service runs, with a value in every column."""
     content = shared.create(
         user=owner,
         type="lesson",
@@ -250,13 +250,13 @@ def seen(
     owner: int,
     from_python: aicontent.AIGeneratedContent,
 ) -> dict[str, Any]:
-    """What the service printed, which has run to its end."""
+    """Run the service to its end, and return its report."""
     report: dict[str, Any] = json.loads(run_node("service.js", shared_url, owner))
     return report
 
 
 def as_node(content: aicontent.AIGeneratedContent) -> dict[str, Any]:
-    """Return the row as Objection.js prints it; JavaScript's times end at milliseconds."""
+    """Return the row in the form that Objection.js prints; JavaScript's times have milliseconds."""
     row = {field.column_name: content.__data__[field.name] for field in content._meta.sorted_fields}
     return {
         name: value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -274,7 +274,7 @@ def moments(content: aicontent.AIGeneratedContent) -> list[datetime]:
 def test_table_differs_from_the_knex_migration_only_as_documented(
     run_node: Run, make_url: Callable[..., str]
 ) -> None:
-    """Columns, constraints, indexes and trigger are the specification's, save what is listed."""
+    """Columns, constraints, indexes and trigger match the specification, except the listed ones."""
     by_knex, by_us = make_url("postgresql"), make_url("postgresql")
     for url in (by_knex, by_us):
         make_users(url)
@@ -283,7 +283,7 @@ def test_table_differs_from_the_knex_migration_only_as_documented(
     knex, ours = read_catalog(by_knex), read_catalog(by_us)
     found = differences(knex, ours)
     added = {key.split(":")[0] for key in found if any(name in key for name in FOR_CLAIMS)}
-    added = {name for name in added if not name.endswith("_not_null")}  # listed from version 18
+    added = {name for name in added if not name.endswith("_not_null")}  # listed since PostgreSQL 18
     assert added == {
         *(f"column {name}" for name in FOR_CLAIMS[:7]),
         *(f"index {name}" for name in FOR_CLAIMS[7:]),
@@ -299,7 +299,7 @@ def test_table_differs_from_the_knex_migration_only_as_documented(
 
 
 def test_python_reads_what_node_wrote(shared: Content, seen: dict[str, Any]) -> None:
-    """Documents and values are those the service passed; times are aware, in UTC, and equal."""
+    """Python reads the service's documents and values unchanged, and its times in UTC."""
     written = seen["written"]["full"]
     content = shared.get_by_id(written["id"])
     row = as_node(content)
@@ -312,20 +312,20 @@ def test_python_reads_what_node_wrote(shared: Content, seen: dict[str, Any]) -> 
 def test_node_reads_what_python_wrote(
     seen: dict[str, Any], owner: int, from_python: aicontent.AIGeneratedContent
 ) -> None:
-    """The service got Python's row with every value, before it wrote any itself."""
+    """The service received Python's row with every value before it wrote any row."""
     assert seen["received"] == [as_node(from_python)]
     assert seen["user"] == {"id": owner}
 
 
 def test_both_sides_see_the_same_rows(shared: Content, seen: dict[str, Any]) -> None:
-    """After all that the service did, both read every row alike."""
+    """After the service's writes, both sides read the same values in every row."""
     assert [as_node(content) for content in shared.select().order_by(shared.id)] == seen["left"]
 
 
 def test_node_queries_find_rows_of_both(
     shared: Content, seen: dict[str, Any], owner: int, from_python: aicontent.AIGeneratedContent
 ) -> None:
-    """The model's static queries and helpers judge Python's rows as the service's own."""
+    """The model's static queries and helpers treat Python's rows like the service's rows."""
     ids = {name: row["id"] for name, row in seen["written"].items()}
     lessons = {ids[n] for n in ("lesson", "used", "otherLevel", "expired", "failed", "recent")}
     assert seen["reusableOfLevel"] == [ids["lesson"], from_python.id, ids["used"]]
@@ -337,7 +337,7 @@ def test_node_queries_find_rows_of_both(
 
 
 def test_trigger_sets_updated_at_on_a_node_patch(shared: Content, seen: dict[str, Any]) -> None:
-    """A patch stores the database's time, although the model's hook sends Node's."""
+    """A patch stores the database's time, although the model's hook sends Node's time."""
     assert seen["patched"] == {
         "count": 1,
         "status": "cached",
@@ -350,7 +350,7 @@ def test_trigger_sets_updated_at_on_a_node_patch(shared: Content, seen: dict[str
 
 
 def test_node_marks_a_row_accessed(shared: Content, seen: dict[str, Any]) -> None:
-    """The model's markAccessed, written back by Objection.js, is what Python reads."""
+    """Python reads the result of the model's markAccessed, which Objection.js stores."""
     content = shared.get_by_id(seen["written"]["used"]["id"])
     assert content.usage_count == seen["accessed"]["usageCount"] == 4
     assert content.last_accessed_at == datetime.fromisoformat(seen["accessed"]["lastAccessedAt"])
@@ -359,7 +359,7 @@ def test_node_marks_a_row_accessed(shared: Content, seen: dict[str, Any]) -> Non
 def test_node_cleanup_deletes_expired_and_failed(
     shared: Content, seen: dict[str, Any], from_python: aicontent.AIGeneratedContent
 ) -> None:
-    """What has expired and what failed 25 hours ago is gone; the others remain."""
+    """The cleanup deletes only the expired row and the row that failed 25 hours ago."""
     ids = {name: row["id"] for name, row in seen["written"].items()}
     gone = {ids.pop("expired"), ids.pop("failed")}
     assert seen["deleted"] == len(gone)

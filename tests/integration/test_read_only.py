@@ -1,4 +1,4 @@
-"""What only reads works on a database that cannot be written."""
+"""Commands that only read work on a read-only database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ON_SQLITE = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 
 @pytest.fixture
 def folder(tmp_path):
-    """A file system that becomes read-only by `freeze`."""
+    """Yield a folder on a file system that `freeze` makes read-only."""
     folder = tmp_path / "frozen"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "tmpfs", str(folder)]
@@ -37,7 +37,7 @@ def freeze(folder):
 
 
 def looks(url, rows):
-    """Whether stats, check and export read so many rows."""
+    """Assert that stats, check and export read this number of rows."""
     status, out, err = run_here("check", "--database", url)
     assert (status, out.splitlines()[0]) == (0, "ok"), err
     status, out, err = run_here("export", "--database", url)
@@ -47,7 +47,7 @@ def looks(url, rows):
 
 
 def copy_of(url, target):
-    """Copy a database that nobody has open, its log included."""
+    """Copy a database file with its write-ahead log; no connection has the copy open."""
     database = aicontent.connect(url)
     for path in Path(database.database).parent.glob(f"{Path(database.database).name}*"):
         shutil.copy(path, target)
@@ -82,7 +82,7 @@ def test_a_file_system_that_cannot_be_written(fill, url, database, folder, mode)
 def test_a_log_that_cannot_be_read_is_not_passed_over(
     fill, url, database, folder, tmp_path, through
 ):
-    fill(3)  # the connection stays open, and with it the log
+    fill(3)  # the open connection keeps the write-ahead log
     path = copy_of(url, folder)
     (folder / f"{path.name}-shm").unlink()
     freeze(folder)
@@ -98,7 +98,7 @@ def test_a_log_that_cannot_be_read_is_not_passed_over(
 
 @contextmanager
 def another_user():
-    """Act as a user who may write next to nothing."""
+    """Act as a user with almost no rights to write."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to act as another user")
     os.setegid(65534)
@@ -112,7 +112,7 @@ def another_user():
 
 @pytest.fixture
 def shared(url):
-    """A folder that every user may read, with a copy of the database in it."""
+    """Yield a folder that every user can read, with a copy of the database."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder
@@ -123,13 +123,13 @@ def shared(url):
 @pytest.mark.parametrize("rights", [0o755, 0o777])
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 def test_a_file_of_another_user(fill, url, database, shared, mode, rights):
-    """What this user reads leaves no file behind that the owner could not write."""
+    """A read by this user leaves no file that the owner cannot write."""
     fill(3)
     database.pragma("journal_mode", mode)
     database.close()
     path = copy_of(url, shared)
     shared.chmod(rights)
-    looks(f"sqlite:///{path}", 3)  # loads modules that the other user may not read
+    looks(f"sqlite:///{path}", 3)  # this loads modules that the other user may be unable to read
     before = path.read_bytes()
     with another_user():
         looks(f"sqlite:///{path}", 3)
@@ -140,7 +140,7 @@ def test_a_file_of_another_user(fill, url, database, shared, mode, rights):
     writer = aicontent.connect(f"sqlite:///{path}")
     Content = aicontent.for_database(writer)  # noqa: N806
     Content.create(user=Content.get().user_id, type="lesson", request_payload={})
-    with another_user():  # whose next connection sees the log
+    with another_user():  # the next connection of this user reads the write-ahead log
         Reader = aicontent.for_database(reader)  # noqa: N806
         assert Reader.select().count() == 4
         with pytest.raises(peewee.OperationalError, match="readonly"):

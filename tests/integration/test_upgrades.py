@@ -1,7 +1,7 @@
-"""Two versions of the package work on one database: during a deployment, and after a rollback.
+"""Two package versions share one database: during a deployment, and after a rollback.
 
-docs/guides/upgrading.md promises what these tests check. The new version is a copy of the
-checkout with one more migration, which adds a nullable column, as every migration does.
+These tests check the promises of docs/guides/upgrading.md. The new version is a copy of the
+checkout with one more migration. Like every migration, it adds a nullable column.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import aicontent
 from helpers import PYTHON
 
 DEADLINE = 60
-"""Seconds for an answer of a process, on a busy machine."""
+"""Seconds to wait for a process's answer, on a busy machine."""
 
 OLD, NEW = aicontent.__version__, "99.0"
 
@@ -86,7 +86,7 @@ database.connect()
 
 
 class Process:
-    """A process that runs code with one version of the package."""
+    """Run code in a process with one version of the package."""
 
     def __init__(self, package: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": str(package)}
@@ -100,14 +100,14 @@ class Process:
         self.is_running = False
 
     def start(self, code: str) -> None:
-        """Start code, which leaves what it finds in `result`."""
+        """Start code, which assigns its answer to `result`."""
         assert self._process.stdin is not None
         self.is_running = True
         self._process.stdin.write(json.dumps(code).encode() + b"\n")
         self._process.stdin.flush()
 
     def answer(self) -> Any:
-        """Return the result of the code that was started."""
+        """Return the result of the started code."""
         output = self._process.stdout
         assert output is not None
         assert select.select([output], [], [], DEADLINE)[0], "the process does not answer"
@@ -127,7 +127,7 @@ class Process:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders in which the two versions are installed."""
+    """Return the folders with the two installed versions."""
     folder = tmp_path_factory.mktemp("upgrades")
     checkout = folder / "checkout"
     copy_checkout(checkout)
@@ -142,14 +142,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def replace(path: Path, old: str, new: str) -> None:
-    """Replace the last occurrence in a file."""
+    """Replace the last occurrence of a text in a file."""
     before, found, after = path.read_text("utf-8").rpartition(old)
     assert found
     path.write_text(before + new + after, "utf-8")
 
 
 def install(checkout: Path, folder: Path) -> Path:
-    """Build the wheel and unpack it, which is all that pip does with pure Python."""
+    """Build the wheel and unpack it, as pip does with pure Python."""
     wheels = folder.with_name(f"{folder.name}-wheel")
     wheels.mkdir()
     zipfile.ZipFile(build("wheel", checkout, wheels)).extractall(folder)
@@ -158,7 +158,7 @@ def install(checkout: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[dict[str, Process]]:
-    """The processes, by their names, which serve one test after the other."""
+    """Yield the processes by name; the tests share them."""
     processes: dict[str, Process] = {}
     yield processes
     for process in processes.values():
@@ -167,7 +167,7 @@ def processes() -> Iterator[dict[str, Process]]:
 
 @pytest.fixture
 def connected(installed, processes, empty_url, tmp_path):
-    """Connect a process to this test's database, which has no table yet."""
+    """Yield a function that connects a process to this test's database, which has no table yet."""
     names = []
 
     def connect(name: str, version: str) -> Process:
@@ -179,7 +179,7 @@ def connected(installed, processes, empty_url, tmp_path):
 
     yield connect
     for name in names:
-        if processes[name].is_running:  # the test failed
+        if processes[name].is_running:  # after a failed test
             processes.pop(name).end()
         else:
             processes[name].run("database.close()")
@@ -187,7 +187,7 @@ def connected(installed, processes, empty_url, tmp_path):
 
 @pytest.fixture
 def old(connected) -> Process:
-    """The old version, which has made its table, a user and a row."""
+    """The old version, after it has created the table, a user and a row."""
     process = connected("old", OLD)
     process.run("""
 aicontent.migrate(database, create_users=True)
@@ -206,7 +206,7 @@ def worker(connected, old) -> Process:
 
 @pytest.fixture
 def new(connected, old) -> Process:
-    """The new version, which has not migrated."""
+    """The new version, before its migration."""
     process = connected("new", NEW)
     process.run(f"""
 user, first = {old.run("result = user, first")}
@@ -256,13 +256,15 @@ result = sorted({(row.status, row.attempts, row.generated_data["by"]) for row in
 
 
 def test_a_migration_while_the_old_version_works(old, worker, new, tmp_path):
-    """A service of the old version writes, and a worker holds a claim, while the new version
-    migrates. Then workers of both versions empty one queue."""
+    """An old service and an old worker continue during the migration to the new version.
+
+    The service writes, and the worker holds a claim. Then workers of both versions empty one queue.
+    """
     assert old.run("result = version") == OLD
     assert new.run("result = version") == NEW
     ids = old.run(QUEUE.replace("NUMBER", "200"))
-    # The worker holds its 50th row during the migration, and until the new one has claimed a row.
-    # That one holds its first row until the old one has claimed another.
+    # The old worker holds its 50th row during the migration, until the new worker has claimed a
+    # row. The new worker holds its first row until the old worker has claimed another.
     holds = [(50, "held", "new-has-claimed"), (51, "old-goes-on", "old-goes-on")]
     worker.start(WORK.replace("HOLDS", repr(holds)))
     old.start(SERVE)
@@ -302,7 +304,7 @@ result = len(paid), [answer.generated_data["by"] for answer in answers]
 
 
 def test_the_old_version_changes_a_row_of_the_new_one(old, new):
-    """It leaves the column alone that it does not know."""
+    """The old version does not change a column that it does not know."""
     new.run(MIGRATE)
     id = new.run("""
 result = Content.create(**row, generated_data={"by": version}, rating=5).id
@@ -316,7 +318,7 @@ result = Content.create(**row, generated_data={"by": version}, rating=5).id
 
 
 def test_exports_of_the_other_version(old, new):
-    """The new version reads an export of the old one. The other way round is refused."""
+    """The new version imports the old version's export. The old version refuses the new one's."""
     new.run(MIGRATE)
     new.run("Content.create(**row, rating=5)")
     export = "result = [line.decode() for line in aicontent.export_lines(database)]"
@@ -360,7 +362,7 @@ def test_the_old_version_on_the_newer_schema(old, new):
 
 
 def test_the_new_version_on_the_older_schema(old, new, empty_url):
-    """It cannot read, so the migration comes first; and it pays for nothing."""
+    """The new version cannot read before the migration, and it does not pay for any content."""
     assert new.run(CHECK) == [f"migration {NEXT} is pending: run `aicontent migrate`"]
     old.run(QUEUE.replace("NUMBER", "1"))
     errors = new.run("""
@@ -389,7 +391,7 @@ result = ran.exit_code, ran.output
 """
     message = "Error: ai_generated_content is not up to date: run `aicontent migrate`\n"
     assert new.run(export) == [1, message]
-    # The old one goes on, and does what the new one could not.
+    # The old version continues, and processes the row that the new version could not claim.
     assert old.run(WORK.replace("HOLDS", "[]"))[1] == 1
     assert old.run("result = Content.get_by_id(first).generated_data") == {"by": OLD}
 

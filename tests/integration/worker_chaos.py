@@ -1,8 +1,8 @@
 """Kill workers while they work: `python worker_chaos.py URL SECONDS LEASE` reports as JSON.
 
-Each worker is `work()` in a process of its own. It notes in a log what was paid for and what was
-stored, in single writes that a kill cannot split. With a user and a command as further arguments,
-that command restarts the server five times.
+Each worker runs `work()` in a separate process. It logs paid and stored content in single writes
+that a kill cannot split. If the arguments also name a user and a command, the program runs the
+command five times to restart the server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import aicontent
 
 WORKERS, IN_FLIGHT, RESTARTS = 4, 40, 5
 LEASE = float(sys.argv[3])
-"""Seconds; now and then an answer takes longer, and is kept by renewals."""
+"""Seconds; some answers take longer, and the worker renews their leases."""
 
 
 def work(url: str, log: int) -> None:
@@ -70,7 +70,7 @@ def kill(process: int) -> None:
 
 
 def again(call: Any, database: Any) -> Any:
-    """Call until the server is there: it is being restarted."""
+    """Repeat a call until the restarting server answers."""
     while True:
         try:
             return call()
@@ -80,7 +80,7 @@ def again(call: Any, database: Any) -> Any:
 
 
 def supervise(url: str, seconds: float, log: int, restart: Any) -> dict[str, Any]:
-    """Kill and replace workers for some seconds; then let the others work off what is left."""
+    """Kill and replace workers for some seconds, then let the others empty the queue."""
     workers = [start(url, log) for _ in range(WORKERS)]
     killed: list[int] = []
     database = aicontent.connect(url, timeout=60)
@@ -123,8 +123,8 @@ def faults(ran: dict[str, Any], notes: list[list[str]]) -> Iterator[str]:
             yield f"{id} is {row.status}"
         if sum(process not in ran["killed"] for process in paid[id]) > 1:
             yield f"{id} was paid for twice by workers that lived"
-    # A row of a killed worker waits for the end of its lease and the next rescue. The other 20
-    # seconds are for a busy machine.
+    # A killed worker's row waits for the end of its lease and the next rescue. A busy machine may
+    # need the other 20 seconds.
     if ran["drained"] > 2.5 * LEASE + 20:
         yield f"the last rows took {ran['drained']:.1f} s"
 
@@ -132,7 +132,7 @@ def faults(ran: dict[str, Any], notes: list[list[str]]) -> Iterator[str]:
 def main(url: str, seconds: str, lease: str, user: str = "", *command: str) -> None:
     def restart() -> None:
         mode = random.choice(["fast", "immediate"])
-        with open(os.devnull, "w") as nowhere:  # a pipe would stay open in the server
+        with open(os.devnull, "w") as nowhere:  # the restarted server would keep a pipe open
             subprocess.run(
                 [*command, "-m", mode],
                 check=True,

@@ -1,4 +1,4 @@
-"""The deletion policy: which rows the cleanup deletes, and when it stops."""
+"""Test the deletion policy: the rows that the cleanup deletes, and the limits that stop it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_what_goes_and_what_stays(store, Content):
     failed = {"status": "failed", "created_at": OLD, "updated_at": OLD}
     store(**failed)
     store(**failed, expires_at=NOW + HOUR)
-    store(**failed, expires_at=NOW - HOUR)  # counts once
+    store(**failed, expires_at=NOW - HOUR)  # both reasons apply, but it counts once
     foreseen = Content.cleanup(now=NOW, dry_run=True)
     assert (foreseen.expired, foreseen.failed, foreseen.left) == (6, 2, True)
     assert Content.select().count() == 12
@@ -40,7 +40,7 @@ def test_what_goes_and_what_stays(store, Content):
 
 
 def test_a_row_that_failed_just_now_stays(store, Content, database):
-    """It was asked for long ago, and someone will want to know why it failed."""
+    """The cleanup counts the age of a failure from the failure, not from the request."""
     content = store(status="generating", created_at=datetime.now(UTC) - 99 * HOUR)
     Content.update(status="failed").where(Content.id == content.id).execute()
     assert Content.cleanup().deleted == 0
@@ -64,7 +64,7 @@ def test_failed_after(store, Content):
 
 
 def test_a_thousand_rows_with_one_expiry_all_go(fill, Content):
-    """A cursor over the expiry would skip ties at the end of a batch."""
+    """A cursor over the expiry would skip rows with equal values at the end of a batch."""
     fill(1000, expires_at=NOW - HOUR)
     report = Content.cleanup(now=NOW, batch_size=37)
     assert (report.expired, report.left) == (1000, False)
@@ -79,7 +79,7 @@ def test_budgets(fill, Content):
     assert Content.cleanup(now=NOW, max_rows=0).left
     report = Content.cleanup(now=NOW, max_rows=25, batch_size=10)
     assert (report.deleted, report.left) == (25, True)
-    # Both take turns, in batches that are smaller where the machine is slow.
+    # The two reasons alternate, in batches that are smaller on a slow machine.
     assert min(report.expired, report.failed) >= report.batches // 2
     assert report.batches >= 3
     report = Content.cleanup(now=NOW, max_seconds=0)
@@ -101,13 +101,13 @@ def test_progress_is_told_after_each_batch(fill, Content):
     Content.cleanup(now=NOW, batch_size=4, progress=told.append)
     assert [report.batches for report in told] == list(range(1, len(told) + 1))
     deleted = [report.expired for report in told]
-    # At most four each: fewer where a batch took long.
+    # A batch has at most four rows, and fewer after a slow batch.
     assert all(0 < now - before <= 4 for before, now in pairwise([0, *deleted]))
     assert deleted[-1] == 10
 
 
 def test_each_batch_is_a_transaction_of_its_own(fill, Content):
-    """What went before an interruption is gone, and nothing else."""
+    """An interrupted cleanup has deleted its finished batches and no other row."""
     fill(10, expires_at=NOW - HOUR)
 
     def interrupt(report):
@@ -162,7 +162,7 @@ def test_cleaners_at_once_count_each_row_once(fill, Content, url, cleaners):
     counts = [line.split() for line, _ in outputs]
     assert sum(int(expired) for expired, _, _ in counts) == 1000
     assert sum(int(failed) for _, failed, _ in counts) == 500
-    # A cleaner may leave rows that another has locked for long; the last to end leaves none.
+    # A cleaner may report rows that another cleaner has locked. The last to end reports none.
     assert "False" in {left for _, _, left in counts}
     assert Content.select().count() == 0
 

@@ -1,4 +1,4 @@
-"""Batches of the cleanup: who else reads and writes the rows meanwhile, and how large they get."""
+"""Test the cleanup's batches: concurrent readers and writers, and the batch size."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ OLD = NOW - 25 * HOUR
 
 @contextmanager
 def after_the_look_up(database, url, change):
-    """Call `change(model)` on a connection of its own after the cleanup has looked up the rows to
-    delete, just before the transaction that deletes them."""
+    """Call `change(model)` on another connection between the cleanup's look-up and its deletes.
+
+    The call comes just before the transaction that deletes the rows.
+    """
     other = aicontent.connect(url)
     model = aicontent.for_database(other)
     steps = []
@@ -34,7 +36,7 @@ def after_the_look_up(database, url, change):
             change(model)
 
     if isinstance(database, peewee.SqliteDatabase):
-        # Peewee logs no BEGIN, and after it the other connection cannot write.
+        # Peewee does not log BEGIN, and the other connection cannot write after it.
         database.connection().set_trace_callback(hear)
         yield
         database.connection().set_trace_callback(None)
@@ -68,7 +70,7 @@ def test_a_row_renewed_before_it_is_deleted_survives(store, Content, database, u
 def test_a_new_row_in_the_place_of_a_deleted_one_survives(
     store, Content, database, url, kind, user
 ):
-    """The cleanup looks up places (ctid, rowid), which the database gives to new rows."""
+    """The cleanup looks up row addresses (ctid, rowid), which the database reuses for new rows."""
     place = peewee.SQL("rowid" if kind == "sqlite" else "ctid")
     store(expires_at=NOW - HOUR)
     places = Content.select(place).tuples()
@@ -87,7 +89,7 @@ def test_a_new_row_in_the_place_of_a_deleted_one_survives(
     assert [content.id for content in Content.select()] == ["new"]
 
 
-@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite locks no rows
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite has no row locks
 def test_a_row_that_is_just_being_renewed_survives(store, Content):
     database = Content._meta.database
     renewed, other = store(expires_at=NOW - HOUR), store(expires_at=NOW - HOUR)
@@ -136,11 +138,11 @@ def test_the_cleanup_uses_its_indexes(fill, Content, database, analyzed, now):
     looked = []
     with on_statement(lambda s: looked.append(s) if "LIMIT" in s[0] else None):
         Content.cleanup(now=now)
-        Content.cleanup(now=now, max_rows=0)  # only to see whether rows are left
+        Content.cleanup(now=now, max_rows=0)  # only checks whether rows are left
     for (sql, values), index in zip(looked, ["expires", "failed"] * 2, strict=True):
         plan = " ".join(map(str, database.execute_sql(explain + sql, values).fetchall()))
-        plan = plan.replace("Sort Key", "")  # of a Merge Append over partitions
-        # The other index of createdAt has the same order, but all statuses.
+        plan = plan.replace("Sort Key", "")  # a Merge Append has one too
+        # The other index on createdAt has the same order, but covers all statuses.
         good = (index, "status") if index == "failed" and not analyzed else (index,)
         names = [name for each in good for name in index_names(database, f"idx_ai_content_{each}")]
         assert any(name in plan for name in names), plan
@@ -149,16 +151,16 @@ def test_the_cleanup_uses_its_indexes(fill, Content, database, analyzed, now):
             assert "TEMP B-TREE" not in plan, plan
 
 
-# Seconds that the deletion of a row takes at least in the tests of sizes, so that a batch of one
-# row takes almost as long as a batch is meant to take while others write: 15 and 1.5 ms.
+# Minimum seconds for the deletion of a row in the tests of sizes. While others write, one row then
+# takes about the target time of a batch: 15 ms on PostgreSQL and 1.5 ms on SQLite.
 ROW_SECONDS = {"sqlite": 0.002, "postgresql": 0.01, "postgresql-partitioned": 0.01}
 MOST = 25
-"""Rows of a batch that is meant to take 200 ms on PostgreSQL or 50 ms on SQLite: 20 and 25."""
+"""Maximum rows of a batch; its target time is 200 ms on PostgreSQL (20 rows), 50 on SQLite (25)."""
 
 
 @pytest.fixture
 def slow_rows(database, kind):
-    """Two functions: make the deletion of each row slow, and end that."""
+    """Return two functions: one slows down the deletion of each row, the other ends that."""
     table = "ai_generated_content"
     if kind == "sqlite":
         database.register_function(lambda: time.sleep(ROW_SECONDS[kind]), "pause", 0)
@@ -175,7 +177,7 @@ def slow_rows(database, kind):
 
 
 class Sizes(list):
-    """The sizes of a cleanup's batches: pass `add` as its `progress`."""
+    """Collect the batch sizes of a cleanup: pass `add` as its `progress`."""
 
     def add(self, report):
         self.append(report.deleted - sum(self))
@@ -184,7 +186,7 @@ class Sizes(list):
 def test_batches_grow_while_they_are_fast_and_shrink_when_they_are_slow(
     fill, Content, database, slow_rows
 ):
-    """On a busy machine only some of the many batches are fast; a single one lets them grow."""
+    """A busy machine runs few batches fast, but one fast batch is enough to let the size grow."""
     fill(3000, expires_at=NOW - HOUR)
     fast, slow, again = Sizes(), Sizes(), Sizes()
     make_slow, end_slow = slow_rows
@@ -225,7 +227,7 @@ def test_batches_are_short_while_others_write(fill, Content, database, slow_rows
         aicontent.for_database(others[0]).user.rel_model.create()
 
     def progress(report):
-        if len(alone) < 2 or alone[-1] <= 2:  # the size of the first batch depends on nobody
+        if len(alone) < 2 or alone[-1] <= 2:  # the first size depends on no writer
             alone.add(report)
             if alone[-1:] > [2] and len(alone) > 1:
                 beside.append(report.deleted)
@@ -237,7 +239,7 @@ def test_batches_are_short_while_others_write(fill, Content, database, slow_rows
     wait_until_alone(database)
     Content.cleanup(now=NOW, progress=progress, stop=lambda: len(beside) == 6)
     assert alone[-1] > 2, "no batch was of several rows while nobody else wrote"
-    # The size of the batch after the first write may have been set before it.
+    # The cleanup may have chosen the next batch's size before the first write.
     _, _, *sizes = beside
     assert sizes == [1] * 4
     others[0].close()

@@ -1,4 +1,4 @@
-"""Rows that the database refuses to delete: the cleanup passes over them, and names them."""
+"""The cleanup skips and reports rows that the database refuses to delete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ TABLE = "ai_generated_content"
 
 @pytest.fixture
 def due(store):
-    """Store so many rows of each reason; return the ids of the first."""
+    """Return a function that stores rows due for each reason.
+
+    It returns the ids of the expired rows.
+    """
 
     def store_all(number, **values):
         old = datetime.now(UTC) - 99 * HOUR
@@ -30,7 +33,7 @@ def due(store):
 
 
 def keep(database, condition):
-    """Let a trigger keep the rows that fulfil a condition, without an error."""
+    """Create a trigger that silently keeps the rows that fulfil a condition."""
     if isinstance(database, peewee.SqliteDatabase):
         database.execute_sql(
             f"CREATE TRIGGER keep BEFORE DELETE ON {TABLE} WHEN {condition} "
@@ -47,7 +50,7 @@ def keep(database, condition):
 
 
 def refuse(database, condition, text, code="P0001"):
-    """Let a trigger raise an error for the rows that fulfil a condition."""
+    """Create a trigger that raises an error for the rows that fulfil a condition."""
     if isinstance(database, peewee.SqliteDatabase):
         database.execute_sql(
             f"CREATE TRIGGER refuse BEFORE DELETE ON {TABLE} WHEN {condition} "
@@ -87,7 +90,7 @@ def test_the_others_go(due, Content, database, batch_size):
     assert {content.id for content in Content.select()} == set(kept)
 
 
-@pytest.mark.plain  # the key of a partitioned table has two columns
+@pytest.mark.plain  # a partitioned table's key has two columns
 @pytest.mark.parametrize("is_deferred", [False, True])
 def test_rows_that_a_table_of_the_hosts_references(due, Content, database, is_deferred):
     later = "DEFERRABLE INITIALLY DEFERRED" if is_deferred else ""
@@ -117,9 +120,9 @@ def test_rows_for_which_a_trigger_raises(due, Content, database):
 
 
 def test_more_than_one_look_up(due, Content, database, monkeypatch):
-    """What is set aside must not fill each look-up."""
+    """Skipped rows must not fill every look-up."""
     monkeypatch.setattr("aicontent.maintenance.batches._LOOKED_UP", 5)
-    kept = due(30)[:12]  # the first by their expiry, so that they fill two look-ups
+    kept = due(30)[:12]  # these rows expire first, so they fill two look-ups
     Content.update(level="keep").where(Content.id.in_(kept)).execute()
     keep(database, "OLD.level = 'keep'")
     report = Content.cleanup()
@@ -216,7 +219,7 @@ def test_a_lock_keeps_neither_the_others_nor_the_other_reason(due, Content, url)
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_rows_that_are_not_due_stay_in_other_partitions(empty):
-    """Rows of two partitions may be stored in places of the same name."""
+    """Rows of two partitions may have the same ctid."""
     empty.execute_sql("CREATE TABLE users (id integer PRIMARY KEY)")
     empty.execute_sql("INSERT INTO users VALUES (1), (2)")
     aicontent.migrate(empty)
@@ -270,7 +273,7 @@ def test_several_that_are_serializable(fill, Content, url):
 
 
 def test_another_error_is_raised(due, Content, database, kind):
-    """It is no row's fault."""
+    """The cleanup skips rows only for errors that a row causes."""
     due(3)
 
     def fail(statement):

@@ -1,4 +1,4 @@
-"""What check() sees: the files it compares with are true, and damage is found."""
+"""Test check(): its schema files match the migrations, and it detects damage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCE = ROOT / "aicontent" / "schema"
 
 
 def test_the_files_say_what_the_migrations_make(database, kind):
-    """AICONTENT_WRITE_SCHEMA=1 writes them anew."""
+    """AICONTENT_WRITE_SCHEMA=1 rewrites the files."""
     made = dict(sorted(backend_of(database).catalog(database).definitions(TABLE).items()))
     is_partitioned = kind == "postgresql-partitioned"
     if os.environ.get("AICONTENT_WRITE_SCHEMA") and not is_partitioned:
@@ -134,7 +134,7 @@ def test_leases_that_should_have_been_freed_a_day_ago(Content, user, database):
 
 
 def test_rows_that_should_have_gone_a_day_ago(store, database, Content):
-    """A cleanup that does not run is told by what it has not done."""
+    """check() infers from overdue rows that the cleanup does not run."""
     now = datetime.now(UTC)
     day = timedelta(days=1)
     store(expires_at=now - day / 2)
@@ -157,7 +157,7 @@ def test_a_clock_that_is_off(database, hours, text):
     (problem,) = aicontent.check(database, now=before + timedelta(hours=hours))
     took = datetime.now(UTC) - before
     seconds = re.search(rf"([0-9,]+) s {text} this machine's", problem)[1].replace(",", "")
-    # The server's clock went on while the check ran; the message has whole seconds.
+    # The server's clock advanced during the check, and the message has whole seconds.
     ran = -hours * (int(seconds) - 3600)
     assert -1 < ran < took.total_seconds() + 1
 
@@ -175,7 +175,7 @@ def test_an_index_that_was_dropped_on_purpose(database):
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_which_indexes_served(database, store, Content):
-    # A database that an earlier test used has its counts.
+    # PostgreSQL keeps the counters of an earlier test that used this database.
     database.execute_sql(
         "SELECT pg_stat_reset_single_table_counters(oid) FROM pg_class "
         "WHERE relname ~ 'ai_(generated_)?content'"

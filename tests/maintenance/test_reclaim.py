@@ -1,4 +1,4 @@
-"""Reclaiming the space that deleted rows left in a SQLite file."""
+"""Test reclaim(), which frees the space of deleted rows in a SQLite file."""
 
 from __future__ import annotations
 

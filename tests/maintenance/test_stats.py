@@ -1,4 +1,4 @@
-"""What stats() counts, and how the command shows it."""
+"""Test the counts of stats(), and the command that prints them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def filled(store):
     for size in range(7):
-        text = random.Random(size).randbytes(400 * size).hex()  # PostgreSQL compresses others
+        text = random.Random(size).randbytes(400 * size).hex()  # PostgreSQL compresses other text
         store(id=f"l{size}", generated_data={"text": text}, created_at=NOW - HOUR)
     store(type="vocabulary_drill", token_usage=100, generation_time_ms=1500, usage_count=3)
     store(type="vocabulary_drill", token_usage=50, generation_time_ms=None, usage_count=2)

@@ -1,4 +1,4 @@
-"""The migrations: up, down, at once, half way, and in other people's databases."""
+"""Test the migrations: up, down, concurrent, interrupted, and in a host's database."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_sqlite(database):
 
 
 def everything(database):
-    """All that the database holds: its schema and its rows, as comparable values."""
+    """Return the database's schema and rows as comparable values."""
     if is_sqlite(database):
         schema = database.execute_sql(
             "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY 1, 2"
@@ -53,7 +53,7 @@ def everything(database):
 
 
 def without_history(state):
-    """What remains beside our own history table, which stays after a rollback."""
+    """Return the state without our history table, which stays after a rollback."""
     schema, rows = state
     kept = [item for item in schema if "aicontent_migratehistory" not in item[1]]
     return kept, {t: r for t, r in rows.items() if t != "aicontent_migratehistory"}
@@ -61,7 +61,7 @@ def without_history(state):
 
 @pytest.fixture
 def host(empty, tmp_path):
-    """A host application's database: users, rows, a history and a trigger of its own."""
+    """A host application's database with its users, rows, history and trigger."""
     migrations = tmp_path / "host_migrations"
     migrations.mkdir()
     key = "INTEGER PRIMARY KEY" if is_sqlite(empty) else "serial PRIMARY KEY"
@@ -80,7 +80,7 @@ def host(empty, tmp_path):
             "UPDATE notes SET \"updatedAt\" = 'by the host' WHERE id = NEW.id; END"
         )
     else:
-        # The specification's function name, with a body of the host's own.
+        # The host has another function with the name from the specification.
         empty.execute_sql(
             "CREATE FUNCTION update_updated_at_column() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN NEW.\"updatedAt\" = 'by the host'; RETURN NEW; END; $$"
@@ -186,7 +186,7 @@ def test_a_table_of_our_name_that_someone_else_made(host):
 
 @pytest.fixture
 def broken(tmp_path):
-    """Our migrations and one more that fails after its first statement."""
+    """The package's migrations and one more that fails after its first statement."""
     directory = tmp_path / "broken"
     shutil.copytree(MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__"))
     (directory / "900_broken.py").write_text(
@@ -249,9 +249,9 @@ def test_a_directory_that_is_not_there(host, tmp_path):
 
 
 def test_the_takeover_that_the_documents_describe(host):
-    """A table that the specification's migration made, as far as names go."""
+    """Take over a table with the names that the specification's migration uses."""
     aicontent.migrate(host)
-    aicontent.rollback(host, ALL - 1)  # what the specification has none of
+    aicontent.rollback(host, ALL - 1)  # only the first migration is in the specification
     host.execute_sql("DROP TABLE aicontent_migratehistory")
     if not is_sqlite(host):
         function = "ai_generated_content_set_updated_at"
@@ -380,7 +380,7 @@ def test_a_role_that_may_not_create_tables(host):
     host.execute_sql("DROP ROLE aicontent_reader")
 
 
-@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite lets a view dangle
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite allows dangling views
 def test_what_depends_on_the_table_stops_a_rollback(host):
     aicontent.migrate(host)
     host.execute_sql(f'CREATE VIEW report AS SELECT id FROM "{TABLE}"')
@@ -390,12 +390,12 @@ def test_what_depends_on_the_table_stops_a_rollback(host):
 
 
 def test_pw_migrate_runs_the_same_files_into_the_same_history(empty_url):
-    """The conf.py beside the migrations names the history table."""
+    """The conf.py next to the migrations names the history table."""
     database = aicontent.connect(empty_url)
     aicontent.migrate(database, create_users=True)
     aicontent.rollback(database, ALL)
 
-    # Peewee's own reader of URLs wants a host; the one among the options wins.
+    # Peewee's URL parser requires a host, but the host in the options takes precedence.
     pw_url = re.sub(r"^(postgresql://\w+):?@/", r"\1@localhost/", plain(empty_url))
 
     def pw_migrate(command: str) -> None:
@@ -447,7 +447,7 @@ def test_a_schema_for_each_tenant(host):
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_a_schema_that_appears_hides_no_content(host, empty_url):
-    """PostgreSQL's search path begins with a schema of the role's name, if there is one."""
+    """PostgreSQL's search path starts with a schema of the role's name, if it exists."""
     aicontent.migrate(host)
     Content = aicontent.for_database(host)  # noqa: N806
     Content.create(user=1, type="lesson", request_payload={})
@@ -473,7 +473,7 @@ def test_a_schema_is_refused_where_there_are_none(host, kind):
 
 
 def test_a_rollback_deletes_no_row_of_the_hosts(host):
-    """SQLite's DROP TABLE deletes the rows first, and lets other tables cascade."""
+    """SQLite's DROP TABLE first deletes the rows, and foreign keys of other tables cascade."""
     aicontent.migrate(host)
     content = aicontent.for_database(host).create(user=1, type="lesson", request_payload={})
     host.execute_sql(
@@ -541,7 +541,7 @@ def test_migrating_loads_peewee_migrate_and_importing_does_not():
 
 @pytest.mark.parametrize("done", [0, 3])
 def test_a_dry_run_prints_sql_that_migrates(empty_url, kind, done):
-    """On PostgreSQL, another tool can run all that is printed."""
+    """On PostgreSQL, another tool can run the printed SQL."""
     database = aicontent.connect(empty_url)
     before = backend_of(database).catalog(database).definitions(TABLE)
     if done:

@@ -1,4 +1,4 @@
-"""Tables in partitions by the user: made, migrated, rolled back, checked, and refused."""
+"""Test tables partitioned by user: create, migrate, roll back, check, and refuse."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_the_form_of_a_new_table_is_chosen(empty):
         (5, remainder) for remainder in range(5)
     ]
     assert aicontent.check(empty) == []
-    # A deployment repeats its command.
+    # A deployment runs the same command again.
     assert aicontent.migrate(empty, partitions=5) == []
     assert aicontent.migrate(empty) == []
 
 
 @on_postgresql
 def test_a_migration_at_a_time(empty, tmp_path):
-    """Later migrations change the partitions of a table that is there."""
+    """Later migrations change the partitions of an existing table."""
     directory = tmp_path / "migrations"
     directory.mkdir()
     source = aicontent.schema.history.MIGRATIONS
@@ -61,7 +61,7 @@ def test_a_migration_at_a_time(empty, tmp_path):
 
 
 def compression(database):
-    """How the documents of the table and of its partitions are compressed."""
+    """Return the compression methods in the table and in each partition."""
     rows = database.execute_sql(
         "SELECT relname, string_agg(attcompression::text, '') FROM pg_attribute a "
         "JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') AND a.attnum > 0 "
@@ -139,7 +139,7 @@ def test_check_tells_of_a_missing_partition(database):
 
 @on_partitions
 def test_a_partition_can_be_split(database, store, Content):
-    """By hand: two partitions of twice the modulus have the rows of one."""
+    """Manual SQL replaces a partition with two that have twice its modulus."""
     stored = {store(user=Content.user.rel_model.create()).id for _ in range(20)}
     with database.atomic():
         database.execute_sql(f"ALTER TABLE {TABLE} DETACH PARTITION {TABLE}_p2")
@@ -228,8 +228,7 @@ def test_an_import_that_replaces_gives_a_row_to_another_user(database, store, Co
 
 @on_partitions
 def test_a_row_that_was_given_to_another_user_meanwhile(Content, user, database):
-    """What is paid for is stored, and a change is written, although the instance names the old
-    user."""
+    """complete() and save() write the row although the instance names the previous user."""
     other = Content.user.rel_model.create().id
     Content.request(user, "lesson", {})
     content = Content.claim()
@@ -244,7 +243,7 @@ def test_a_row_that_was_given_to_another_user_meanwhile(Content, user, database)
 
 @on_partitions
 def test_two_users_rows_of_one_id(store, Content, user):
-    """The table does not refuse them; an instance is still the row of its own user."""
+    """The table allows both rows, and an instance represents only its user's row."""
     other = Content.user.rel_model.create().id
     mine, theirs = store(id="same"), store(id="same", user=other)
     mine.level = "A1"
@@ -287,7 +286,7 @@ def test_a_form_that_no_migration_makes(empty):
 
 @on_partitions
 def test_each_statement_for_a_user_asks_one_partition(store, Content, user, database):
-    """Also the waiter's look, the rescue of one row, and the cleanup's batches."""
+    """This includes the waiter's query, the rescue of one row, and the cleanup's batches."""
 
     def ask(**options):
         return Content.get_or_generate(user, "lesson", {"n": 1}, lambda content: {}, **options)
@@ -346,7 +345,7 @@ def test_errors_of_a_partition_of_another_name(database, store, Content, user):
 
 @on_partitions
 def test_a_row_that_moves_while_others_use_it(url, store, Content, user, database):
-    """Another transaction gives the row to another user, and commits while a call waits for it."""
+    """Another transaction moves the row to another user, and commits while a call waits for it."""
     other = Content.user.rel_model.create().id
     calls = {
         "save": lambda content: content.save(),

@@ -1,4 +1,4 @@
-"""updatedAt is the database's: by model, by query and by raw SQL, whatever a statement says."""
+"""The database sets updatedAt on each update by the model, a query or raw SQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def aged(store, Content):
-    """A row whose updatedAt lies in the past."""
+    """A row with an updatedAt in the past."""
     content = Content.get_by_id(store(updated_at=LONG_AGO).id)
     assert content.updated_at == LONG_AGO
     return content
@@ -77,7 +77,7 @@ WAYS = [value for name, value in sorted(globals().items()) if name.startswith("b
 def test_an_update_sets_it(aged, Content, database, update, recursive):
     if isinstance(database, peewee.SqliteDatabase):
         database.pragma("recursive_triggers", int(recursive))
-    # SQLite's clock counts milliseconds.
+    # SQLite's clock has a resolution of one millisecond.
     before = datetime.now(UTC) - timedelta(milliseconds=1)
     update(aged)
     stored = Content.get_by_id(aged.id)

@@ -1,4 +1,4 @@
-"""The cleanup command, as a person or a timer runs it, and the units of its timer."""
+"""Test the cleanup command, as a person or a timer runs it, and its systemd units."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_locked_database_is_waited_for_only_so_long(store, Content, url, datab
     assert run(url)[0] == 0
 
 
-@pytest.mark.plain  # the key of a partitioned table has two columns
+@pytest.mark.plain  # a partitioned table's key has two columns
 def test_rows_that_cannot_go(fill, Content, url, database):
     fill(12, expires_at=NOW - HOUR)
     kept = Content.select().first().id
@@ -155,10 +155,10 @@ KEYS = (
 )
 
 
-@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite finds it at once
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)  # SQLite finds the error at once
 @pytest.mark.parametrize("as_json", [False, True])
 def test_an_error_does_not_hide_what_was_done(fill, Content, url, database, as_json):
-    """A later batch meets a trigger that needs a table that is not there."""
+    """A trigger fails in a later batch because its table does not exist."""
     fill(30, expires_at=NOW - HOUR)
     database.execute_sql(
         "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN "

@@ -1,4 +1,4 @@
-"""The command line, as a person or a timer runs it: in processes of its own."""
+"""Test the command line in separate processes, as a person or a timer runs it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from helpers import PROGRAM, PYTHON, ROOT, run_here, run_program
 
 @pytest.fixture
 def run(tmp_path):
-    """Run the command in a directory of its own; returns status, output and errors."""
+    """Return a function that runs the command in a temporary directory.
+
+    It returns status, output and errors.
+    """
 
     def run(*args, env=None, stdin="", code=None):
         environment = {k: v for k, v in os.environ.items() if k != "AICONTENT_DATABASE_URL"}
@@ -31,7 +34,7 @@ def run(tmp_path):
 
 def test_migrate_check_rollback(run, empty_url):
     on = ("--database", empty_url)
-    aicontent.connect(empty_url)  # makes the file
+    aicontent.connect(empty_url)  # creates the file
     status, out, err = run_here("migrate", *on)
     assert (status, out) == (1, "")
     assert "users" in err
@@ -44,7 +47,7 @@ def test_migrate_check_rollback(run, empty_url):
     assert run_here("migrate", *on)[:2] == (0, "up to date\n")
     status, out, _ = run_here("check", *on)
     assert (status, out.splitlines()[0]) == (0, "ok")
-    status, out, err = run("rollback", *on)  # nobody there to confirm
+    status, out, err = run("rollback", *on)  # nobody can confirm
     assert status == 1
     assert "Aborted" in err
     assert run_here("check", *on)[0] == 0
@@ -150,7 +153,7 @@ def test_a_locked_database_is_one_line(run, tmp_path):
 
 
 def keys_of(value):
-    """All keys of a JSON value, at any depth."""
+    """Return all keys of a JSON value, at any depth."""
     if isinstance(value, dict):
         return set(value).union(*map(keys_of, value.values()))
     return set().union(*map(keys_of, value)) if isinstance(value, list) else set()
@@ -176,7 +179,7 @@ def test_json_has_the_documented_keys(url, kind, store, Content, user):
         status, out, err = run_here(name, *options, "--json", "-d", url)
         assert status == 0, err
         found[name] = found.get(name, set()) | keys_of(json.loads(out))
-    found["cleanup"] |= {"id", "reason", "freed"}  # of rows that cannot go, and of --reclaim
+    found["cleanup"] |= {"id", "reason", "freed"}  # for undeletable rows, and for --reclaim
     if kind == "sqlite":
         found["check"] |= documented["check"]
     assert found == documented
@@ -207,7 +210,7 @@ from aicontent.scripts import cli, quickstart
 quickstart._MODEL_SECONDS = 0.1
 cli.main()
 """
-"""For tests that do not count who waits for the stand-in for a model, which takes a second."""
+"""Run the command with a stand-in model that answers in 0.1 seconds instead of one."""
 
 
 def test_quickstart(run, empty_url):

@@ -1,4 +1,4 @@
-"""The command says the true reason of an error, in one line, with what to do about it."""
+"""The command prints an error's actual reason and the next step in one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one_line(err):
 
 @pytest.fixture
 def small(tmp_path):
-    """A file system of a few megabytes."""
+    """Yield a folder on a file system of four megabytes."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
@@ -123,7 +123,7 @@ def test_ids_that_are_no_text(store, url, id):
 
 @contextmanager
 def locked_table(url, fault):
-    """Lock the table for others; `fault` is SQL that is run for each who waits, by its $pid."""
+    """Lock the table, and evaluate the SQL `fault` with the pid of each waiting connection."""
     holder, stopped = aicontent.connect(plain(url)), Event()
 
     def run():
@@ -201,7 +201,7 @@ def test_a_server_that_takes_no_writes(fill, url, tmp_path):
 
 @ON_POSTGRESQL
 def test_a_connection_that_the_server_ends(Content, user, database, url):
-    """The error of a failed rollback would say less."""
+    """The error of the failed rollback would hide the reason."""
     other = aicontent.connect(url)
     backend = database.execute_sql("SELECT pg_backend_pid()").fetchone()[0]
     row = {"user": user, "type": "lesson", "request_payload": {}}

@@ -1,4 +1,4 @@
-"""The command that makes failed rows pending again, as a person runs it after an outage."""
+"""Test the command that requeues failed rows, as a person runs it after an outage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def requeue(url):
 
 @pytest.fixture
 def failed(Content, user) -> dict[str, str]:
-    """The ids of three failed rows by their topics; `art` is an exercise."""
+    """The ids of three failed rows by topic; `art` has another type."""
     topics = {"tea": "lesson", "milk": "lesson", "art": "cultural_content"}
     ids = {}
     for topic, type in topics.items():
@@ -31,7 +31,7 @@ def failed(Content, user) -> dict[str, str]:
 
 
 def pending(Content) -> set[str]:
-    """The topics of pending rows, none of which has a failure."""
+    """Return the topics of the pending rows, and assert that they have no failures."""
     rows = list(Content.select().where(Content.status == "pending"))
     assert {content.failures for content in rows} <= {0}
     return {content.request_payload["topic"] for content in rows}
@@ -67,7 +67,7 @@ def test_by_id(requeue, Content, failed):
 
 
 def test_by_the_time_of_the_failure(requeue, Content, failed):
-    # An update of its own would set updated_at to now.
+    # A separate update would set updated_at to now.
     old = Content.get_by_id(failed["tea"]).updated_at - timedelta(hours=3)
     rows = [content.__data__ for content in Content.select()]
     Content.delete().execute()

@@ -1,4 +1,4 @@
-"""The units that the command prints: systemd takes them, and they start this program."""
+"""Test the units that the command prints: systemd accepts them, and they start this program."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ Environment="AICONTENT_DATABASE_URL=sqlite:////var/lib/a%%20%%22b%%22/50%%25%%20
 EnvironmentFile=
 """
     )
-    # The key of the AI service is in the worker's file.
+    # The worker's environment file holds the key of the AI service.
     assert not unit("worker", *SQLITE).endswith("EnvironmentFile=\n")
 
 

@@ -1,4 +1,4 @@
-"""The commands export and import, in processes of their own."""
+"""Test the commands export and import in separate processes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_export_that_fails_leaves_the_file_as_it_was(empty_url, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_import_that_was_killed_goes_on(Content, url, number):
-    """Nothing is lost, and nothing doubled."""
+    """The repeated import loses no row and duplicates none."""
     rows = b"".join(lines(*({"id": f"{n:05}"} for n in range(1600))))
     process = Forked("import", "--database", url)
     process.stdin.write(rows[: len(rows) // 2])
@@ -84,7 +84,7 @@ def test_an_import_that_was_killed_goes_on(Content, url, number):
 
 
 def test_a_signal_while_waiting_for_lines_is_all_that_is_raised():
-    """It came as RuntimeError, or the wait for the reader's end never ended."""
+    """The signal must not become a RuntimeError, or make the reader wait forever."""
 
     class Stopped(BaseException):
         pass
@@ -128,7 +128,7 @@ def test_a_locked_database_is_one_line(Content, url, database):
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 def test_a_reader_that_ends_early_is_no_end_of_the_file(Content, url):
-    """Else a part of the lines would pass for all of them."""
+    """Otherwise the import would accept a part of the lines as the whole file."""
     process = Forked("import", "--database", url)
     process.stdin.write(b"".join(lines(*({"id": f"{n:05}"} for n in range(1000)))))
     process.stdin.flush()
@@ -142,7 +142,7 @@ def test_a_reader_that_ends_early_is_no_end_of_the_file(Content, url):
 
 
 def test_importing_beside_another_import(url, Content, tmp_path):
-    """Each row is stored by one of them; the other skips it, in whatever order they come."""
+    """One import stores each row and the other skips it, in any order of the lines."""
     rows = lines(*({"id": f"{n:05}"} for n in range(4000)))
     running = []
     for file, given in ((tmp_path / "up", rows), (tmp_path / "down", rows[::-1])):
@@ -156,9 +156,9 @@ def test_importing_beside_another_import(url, Content, tmp_path):
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 def test_a_failing_import_does_not_wait_for_its_reader(url, database):
-    """More is read ahead than there is room for."""
+    """The input exceeds the read-ahead buffer."""
     rows = b"".join(lines(*({"id": f"{n:05}"} for n in range(20_000))))
-    assert len(rows) < 2_000_000  # else a file of it would be read by another process anyway
+    assert len(rows) < 2_000_000  # a separate process would read a larger input
     with database.atomic():
         status, _, err = run_program("import", "--database", url, "--wait", "0.1", stdin=rows)
     assert (status, "database is locked" in err) == (1, True)
@@ -197,7 +197,7 @@ def test_a_name_cannot_pass_for_a_line_of_the_report(url):
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 def test_an_export_replaces_no_database(store, url, tmp_path, make_url):
-    """Other programs take the database's name first."""
+    """Users of other programs may pass the database's name as the first argument."""
     store()
     other = aicontent.connect(make_url("sqlite"))
     link = tmp_path / "link.jsonl"
@@ -274,7 +274,7 @@ def test_a_line_of_any_length_is_one_refused_line(Content, url, tmp_path):
 
 
 def test_an_export_to_the_standard_output_by_its_name(store, url, tmp_path):
-    """The file that it is redirected to keeps what it has."""
+    """The redirected file keeps its earlier content."""
     store()
     file = tmp_path / "all.txt"
     with file.open("wb") as out:

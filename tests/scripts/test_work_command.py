@@ -1,4 +1,4 @@
-"""The worker's command, in processes of its own, and its systemd unit."""
+"""Test the worker's command in separate processes, and its systemd unit."""
 
 from __future__ import annotations
 
@@ -111,14 +111,14 @@ number = 5
 
 @pytest.fixture
 def jobs(tmp_path) -> Path:
-    """A directory with the module `jobs`."""
+    """Return a directory with the module `jobs`."""
     (tmp_path / "jobs.py").write_text(JOBS)
     return tmp_path
 
 
 @pytest.fixture
 def work(url, jobs):
-    """Run the command to its end; returns its status, its output and its errors."""
+    """Return a function that runs the command to its end, and returns status, output and errors."""
 
     def work(function="jobs:generate", *args):
         options = ("--database", url, *args)
@@ -130,7 +130,10 @@ def work(url, jobs):
 
 @pytest.fixture
 def started(url, jobs) -> Iterator:
-    """Start the command, and wait until it generates; returns the process."""
+    """Yield a function that starts the command and waits until it generates.
+
+    It returns the process.
+    """
     processes = []
 
     def started(function, *args):
@@ -147,7 +150,7 @@ def started(url, jobs) -> Iterator:
 
 
 on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-"""For what does not depend on the database."""
+"""Mark tests that do not depend on the backend."""
 
 
 def ask(Content, user, number=1, type="lesson"):
@@ -155,7 +158,7 @@ def ask(Content, user, number=1, type="lesson"):
 
 
 def rows(Content) -> list[tuple[str, int]]:
-    """The status and the failures of all rows; none has a lease."""
+    """Return the status and failures of all rows, and assert that none has a lease."""
     columns = (Content.status, Content.failures, Content.lease_expires_at)
     found = list(Content.select(*columns).order_by(Content.created_at, Content.id).tuples())
     assert [lease for *_, lease in found] == [None] * len(found)
@@ -339,7 +342,7 @@ def test_a_function_that_catches_interruptions_does_not_hold_the_worker(started,
     _, err = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGTERM
     assert "Error: the function catches the interruptions that end it" in err
-    assert [c.status for c in Content.select()] == ["generating"]  # until its lease runs out
+    assert [c.status for c in Content.select()] == ["generating"]  # until the lease expires
 
 
 @pytest.mark.parametrize("function", ["jobs:later", "jobs:wait_here"])
@@ -374,7 +377,7 @@ def test_a_signal_lets_rows_of_a_loop_finish(started, jobs, Content, user, numbe
     assert "Traceback" not in err
     completed = int(out.splitlines()[-1].split()[1].rstrip(","))
     assert sorted(rows(Content))[:completed] == [("completed", 0)] * completed
-    assert completed in (2, 3)  # the signal may arrive after both
+    assert completed in (2, 3)  # both may end before the loop handles the signal
 
 
 @on_sqlite
@@ -534,7 +537,7 @@ def test_the_unit_outwaits_the_grace():
     settings = dict(re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.M))
     assert int(settings["TimeoutStopSec"]) > grace
     assert settings["KillMode"] == "mixed"
-    assert "--database" not in settings["ExecStart"]  # which would show a password
+    assert "--database" not in settings["ExecStart"]  # a command line would show the URL's password
 
 
 def test_the_unit_is_as_confined_as_the_cleanups():

@@ -1,4 +1,4 @@
-"""Export: the text and the order of the lines, and what they tell of one moment."""
+"""Test the export: the text and order of its lines, and its consistent snapshot."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def test_the_order_is_that_of_the_bytes(store, database):
 
 @pytest.fixture
 def english(server):
-    """A PostgreSQL database whose own order of text is that of English, not of the bytes."""
+    """A PostgreSQL database with English collation as its default instead of byte order."""
     for collation in ("LOCALE_PROVIDER icu ICU_LOCALE 'en-US'", "LOCALE 'en_US.UTF-8'"):
         try:
             name = server.create(options=f"ENCODING 'UTF8' {collation}")
-        except peewee.DatabaseError:  # which of them there are depends on the server's build
+        except peewee.DatabaseError:  # the server's build determines the available collations
             continue
         database = aicontent.connect(server.url_of(name))
         aicontent.migrate(database, create_users=True)

@@ -1,4 +1,4 @@
-"""Import: which lines are stored, which are refused and why, and that it restores an export."""
+"""Test the import: stored lines, refused lines with their reasons, and a restored export."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_service_moves_and_comes_out_the_same(varied, Content, database, make_
     for content in Content.select():
         copy = moved.get_by_id(content.id)
         assert copy.__data__ == content.__data__
-    # The users came too, and the next one is new.
+    # The import also stored the users, and the next user gets an unused id.
     assert moved.user.rel_model.create().id > Content.select(peewee.fn.MAX(Content.user)).scalar()
     other.close()
 
@@ -115,8 +115,8 @@ def test_an_id_that_is_stored(database, Content, on_conflict, counts, topic):
 
 @pytest.mark.parametrize("on_conflict", ["error", "skip", "replace"])
 def test_a_request_that_is_in_flight_here_too(database, Content, on_conflict):
-    """The unique index refuses that one line; the others go in."""
-    aicontent.import_lines(database, lines({}))  # which makes the user
+    """The unique index refuses only that line, and the import stores the others."""
+    aicontent.import_lines(database, lines({}))  # creates the user
     content = Content.request(1, "lesson", {"number": 0})
     refused = []
     report = aicontent.import_lines(
@@ -162,7 +162,7 @@ def test_users_of_an_application_are_its_own(empty, kind):
     assert empty.execute_sql("SELECT count(*) FROM users").fetchone() == (1,)
 
 
-@pytest.mark.plain  # a partitioned table has the user in each unique key
+@pytest.mark.plain  # each unique key of a partitioned table includes the user
 def test_a_rule_of_the_hosts_own_refuses_its_line_alone(database, Content):
     database.execute_sql('CREATE UNIQUE INDEX mine ON ai_generated_content ("level")')
     rows = [{"id": str(n), "level": "A1" if n in (3, 5) else str(n)} for n in range(9)]
@@ -219,7 +219,7 @@ def test_a_proxy(store, database):
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_row_level_security(database, url):
-    """COPY cannot be where it applies, which is to others than the owner."""
+    """PostgreSQL refuses COPY to roles under row-level security; the owner is exempt."""
     role = f"r{uuid.uuid4().hex}"
     for sql in (
         f"CREATE ROLE {role}",
@@ -260,7 +260,7 @@ def test_many_bad_lines_do_not_pile_up(database):
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("on_conflict", ["error", "replace"])
 def test_importing_beside_a_writer_on_a_database_of_the_hosts(url, store, on_conflict):
-    """A deferred transaction that reads first fails at once when another has written meanwhile."""
+    """A deferred transaction that reads first cannot write after another connection has written."""
     store()
     path = url.removeprefix("sqlite:///")
     database = peewee.SqliteDatabase(path, pragmas={"foreign_keys": 1}, timeout=30)
@@ -287,7 +287,7 @@ def test_importing_beside_a_writer_on_a_database_of_the_hosts(url, store, on_con
 
 
 def test_requests_change_places(database, Content, user):
-    """Of a request that is in flight here one row ends, and another begins, in a later line."""
+    """One line ends the row of a request in flight, and another starts a row for the request."""
     fingerprint = "a" * 64
     row = {"userId": user, "fingerprint": fingerprint}
     for ids in (("a", "b"), ("b", "a")):
@@ -299,7 +299,7 @@ def test_requests_change_places(database, Content, user):
             {**row, "id": begun, "status": "pending"}, {**row, "id": ended, "status": "completed"}
         )
         for order in (data, data[::-1]):
-            # In one batch, and in two.
+            # The lines are in one batch or in two.
             many = [*order[:1], *lines(*({"id": f"c{n}"} for n in range(600))), *order[1:]]
             for wanted in (order, many):
                 refused = []
@@ -328,7 +328,7 @@ def test_requests_that_stay_in_flight_are_refused(database, Content, user):
 
 
 def test_attempts_never_go_down(database, Content, user):
-    """A worker's lease is known by its number."""
+    """The attempt number identifies a worker's lease."""
     content = Content.create(user=user, type="lesson", request_payload={}, attempts=5)
     for attempts, expected in ((2, 5), (7, 7)):
         row = {"id": content.id, "userId": user, "attempts": attempts}
@@ -434,7 +434,7 @@ def test_a_trigger_that_rolls_back(database, Content, kind):
     assert Content.select().count() == 0
 
 
-@pytest.mark.plain  # the columns are the same
+@pytest.mark.plain  # partitions do not change the columns
 def test_an_attribute_in_the_place_of_a_column(database, user):
     line = json.dumps({"id": "1", "user": user, "type": "lesson", "requestPayload": {}}).encode()
     refused = []

@@ -1,4 +1,4 @@
-"""A host's program, which mypy and pyright check against the installed package. It never runs.
+"""A host's program that mypy and pyright check against the installed package. It never runs.
 
 docs/guides/models.md describes the types.
 """
@@ -34,7 +34,7 @@ assert_type(User.id, peewee.AutoField[int])
 
 
 class Lesson(AIGeneratedContent):
-    """A host's own subclass, with a column and a method of its own."""
+    """A host's subclass with an additional column and method."""
 
     course: peewee.IntegerField[int | None] = peewee.IntegerField(null=True)
 

@@ -1,6 +1,6 @@
-"""Mistakes of a host that mypy and pyright must find. It never runs.
+"""Mistakes in a host's code that mypy and pyright must report. It never runs.
 
-Each line states the error of both. They report a line whose error they do not find.
+Each line names the expected error of both tools. They also report a missing expected error.
 """
 
 from aicontent import AIGeneratedContent, export_lines
