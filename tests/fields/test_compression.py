@@ -258,14 +258,14 @@ print(*database.execute_sql("PRAGMA foreign_key_check").fetchall())
 
 @on_sqlite
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 cannot set this before")
-def test_a_defensive_sqlite_has_the_table_made_anew(url, database, Content, store):
+def test_a_defensive_sqlite_gets_a_copy_of_the_table(url, database, Content, store):
     content = store()
     aicontent.rollback(database, 2)
     database.execute_sql(
         "CREATE TABLE o (id TEXT REFERENCES ai_generated_content ON DELETE CASCADE)"
     )
     database.execute_sql("INSERT INTO o VALUES (?)", (content.id,))
-    assert "but tables reference it (o)" in run_python(DEFENSIVE, url).stdout
+    assert "but other tables reference it (o)" in run_python(DEFENSIVE, url).stdout
     assert database.execute_sql("SELECT count(*) FROM o").fetchone() == (1,)
     database.execute_sql("DROP TABLE o")
     ran = run_python(DEFENSIVE, url)

@@ -263,7 +263,7 @@ def test_a_signal_with_a_closed_standard_error_lets_the_row_finish(started, jobs
     assert process.stdout.readline() == "noted\n"
     (jobs / "go").touch()
     assert process.stdout.read() == "completed 1, failed 0, retried 0, released 0\n"
-    assert process.wait() == 0
+    assert process.wait() in (0, 120)  # Python exits with 120 if it cannot flush the log
 
 
 @on_sqlite
