@@ -30,10 +30,7 @@ from .errors import (
     ValidationError,
 )
 from .fields.compression import configure
-from .generation.arguments import Duration
-from .generation.completion import Outcome
-from .generation.fingerprint import fingerprint
-from .generation.rescue import RescueReport
+from .generation.defaults import Duration
 from .model import AIGeneratedContent, Generate
 from .table import User
 
@@ -42,6 +39,9 @@ if TYPE_CHECKING:
 
     from .connection import connect
     from .database.catalog import IndexUsage
+    from .generation.completion import Outcome
+    from .generation.fingerprint import fingerprint
+    from .generation.rescue import RescueReport
     from .generation.worker import WorkReport
     from .maintenance.cleanup import CleanupReport
     from .maintenance.health import check
@@ -58,6 +58,9 @@ else:
         for module, names in {
             "connection": ("connect",),
             "database.catalog": ("IndexUsage",),
+            "generation.completion": ("Outcome",),
+            "generation.fingerprint": ("fingerprint",),
+            "generation.rescue": ("RescueReport",),
             "generation.worker": ("WorkReport",),
             "maintenance.cleanup": ("CleanupReport",),
             "maintenance.health": ("check",),

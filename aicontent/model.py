@@ -14,18 +14,15 @@ import peewee
 from .database.internals import data_with_relations
 from .enums import ContentStatus, ContentTypeLike
 from .fields.scalars import now_in_utc, to_utc
-from .generation import claims, completion, holder, requests, rescue, single_flight
-from .generation.arguments import Duration
-from .generation.claims import LEASE
-from .generation.completion import Outcome
-from .generation.rescue import MAX_ATTEMPTS, RescueReport
-from .generation.single_flight import WAIT
+from .generation.defaults import LEASE, MAX_ATTEMPTS, WAIT, Duration
 from .maintenance.defaults import BATCH_SIZE, FAILED_AFTER
 from .records import lookup
 from .records.instances import check_selected, mark_saved
 from .table import ContentTable
 
 if TYPE_CHECKING:
+    from .generation.completion import Outcome
+    from .generation.rescue import RescueReport
     from .generation.worker import WorkReport
     from .maintenance.cleanup import CleanupReport
 
@@ -275,6 +272,8 @@ class AIGeneratedContent(ContentTable):
             ValidationError, UnknownUserError, NotBoundError: nothing was generated.
             RunningLoopError: an event loop runs in this thread: await `aget_or_generate`.
         """
+        from .generation import single_flight
+
         return single_flight.get_or_generate(
             cls,
             user,
@@ -379,6 +378,8 @@ class AIGeneratedContent(ContentTable):
             ValidationError, UnknownUserError: nothing was written; an open transaction is usable.
             NotBoundError: the model has no database.
         """
+        from .generation import requests
+
         return requests.request(cls, user, type, request_payload, level, variant, values)
 
     @classmethod
@@ -408,6 +409,8 @@ class AIGeneratedContent(ContentTable):
             ValidationError: an argument is not valid.
             NotBoundError: the model has no database.
         """
+        from .generation import claims
+
         return claims.claim(cls, types, lease, max_attempts)
 
     def complete(self, generated_data: Any, /, **outcome: Unpack[Outcome]) -> None:
@@ -427,6 +430,8 @@ class AIGeneratedContent(ContentTable):
             ValidationError: a value is not valid; nothing was written, and the row stays claimed.
             LeaseLostError: the row has another answer, or was deleted; nothing was written.
         """
+        from .generation import completion
+
         completion.complete(self, generated_data, outcome)
 
     def fail(
@@ -453,6 +458,8 @@ class AIGeneratedContent(ContentTable):
             LeaseLostError: the claim is over, and nothing was written.
             ValidationError: an argument is not valid.
         """
+        from .generation import holder
+
         holder.fail(self, reason, retry, delay, max_attempts)
 
     def release(self) -> None:
@@ -461,6 +468,8 @@ class AIGeneratedContent(ContentTable):
         Raises:
             LeaseLostError: the claim is over, and nothing was written.
         """
+        from .generation import holder
+
         holder.release(self)
 
     def extend_lease(self, lease: Duration = LEASE) -> None:
@@ -470,6 +479,8 @@ class AIGeneratedContent(ContentTable):
             LeaseLostError: the claim is over.
             ValidationError: `lease` is not a positive number of seconds or a positive timedelta.
         """
+        from .generation import holder
+
         holder.extend_lease(self, lease)
 
     @classmethod
@@ -501,6 +512,8 @@ class AIGeneratedContent(ContentTable):
             ValidationError: an argument is not valid.
             NotBoundError: the model has no database.
         """
+        from .generation import rescue
+
         return rescue.rescue_stale(
             cls,
             max_attempts,

@@ -29,11 +29,6 @@ from .fields.users import KEYS, UserField, key_field
 from .records.record import Record
 from .records.validation import Rules
 
-if sys.version_info >= (3, 14):
-    from uuid import uuid7
-else:
-    from uuid_utils import uuid7
-
 TABLE = "ai_generated_content"
 
 _OBJECT = {"type": "object"}
@@ -54,6 +49,10 @@ def _text(most: int) -> dict[str, Any]:
 
 def new_id() -> str:
     """Return a new UUID of version 7: ids of new rows are close together in the key's index."""
+    if sys.version_info >= (3, 14):
+        from uuid import uuid7
+    else:
+        from uuid_utils import uuid7  # imported here, because serving content needs no new id
     return str(uuid7())
 
 

@@ -12,7 +12,7 @@ import aicontent
 from aicontent import CleanupReport, ReclaimReport, RescueReport
 from aicontent.database.supported import backend_of
 from aicontent.errors import counted, printable
-from aicontent.generation.rescue import MAX_ATTEMPTS
+from aicontent.generation.defaults import MAX_ATTEMPTS
 from aicontent.maintenance.defaults import BATCH_SIZE, FAILED_AFTER
 from aicontent.table import detected_model
 

@@ -15,7 +15,7 @@ from aicontent import AIContentError, ContentType
 from aicontent.database.constraints import reason_of_error, remedy
 from aicontent.fields.scalars import MAX_INTEGER
 from aicontent.generation.arguments import LONGEST
-from aicontent.generation.rescue import MAX_ATTEMPTS
+from aicontent.generation.defaults import MAX_ATTEMPTS
 from aicontent.table import TABLE
 
 

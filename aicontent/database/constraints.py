@@ -11,7 +11,7 @@ from ..errors import DuplicateIdError, DuplicateRequestError, UnknownUserError, 
 _IN_FLIGHT = "ai_generated_content.userId, ai_generated_content.fingerprint"
 
 # PostgreSQL names the indexes of a partition by the partition and the columns.
-_IN_FLIGHT_INDEX = re.compile(r"idx_ai_content_in_flight|\w+_userId_fingerprint_idx\d*")
+_IN_FLIGHT_INDEX = r"idx_ai_content_in_flight|\w+_userId_fingerprint_idx\d*"
 
 _SQLITE_TEXTS = {
     "FOREIGN KEY constraint failed": "SQLITE_CONSTRAINT_FOREIGNKEY",
@@ -164,7 +164,7 @@ def explained(error: peewee.IntegrityError, lacks_user: bool) -> Exception:
     # The error of a host's own unique index is not translated.
     if str(error).endswith("ai_generated_content.id") or _is_key(name, error):
         return DuplicateIdError("id: a row with this id is already stored; omit the id")
-    if str(error).endswith(_IN_FLIGHT) or _IN_FLIGHT_INDEX.fullmatch(name or ""):
+    if str(error).endswith(_IN_FLIGHT) or re.fullmatch(_IN_FLIGHT_INDEX, name or ""):
         return DuplicateRequestError(
             "fingerprint: this user's request is already in flight; call request() to get its row"
         )

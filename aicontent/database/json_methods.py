@@ -16,7 +16,7 @@ import peewee
 
 _NAME = "aicontent_json"
 
-_PLAIN = re.compile(r"(?!\s*[+-]?[0-9]+$)[ !#-\[\]-~]+")
+_PLAIN = r"(?!\s*[+-]?[0-9]+$)[ !#-\[\]-~]+"
 """A key that the operator -> finds in every version of SQLite, and that is not an index."""
 
 
@@ -76,7 +76,7 @@ class SqliteMethods(peewee.SqliteJSONMethods):  # type: ignore[name-defined,misc
         return None if value is None else peewee.Value(field._dumps(value), converter=False)
 
     def _json(self, field: Any, keys: Any) -> Any:
-        if all(isinstance(key, str) and _PLAIN.fullmatch(key) for key in keys) and keys:
+        if all(isinstance(key, str) and re.fullmatch(_PLAIN, key) for key in keys) and keys:
             return peewee.Expression(field, "->", self._path(keys), flat=True)
         # With json(), a document that another process has compressed raises "malformed JSON".
         document = peewee.fn.json(field) if field.is_compressible else field

@@ -30,7 +30,7 @@ so a statement and its trigger set the same time."""
 _BULK = {"cache_size": -32_000, "wal_autocheckpoint": 10_000}
 """32 MB of pages and 40 MB of log: an import then stores 1.4 times as many rows per second."""
 
-_TYPE = re.compile(r"[A-Za-z]+( ?\(\d+\))?")
+_TYPE = r"[A-Za-z]+( ?\(\d+\))?"
 """The name of a type that needs no quotes. SQLite accepts any text as a type."""
 
 _INCREMENTAL = 2
@@ -169,7 +169,7 @@ class SqliteBackend(Backend):
             return "BIGINT" if "BIG" in name else "INTEGER"
         if not any(part in name for part in ("CHAR", "CLOB", "TEXT")):
             return None
-        return type if _TYPE.fullmatch(type) else "TEXT"
+        return type if re.fullmatch(_TYPE, type) else "TEXT"
 
     def reclaim(self, database: Any) -> tuple[int, str]:
         from .catalog import file_size

@@ -13,7 +13,6 @@ from ..errors import CorruptDocumentError, NotBoundError, ValidationError, kind_
 from .comparison import Comparable, DocumentPath
 from .compression import Storage, decompressed, not_queryable, storage_of
 from .encoding import encode, snapshot
-from .json_functions import compare, run
 from .policy import check_document, check_text, checked_text
 from .scalars import RuledField, V
 
@@ -163,6 +162,8 @@ def _json_methods(database: peewee.Database) -> Any:
     backend = known_backend(database)
     if backend is None:
         return database.json_methods(database)
+    from .json_functions import compare, run  # imported here, because only a bound model needs them
+
     return _checking(backend.json_methods)(database, compare, run)
 
 

@@ -40,10 +40,10 @@ def key_field(column_type: str) -> peewee.Field:
 
 def without_hyphens(id: object) -> object:
     """Return a UUID's text as Peewee stores it on SQLite; return any other id unchanged."""
-    return id.replace("-", "") if isinstance(id, str) and _UUID.fullmatch(id) else id
+    return id.replace("-", "") if isinstance(id, str) and re.fullmatch(_UUID, id) else id
 
 
-_UUID = re.compile("-".join(f"[0-9a-f]{{{digits}}}" for digits in (8, 4, 4, 4, 12)))
+_UUID = "-".join(f"[0-9a-f]{{{digits}}}" for digits in (8, 4, 4, 4, 12))
 
 
 class UserAccessor(peewee.ForeignKeyAccessor):

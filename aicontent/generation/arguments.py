@@ -10,9 +10,7 @@ import peewee
 
 from ..database.supported import backend_of
 from ..errors import ArgumentError, OpenTransactionError, RunningLoopError, kind_of
-
-Duration = float | timedelta
-"""Seconds, or a timedelta."""
+from .defaults import Duration
 
 LONGEST = timedelta(days=36_525)
 """A hundred years: longer than any use, and within the range of times of both databases."""

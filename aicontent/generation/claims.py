@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -20,14 +19,11 @@ from ..records.lookup import status_of, unexpired
 from ..records.partitioning import is_partitioned, key_columns, of_user, row_key
 from ..records.validation import validate
 from ..table import C, ContentTable
-from .arguments import Duration, seconds_of
+from .arguments import seconds_of
+from .defaults import Duration
 from .failures import UNREADABLE, backoff
 from .holder import fail, release, seconds_from_now
 from .rescue import checked_attempts, unlocked
-
-LEASE = timedelta(minutes=5)
-"""The default lease of a claim that is not renewed: several times longer than a model's longest
-answer takes."""
 
 _RETRY_LOOKS = 1.0
 """Seconds between two searches for due retries while other rows are pending: PostgreSQL takes

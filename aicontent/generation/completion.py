@@ -21,7 +21,8 @@ from ..records.instances import check_selected, mark_saved
 from ..records.lookup import status_of
 from ..records.record import insert, update
 from ..records.validation import validate
-from .arguments import Duration, seconds_of
+from .arguments import seconds_of
+from .defaults import Duration
 from .events import say
 from .holder import check_claimed, seconds_from_now, state_of
 

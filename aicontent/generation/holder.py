@@ -17,10 +17,11 @@ from ..records.instances import check_selected
 from ..records.loading import load
 from ..records.lookup import status_of
 from ..records.record import update
-from .arguments import Duration, seconds_of
+from .arguments import seconds_of
+from .defaults import MAX_ATTEMPTS, Duration
 from .events import say
 from .failures import reason_of, with_failure
-from .rescue import MAX_ATTEMPTS, checked_attempts
+from .rescue import checked_attempts
 
 _GENERATING, _PENDING = literal(ContentStatus.GENERATING), literal(ContentStatus.PENDING)
 _FAILED = literal(ContentStatus.FAILED)

@@ -14,8 +14,8 @@ import peewee
 
 from ..database.availability import connected, own_connection, survived
 from ..database.supported import backend_of, database_of
-from .arguments import Duration, seconds_of
-from .claims import LEASE
+from .arguments import seconds_of
+from .defaults import LEASE, Duration
 from .events import say
 from .holder import renew
 

@@ -12,8 +12,9 @@ from ..enums import ContentStatus
 from ..errors import ArgumentError, DuplicateRequestError, kind_of, printable, shortened
 from ..fields.policy import check_text
 from ..records.lookup import unexpired
-from .arguments import Duration, seconds_of
+from .arguments import seconds_of
 from .claims import types_of
+from .defaults import Duration
 
 _BATCH = 500
 """Rows per UPDATE: other writers to SQLite wait while it runs."""

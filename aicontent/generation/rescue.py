@@ -21,6 +21,7 @@ from ..records.loading import load
 from ..records.lookup import status_of
 from ..records.partitioning import key_columns, of_users, row_key
 from ..table import ContentTable
+from .defaults import MAX_ATTEMPTS
 from .events import say
 from .failures import LEASE_RAN_OUT, with_failure
 
@@ -36,9 +37,6 @@ _PENDING = literal(ContentStatus.PENDING)
 
 _Row = tuple[str, Any]
 """The id of a row, and its user."""
-
-MAX_ATTEMPTS = 3
-"""Failures after which a row is failed, if no request or claim set another number."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import random
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,19 +22,17 @@ from ..errors import (
 from ..records.lookup import Scope, find, use
 from ..records.partitioning import of_user
 from ..table import C, new_id
-from .arguments import Duration, check_generate, refuse_loop, refuse_transaction, seconds_of
+from .arguments import check_generate, refuse_loop, refuse_transaction, seconds_of
 from .attempt import attempt, end, is_lost
 from .claims import attributes_of_claim, claim_row
+from .defaults import MAX_ATTEMPTS, Duration
 from .events import say
 from .failures import LEASE_RAN_OUT, backoff, failure_of, recorded_reason
 from .holder import abandon
 from .renewal import lease_seconds
 from .requests import answer_of, attributes_of, enter, newest_answer, reusable_answer
-from .rescue import MAX_ATTEMPTS, checked_attempts, is_stale, rescue
+from .rescue import checked_attempts, is_stale, rescue
 from .steps import Pause, Query, Steps, run
-
-WAIT = timedelta(minutes=1)
-"""How long to wait for another caller that generates: as long as a learner may have to wait."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5
 """Seconds between two polls of a row that another caller generates. A poll reads one row by key."""

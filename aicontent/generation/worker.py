@@ -19,13 +19,14 @@ from ..errors import (
     kind_of,
 )
 from ..records.lookup import unexpired
-from .arguments import Duration, check_generate, refuse_loop, refuse_transaction, seconds_of
+from .arguments import check_generate, refuse_loop, refuse_transaction, seconds_of
 from .attempt import STORE_FOR, attempt
 from .claims import types_of
+from .defaults import MAX_ATTEMPTS, Duration
 from .events import say
 from .failures import backoff
 from .renewal import lease_seconds
-from .rescue import MAX_ATTEMPTS, checked_attempts
+from .rescue import checked_attempts
 from .steps import Pause, Query, Steps, run
 
 _IDLE = (0.5, 1.5)

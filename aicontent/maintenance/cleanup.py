@@ -16,7 +16,8 @@ from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import ArgumentError, check_budget, check_number
 from ..fields.scalars import to_utc
-from ..generation.arguments import Duration, seconds_of
+from ..generation.arguments import seconds_of
+from ..generation.defaults import Duration
 from ..table import ContentTable
 from .batches import Batches, Reason
 from .defaults import FAILED_AFTER

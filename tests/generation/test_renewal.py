@@ -10,7 +10,7 @@ import peewee
 import pytest
 
 import aicontent
-from aicontent.generation.claims import LEASE
+from aicontent.generation.defaults import LEASE
 from aicontent.generation.renewal import RENEWED_LEASE, lease_seconds
 from helpers import run_python
 
