@@ -44,15 +44,24 @@ POSTGRES_TIME = '"{}" >= to_timestamp(-62135510400) AND "{}" < to_timestamp(2534
 SQLITE_TIME = "NNNN-NN-NN NN:NN:NN.NNNNNN".replace("N", "[0-9]")
 
 # Rows that wait for a retry have a separate index in the order in which they are due, so that a
-# claim does not read rows that are not due.
-BEFORE = (("idx_ai_content_pending", '("status", "createdAt", "id", "type")', ""),)
+# claim does not read rows that are not due. With COALESCE in the condition, only these indexes
+# match a claim. Otherwise PostgreSQL reads and sorts all pending rows through the index of the
+# status, if its statistics are outdated. SQLite needs an equal first column to choose them.
+BEFORE = (
+    ("idx_ai_content_pending", '("status", "createdAt", "id", "type")', "\"status\" = 'pending'"),
+)
+STATUS = "COALESCE(\"status\", '')"
 AFTER = (
     (
         "idx_ai_content_pending",
-        '("status", "createdAt", "id", "type")',
-        ' AND "retryAt" IS NULL',
+        '({first}"createdAt", "id", "type")',
+        f"{STATUS} = 'pending' AND \"retryAt\" IS NULL",
     ),
-    ("idx_ai_content_retry", '("status", "retryAt", "id", "type")', ' AND "retryAt" IS NOT NULL'),
+    (
+        "idx_ai_content_retry",
+        '({first}"retryAt", "id", "type")',
+        f"{STATUS} = 'pending' AND \"retryAt\" IS NOT NULL",
+    ),
 )
 
 
@@ -66,7 +75,7 @@ def migrate(migrator, database, *, fake=False):
         migrator.sql(f'ALTER TABLE "{TABLE}" ADD COLUMN "{name}" {definition}')
         if not sqlite:
             migrator.sql(f"""COMMENT ON COLUMN "{TABLE}"."{name}" IS '{comment}'""")
-    _replace_indexes(migrator, BEFORE, AFTER)
+    _replace_indexes(migrator, BEFORE, AFTER, f"{STATUS}, " if sqlite else "")
 
 
 def rollback(migrator, database, *, fake=False):
@@ -78,9 +87,9 @@ def rollback(migrator, database, *, fake=False):
         migrator.sql(f'ALTER TABLE "{TABLE}" DROP COLUMN "{name}"')
 
 
-def _replace_indexes(migrator, old, new):
+def _replace_indexes(migrator, old, new, first=""):
     for name, _, _ in old:
         migrator.sql(f'DROP INDEX IF EXISTS "{name}"')
     for name, columns, condition in new:
-        where = f"\"status\" = 'pending'{condition}"
-        migrator.sql(f'CREATE INDEX "{name}" ON "{TABLE}" {columns} WHERE {where}')
+        key = columns.format(first=first)
+        migrator.sql(f'CREATE INDEX "{name}" ON "{TABLE}" {key} WHERE {condition}')

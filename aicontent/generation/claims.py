@@ -49,7 +49,7 @@ def claim(
     backend = backend_of(database)
 
     def first(is_due: Any, order: Any) -> Any:
-        chosen = model.status == _PENDING, is_due, unexpired(model, backend.statement_clock())
+        chosen = status_of(model) == _PENDING, is_due, unexpired(model, backend.statement_clock())
         query = model.select(*key_columns(model)).where(*chosen)
         if names:
             query = query.where(model.type.in_([slot(name) for name in names]))

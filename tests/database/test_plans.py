@@ -10,13 +10,17 @@ import pytest
 from helpers import index_names, on_statement, partitions_in
 
 KEY = "ai_generated_content_pkey"
+
 OF_NOBODY = {"get_by_id", "claim", "claim_of_types"}
 """Calls without a user, which read every partition."""
 
 
-@pytest.fixture(params=["fresh", "analyzed"])
+@pytest.fixture(params=["fresh", "analyzed", "outdated"])
 def filled(request, Content, user, database):
-    """Store 1,500 finished rows, 400 pending rows and one generating row."""
+    """Store 1,500 finished rows, 400 pending rows and one generating row.
+
+    The outdated statistics know of no pending row.
+    """
     row = {"user": user, "type": "lesson", "request_payload": {}, "generated_data": {"x": "y" * 99}}
     # Half of the rows belong to other users, so that their partitions are not empty.
     others = [Content.user.rel_model.create().id for _ in range(7)]
@@ -30,6 +34,8 @@ def filled(request, Content, user, database):
         }
         for number in range(1500)
     )
+    if request.param == "outdated":
+        database.execute_sql("ANALYZE")
     Content.create_many(
         row | {"type": "vocabulary_drill", "fingerprint": f"{number:064}"} for number in range(400)
     )
