@@ -86,8 +86,7 @@ def _is_plain(generate: Any) -> bool:
     if type(generate) is not FunctionType or generate.__dict__:
         return False
     code = generate.__code__
-    is_of_one = code.co_argcount == 1 and not code.co_kwonlyargcount
-    return is_of_one and not code.co_flags & _OTHER_KINDS
+    return (code.co_argcount, code.co_kwonlyargcount, code.co_flags & _OTHER_KINDS) == (1, 0, 0)
 
 
 def check_generate(generate: Any, async_call: str | None = None) -> None:
