@@ -1,5 +1,6 @@
 """The model AIGeneratedContent. Each method calls a function of one of the package's folders.
 
+A method imports its function when it is called, so that importing the package takes little time.
 `table.py` declares the columns. Hosts may subclass the model and override its methods.
 """
 

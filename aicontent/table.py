@@ -195,7 +195,7 @@ class ContentTable(Record):
 
 RULES = Rules(ContentTable._meta.sorted_fields)
 ContentTable._aicontent_rules = RULES
-# This class has no table of its own: Peewee must not look for its rows when it deletes a user.
+# This base class has no table, so Peewee must not search it for rows when it deletes a user.
 ContentTable._meta.remove_ref(ContentTable.user)
 
 C = TypeVar("C", bound=ContentTable)

@@ -104,7 +104,7 @@ def _tour(file: Iterable[bytes] | None, content_type: str) -> None:
     user = User.create().id
     first = content_type if file else "lesson"
     miss = AIGeneratedContent.reuse(user, first)
-    _show("Miss", f"reuse() of a {first} for user {user}, who is new, finds {miss or 'nothing'}.")
+    _show("Miss", f"reuse() of a {first} for the new user {user} finds {miss or 'nothing'}.")
 
     started = time.perf_counter()
     lines = file or files(__package__).joinpath("samples.jsonl").read_bytes().splitlines()

@@ -1,4 +1,4 @@
-"""The defaults of the model's calls, which need no other module of this folder."""
+"""Define the defaults of claims and waits. `model.py` imports them without the calls themselves."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Defaults of the cleanup, in a module of their own so that `model.py` imports little."""
+"""Define the defaults of the cleanup. `model.py` imports them without the cleanup itself."""
 
 from datetime import timedelta
 

@@ -233,7 +233,7 @@ def test_quickstart(run, empty_url):
     assert aicontent.check(database) == []
     database.close()
     again = run("quickstart", "--database", empty_url, code=HURRIED)[1]
-    assert "user 4, who is new" in again
+    assert "for the new user 4 finds nothing" in again
 
 
 def test_quickstart_on_a_file(run, empty_url, tmp_path):
