@@ -36,7 +36,11 @@ def slot(name: str) -> Any:
 
 
 def literal(text: str) -> peewee.SQL:
-    """Return a text as an SQL constant, so that the planner can use a partial index."""
+    """Return a text as an SQL constant, so that the planner can use a partial index.
+
+    SQLite plans a statement again in each call if a parameter decides about a partial index, which
+    takes four times as long as a look-up (c3ref/prepare.html).
+    """
     return peewee.SQL(f"'{text}'")
 
 

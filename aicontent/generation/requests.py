@@ -21,6 +21,8 @@ _IN_FLIGHT = peewee.SQL(
     f"(\"status\" IN ('{ContentStatus.PENDING}', '{ContentStatus.GENERATING}'))"
 )
 
+_COMPLETED = literal(ContentStatus.COMPLETED)
+
 _TRIES = 100
 """How often an insert may conflict with a row that no longer exists at the next SELECT."""
 
@@ -31,7 +33,7 @@ def _same(model: Any, completed: bool) -> Any:
     wanted: Any = _IN_FLIGHT
     if completed:
         now = backend_of(database_of(model)).statement_clock()
-        is_completed = model.status == literal(ContentStatus.COMPLETED)
+        is_completed = model.status == _COMPLETED
         wanted |= is_completed & unexpired(model, now)
     same = (model.user == slot("user"), model.fingerprint == slot("fingerprint"))
     return model.select(peewee.SQL("1")).where(*same, wanted)
@@ -162,7 +164,7 @@ def enter(
             return model.get_by_id(content.id), True
         if existing is not None:
             return existing, False
-        answers = model.select().where(*same, model.status == ContentStatus.COMPLETED)
+        answers = model.select().where(*same, model.status == _COMPLETED)
         if unless_completed and answers.exists():
             return None, False
     raise _never_entered(attributes)
@@ -175,7 +177,7 @@ def reusable_answer(table: Any, query: Any, now: Any) -> Any:
 
 def newest_answer(table: Any, query: Any, _: Any) -> Any:
     """Select the answers to a request, the newest first."""
-    is_completed = status_of(table) == ContentStatus.COMPLETED
+    is_completed = status_of(table) == _COMPLETED
     same = (table.user == slot("user"), table.fingerprint == slot("fingerprint"))
     # COALESCE keeps the planner from walking the index on createdAt: one request has few rows.
     newest = peewee.fn.COALESCE(table.created_at, table.updated_at).desc()
@@ -184,7 +186,7 @@ def newest_answer(table: Any, query: Any, _: Any) -> Any:
 
 def answer_of(table: Any, query: Any, _: Any) -> Any:
     """Select one row by its id, if it is completed."""
-    is_completed = table.status == ContentStatus.COMPLETED
+    is_completed = table.status == _COMPLETED
     return query.where(table.id == slot("id"), *of_user(table, slot("user")), is_completed)
 
 

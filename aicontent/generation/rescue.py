@@ -33,7 +33,7 @@ _BATCH = 500
 _NAMED = 10
 """The most rows that a report names."""
 
-_PENDING = literal(ContentStatus.PENDING)
+_GENERATING, _PENDING = literal(ContentStatus.GENERATING), literal(ContentStatus.PENDING)
 
 _Row = tuple[str, Any]
 """The id of a row, and its user."""
@@ -145,7 +145,7 @@ def is_stale(model: type[ContentTable], now: datetime | None = None) -> Any:
     """Return the condition that a row's lease has run out, at `now` or by the database's clock."""
     clock = backend_of(database_of(model)).statement_clock()
     cutoff = clock if now is None else to_utc(now, "now")
-    return (model.status == ContentStatus.GENERATING) & (model.lease_expires_at < cutoff)
+    return (model.status == _GENERATING) & (model.lease_expires_at < cutoff)
 
 
 def rescue(
@@ -168,7 +168,7 @@ def rescue(
     def build() -> tuple[Any, Sequence[Any]]:
         status = status_of(model)
         cutoff = backend.statement_clock() if now is None else slot(":now")
-        stale = (status == ContentStatus.GENERATING) & (model.lease_expires_at < cutoff)
+        stale = (status == _GENERATING) & (model.lease_expires_at < cutoff)
         same_users = of_users(model, slot(":users"))
         same = [backend.any_of(model.id, slot(":ids")), *same_users, stale]
         chosen = unlocked(model, same)
