@@ -39,9 +39,9 @@ def connected(database: peewee.Database, *, keep: bool = False) -> Iterator[None
 
     With `keep`, the connection stays open.
     """
-    with keeping_contexts(database):
-        opened = database.is_closed()
-        if opened:
+    opened = database.is_closed()
+    if opened:
+        with keeping_contexts(database):
             database.connect()
     try:
         yield

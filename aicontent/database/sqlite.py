@@ -129,7 +129,7 @@ class SqliteBackend(Backend):
         return self.time_text(value)
 
     def time_text(self, value: datetime) -> str:
-        return value.replace(tzinfo=None).isoformat(" ", "microseconds")
+        return value.isoformat(" ", "microseconds")[:26]  # without the time zone
 
     def loader(self, database: peewee.Database, insert: BulkInsert) -> Loader:
         from .bulk_load import ExecuteManyLoader

@@ -72,12 +72,9 @@ class Statement:
         self._database = database
         self._sql, self._values = query.bind(database).sql()
         self._names = [field.name for field in fields]
-        self._readers = [
-            (field.name, reader, keeps_null)
-            for field in fields
-            for reader, keeps_null in [_from_driver(field)]
-            if reader is not None
-        ]
+        readers = [(index, *_from_driver(field)) for index, field in enumerate(fields)]
+        self._readers = [(i, reader) for i, reader, keeps_null in readers if reader and keeps_null]
+        self._readers_of_null = [(i, reader) for i, reader, keeps in readers if not keeps]
 
     def rows(self, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Execute the statement and return its rows as dicts by attribute."""
@@ -87,18 +84,23 @@ class Statement:
         """Execute the statement and return the driver's rows."""
         values = [parameters[v.name] if type(v) is Slot else v for v in self._values]
         cursor = self._database.execute_sql(self._sql, values)
-        with driver_errors:
+        try:
             fetched: list[tuple[Any, ...]] = cursor.fetchall()
+        except Exception:
+            with driver_errors:
+                raise
         return fetched
 
     def read(self, fetched: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
         """Convert the driver's rows to dicts of Python values by attribute."""
-        rows = [dict(zip(self._names, row, strict=True)) for row in fetched]
-        for row in rows:
-            for name, reader, keeps_null in self._readers:
-                value = row[name]
-                if value is not None or not keeps_null:
-                    row[name] = reader(value)
+        rows = []
+        for values in map(list, fetched):
+            for index, reader in self._readers:
+                if values[index] is not None:
+                    values[index] = reader(values[index])
+            for index, reader in self._readers_of_null:
+                values[index] = reader(values[index])
+            rows.append(dict(zip(self._names, values, strict=True)))
         return rows
 
 
@@ -177,7 +179,7 @@ def to_driver(field: Any) -> Callable[[Any], Any]:
     return convert
 
 
-def _from_driver(field: Any) -> tuple[Callable[[Any], Any] | None, bool]:
+def _from_driver(field: Any) -> tuple[Any, bool]:
     """Return the conversion of a driver's value, and whether NULL can skip it.
 
     The conversion of a host's field may change NULL.

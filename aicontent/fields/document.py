@@ -12,11 +12,9 @@ from ..database.supported import known_backend, unproxied
 from ..errors import CorruptDocumentError, NotBoundError, ValidationError, kind_of
 from .comparison import Comparable, DocumentPath
 from .compression import Storage, decompressed, not_queryable, storage_of
-from .encoding import encode, snapshot
+from .encoding import decode, encode, snapshot
 from .policy import check_document, check_text, checked_text
 from .scalars import RuledField, V
-
-_decode = json.JSONDecoder().raw_decode
 
 
 class DocumentAccessor(peewee.FieldAccessor):
@@ -83,13 +81,8 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
             return None
         if isinstance(value, bytes):
             return _from_compressed(value)
-        if self._is_text:
-            try:
-                document, end = _decode(value)
-                if end == len(value):
-                    return document
-            except (TypeError, ValueError):
-                pass  # Peewee reads leading white space and other types of values
+        if self._is_text and isinstance(value, str):
+            return decode(value)
         return super().python_value(value)  # type: ignore[no-untyped-call]
 
     reader = python_value
@@ -141,7 +134,7 @@ class DocumentText:
         self.name = field.name
 
     def read_value(self, text: str | None) -> Any:
-        return None if text is None else json.loads(text)
+        return None if text is None else decode(text)
 
 
 def selected_as_text(backend: Backend, field: peewee.Field) -> tuple[Any, Any]:

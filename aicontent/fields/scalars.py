@@ -142,7 +142,10 @@ class UTCDateTimeField(_BackendHook, RuledField[V], peewee.DateTimeField):
 
     def python_value(self, value: Any) -> Any:
         if isinstance(value, str):
-            return datetime.fromisoformat(value).replace(tzinfo=UTC)
+            try:
+                return datetime.fromisoformat(f"{value}+00:00")  # faster than replace()
+            except ValueError:
+                return datetime.fromisoformat(value).replace(tzinfo=UTC)
         return value if value is None else value.astimezone(UTC)
 
 

@@ -136,7 +136,15 @@ class UserField(RuledField[V], peewee.ForeignKeyField):
         return plain_text(user)
 
     def db_value(self, value: Any) -> Any:
-        return value if value is None else self.rel_field.db_value(self.id_of(value))
+        return value if value is None else self.key_parameter(value)
+
+    def key_parameter(self, user: Any) -> Any:
+        """Return the id of a user as a parameter for the driver; unlike `db_value`, refuse None.
+
+        Raises:
+            ValidationError: as for `id_of`.
+        """
+        return self.rel_field.db_value(self.id_of(user))
 
     def case_value(self, value: Any) -> Any:
         backend = known_backend(self.model._meta.get_database_instance())

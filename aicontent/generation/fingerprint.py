@@ -9,7 +9,8 @@ from ..enums import ContentTypeLike
 from ..fields.policy import check_document, check_text, plain_text
 from ..table import RULES
 
-_quoted = json.JSONEncoder(ensure_ascii=False).encode
+_quoted = json.encoder.encode_basestring
+_WORDS = {None: "null", True: "true", False: "false"}
 
 
 def fingerprint(
@@ -53,14 +54,21 @@ def fingerprint(
 
 def canonical_text(value: Any) -> str:
     """Return the canonical JSON of a checked document."""
+    if isinstance(value, str):
+        return _quoted(value)
     if isinstance(value, dict):
-        keys = sorted(value, key=lambda key: key.encode("utf-16-be"))
-        return "{" + ",".join(f"{_quoted(key)}:{canonical_text(value[key])}" for key in keys) + "}"
+        is_ascii = "".join(value).isascii()  # then all orders are the same
+        keys = sorted(value, key=None if is_ascii else _utf16)
+        return "{" + ",".join([f"{_quoted(k)}:{canonical_text(value[k])}" for k in keys]) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(canonical_text, value)) + "]"
     if isinstance(value, float):
         return _number(value)
-    return _quoted(value)
+    return _WORDS[value] if value is None or isinstance(value, bool) else int.__repr__(value)
+
+
+def _utf16(key: str) -> bytes:
+    return key.encode("utf-16-be")
 
 
 def _number(value: float) -> str:
@@ -69,7 +77,9 @@ def _number(value: float) -> str:
     if value == 0:
         return "0"
     text = float.__repr__(value)  # a subclass may have another repr
+    mantissa, e, exponent = text.partition("e")
+    if not e:
+        return text.removesuffix(".0")
     if 1e-6 <= abs(value) < 1e21:
-        return f"{Decimal(text):f}".removesuffix(".0")
-    mantissa, _, exponent = text.partition("e")
+        return f"{Decimal(text):f}"
     return f"{mantissa}e{int(exponent):+d}"

@@ -9,15 +9,15 @@ from typing import Any, cast
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import ONE, Computed, literal, slot, statement_of, to_driver
+from ..database.statement import ONE, Computed, literal, slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
+from ..fields.policy import plain_text
 from ..fields.scalars import now_in_utc
 from .instances import gone
 from .loading import load
 from .partitioning import of_user
 from .record import R, update
-from .validation import validate
 
 _COMPLETED = literal(ContentStatus.COMPLETED)
 
@@ -33,7 +33,7 @@ def get_by_id(model: type[R], pk: Any, user: Any = ANYBODY) -> R:
     """Return the row with an id; see `AIGeneratedContent.get_by_id`."""
     key: Any = model._meta.primary_key
     field: Any = model._meta.fields["user"]
-    values = {} if user is ANYBODY else {"user": to_driver(field)(field.id_of(user))}
+    values = {} if user is ANYBODY else {"user": field.key_parameter(user)}
     if isinstance(pk, peewee.Node):
         return model.get(key == pk, *_equal(model, values))
     values["id"] = key.db_value(pk)
@@ -183,10 +183,11 @@ def _first_reusable(
 
 def _wanted(model: Any, user: Any, type: str, level: str | None = None) -> dict[str, Any]:
     # Validate, because a value that no row can have is a mistake of the caller, not a cache miss.
-    wanted = {"user": model._meta.fields["user"].id_of(user), "type": type, "level": level or None}
-    validate(model, wanted | {"level": level}, partial=True)
+    row = {"type": type, "level": level}
+    model._aicontent_rules.check(row, model._meta.columns, partial=True)
     fields = model._meta.fields
-    return {n: to_driver(fields[n])(value) for n, value in wanted.items() if value is not None}
+    wanted = {"user": fields["user"].key_parameter(user), "type": plain_text(type)}
+    return wanted | {"level": fields["level"].db_value(level)} if level else wanted
 
 
 def _equal(table: Any, values: Mapping[str, Any]) -> list[Any]:
