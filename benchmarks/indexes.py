@@ -1,11 +1,13 @@
-"""Measure each index: its size, and the hot paths with and without it."""
+"""Measure each index: its size, and the bytes of log that a call writes with and without it.
+
+The log's bytes are the index's cost in writes: they do not depend on the disk, as times do.
+"""
 
 from __future__ import annotations
 
 import random
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import peewee
@@ -13,11 +15,11 @@ import peewee
 import aicontent
 
 from .hot_paths import DELETE_NEW_ROWS, Lookup, choose_lookups, generate_new_rows
-from .tables import TABLE
+from .tables import TABLE, checkpoint
 
-ROUNDS = 5
-HEADING = (
-    f"  {'':<28}{'MB':>8}{'create':>10}{'without':>10}{'reuse':>10}{'without':>10}  WAL of reuse"
+CALLS = ("create", "reuse", "claim")
+HEADING = f"  {'bytes of log a call':<28}{'MB':>8}" + "".join(
+    f"{name:>10}{'without':>9}" for name in CALLS
 )
 
 _SQLITE = f"""
@@ -34,24 +36,30 @@ def measure(url: str, characters: int, calls: int) -> Iterator[dict[str, Any]]:
     """For each index of a filled table: drop it, measure without it, and create it again.
 
     Args:
-        url: the database.
+        url: the database. PostgreSQL writes a whole page to its log when it first changes the page
+            after a checkpoint, so use a server with `full_page_writes = off`.
         characters: the size of a new row's document.
-        calls: the number of calls in each of the ROUNDS with the index and without it.
+        calls: the number of calls of each kind.
     """
     database: Any = aicontent.connect(url)
     with database.connection_context():
+        is_sqlite = isinstance(database, peewee.SqliteDatabase)
+        if is_sqlite:  # the file of the log must grow, instead of being written again
+            database.pragma("wal_autocheckpoint", 0)
+            checkpoint(database)
         model = aicontent.for_database(database)
+        database.execute_sql(f"UPDATE {TABLE} SET status = 'cached' WHERE status = 'pending'")
         rng = random.Random(5)
-        lookups = choose_lookups(database, rng)
+        lookups = rng.choices(choose_lookups(database, rng), k=calls)
         new_rows = list(generate_new_rows(rng, characters))[:calls]
 
         def costs() -> dict[str, float]:
-            return _costs(database, model, rng.choices(lookups, k=ROUNDS * calls), new_rows)
+            return _costs(database, model, lookups, new_rows)
 
-        costs()  # warms up
-        is_sqlite = isinstance(database, peewee.SqliteDatabase)
-        indexes = database.execute_sql(_SQLITE if is_sqlite else _POSTGRESQL).fetchall()
-        for name, definition, size in indexes:
+        costs()  # reads the pages, and compiles the statements
+        for name, definition, size in database.execute_sql(
+            _SQLITE if is_sqlite else _POSTGRESQL
+        ).fetchall():
             with_index = costs()
             database.execute_sql(f'DROP INDEX "{name}"')
             yield {"index": name, "bytes": size, "with": with_index, "without": costs()}
@@ -61,43 +69,43 @@ def measure(url: str, characters: int, calls: int) -> Iterator[dict[str, Any]]:
 def _costs(
     database: Any, model: Any, lookups: Sequence[Lookup], new_rows: Sequence[Any]
 ) -> dict[str, float]:
-    calls = len(lookups) // ROUNDS
-    create, reuse, log = [], [], []
-    for number in range(ROUNDS):
-        create.append(_seconds(lambda: [model.create(**row) for row in new_rows]) / len(new_rows))
-        chosen = lookups[number * calls : (number + 1) * calls]
-        log_before = _log_position(database)
-        reuse.append(
-            _seconds(lambda chosen=chosen: [model.reuse(*each) for each in chosen]) / calls
-        )
-        log.append((_log_position(database) - log_before) / calls)
-    database.execute_sql(DELETE_NEW_ROWS)
-    return {
-        "create": statistics.median(create) * 1e6,
-        "reuse": statistics.median(reuse) * 1e6,
-        "log": statistics.median(log),
+    """Return the bytes of log of one create(), one reuse(), and one claim() with complete()."""
+    pending = {"status": "pending", "generated_data": None}
+
+    def claim() -> None:
+        content = model.claim()
+        content.complete(new_rows[0]["generated_data"])
+
+    costs = {
+        "create": _log_of(database, [lambda row=row: model.create(**row) for row in new_rows]),
+        "reuse": _log_of(database, [lambda each=each: model.reuse(*each) for each in lookups]),
     }
+    model.create_many(
+        {**row, **pending, "fingerprint": f"{number:064x}"} for number, row in enumerate(new_rows)
+    )
+    costs["claim"] = _log_of(database, [claim] * len(new_rows))
+    database.execute_sql(DELETE_NEW_ROWS)
+    return costs
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def _log_of(database: Any, calls: Sequence[Callable[[], Any]]) -> float:
+    before = _log_position(database)
+    for call in calls:
+        call()
+    return (_log_position(database) - before) / len(calls)
 
 
-def _log_position(database: peewee.Database) -> int:
-    """Return the bytes that PostgreSQL has written to its write-ahead log, or 0 on SQLite."""
+def _log_position(database: Any) -> int:
+    """Return the bytes that the database has written to its write-ahead log."""
     if isinstance(database, peewee.SqliteDatabase):
-        return 0
+        return Path(f"{database.database}-wal").stat().st_size
     sql = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"
     return int(database.execute_sql(sql).fetchone()[0])
 
 
 def line(result: dict[str, Any]) -> str:
-    """Format a result as a line of the table under HEADING, in microseconds and bytes."""
-    with_index, without = result["with"], result["without"]
-    log = f"  {with_index['log']:,.0f} | {without['log']:,.0f} bytes" if with_index["log"] else ""
-    return (
-        f"  {result['index']:<28}{result['bytes'] / 1e6:>8,.1f}{with_index['create']:>10,.0f}"
-        f"{without['create']:>10,.0f}{with_index['reuse']:>10,.0f}{without['reuse']:>10,.0f}{log}"
+    """Format a result as a line of the table under HEADING."""
+    costs = "".join(
+        f"{result['with'][name]:>10,.0f}{result['without'][name]:>9,.0f}" for name in CALLS
     )
+    return f"  {result['index']:<28}{result['bytes'] / 1e6:>8,.1f}{costs}"
