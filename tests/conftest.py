@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -200,6 +201,12 @@ def partitioned_template(server: Server) -> Iterator[str]:
     database.close()
     yield name
     server.drop(name)
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Print no dots into a log, because a machine may keep only the end of it."""
+    is_dot = report.when == "call" and report.passed and not hasattr(report, "wasxfail")
+    return ("passed", "", "PASSED") if is_dot and not sys.stdout.isatty() else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
