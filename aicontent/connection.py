@@ -16,7 +16,6 @@ from .database.postgresql import IsoPostgresqlDatabase
 from .database.read_only import ReadOnlySqliteDatabase, may
 from .errors import DatabaseUnavailableError, DatabaseURLError, one_line
 from .fields.compression import configure
-from .fields.encoding import decode
 
 _FORMS = (
     "sqlite:///file.db, sqlite:////absolute/file.db, postgresql://user:password@host/name, or "
@@ -204,7 +203,7 @@ def _has_too_many_files() -> bool:
 def _postgresql(url: str, parts: SplitResult, timeout: float) -> peewee.Database:
     _check_postgresql(parts)
     prepares = parts.scheme == _PREPARING
-    database = IsoPostgresqlDatabase(url, decode=decode, prefer_psycopg3=prepares)
+    database = IsoPostgresqlDatabase(url, prefer_psycopg3=prepares)
     if uses_psycopg3(database):
         if not prepares:
             database.connect_params["prepare_threshold"] = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ import peewee
 
 from .backend import Backend
 from .constraints import error_code
-from .internals import uses_psycopg3
 from .json_methods import PostgresqlMethods
 from .nested import nested_of
 
@@ -55,23 +54,10 @@ class IsoPostgresqlDatabase(peewee.PostgresqlDatabase):
 
     psycopg2 sets it by itself, and psycopg 3 cannot read another style. A statement sets it here,
     because PgBouncer refuses connection options but tracks the setting of a statement.
-
-    Args:
-        url: the URL.
-        decode: the function with which psycopg 3 decodes documents.
-        options: as for Peewee's PostgresqlDatabase.
     """
-
-    def __init__(self, url: str, *, decode: Callable[[str | bytes], Any], **options: Any) -> None:
-        self._decode = decode
-        super().__init__(url, **options)
 
     def _initialize_connection(self, conn: Any) -> None:
         super()._initialize_connection(conn)  # type: ignore[misc]
-        if uses_psycopg3(self):
-            from psycopg.types.json import set_json_loads
-
-            set_json_loads(self._decode, conn)
         if not conn.info.parameter_status("DateStyle").startswith("ISO"):
             conn.cursor().execute("SET DateStyle = 'ISO'")
 

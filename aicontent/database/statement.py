@@ -6,6 +6,7 @@ fills the slots with its parameters.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import compress
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -74,6 +75,9 @@ class Statement:
         self._names = [field.name for field in fields]
         readers = [(index, *_from_driver(field)) for index, field in enumerate(fields)]
         self._readers = [(i, reader) for i, reader, keeps_null in readers if reader and keeps_null]
+        keep = [getattr(type(field), "keeps_text", False) for field in fields]
+        self._documents = tuple(compress(self._names, keep))
+        self._are_documents = keep
         self._readers_of_null = [(i, reader) for i, reader, keeps in readers if not keeps]
 
     def rows(self, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -102,6 +106,10 @@ class Statement:
                 values[index] = reader(values[index])
             rows.append(dict(zip(self._names, values, strict=True)))
         return rows
+
+    def texts(self, row: tuple[Any, ...]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        """Return the attributes that are documents, and their values from the driver."""
+        return self._documents, tuple(compress(row, self._are_documents))
 
 
 def statement_of(

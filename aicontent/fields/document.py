@@ -18,9 +18,11 @@ from .scalars import RuledField, V
 
 
 class DocumentAccessor(peewee.FieldAccessor):
-    """Records a stored document's text when an instance's attribute is first read.
+    """Records a document's text when an instance's attribute is first read.
 
     `save()` compares it with the text then, to find changes in place (`content.metadata["k"] = 1`).
+    The text is that of the database, if the instance has it, because encoding takes longer than
+    the statement if the document is large.
     """
 
     def __get__(self, instance: Any, instance_type: Any = None) -> Any:
@@ -28,7 +30,10 @@ class DocumentAccessor(peewee.FieldAccessor):
             return self.field
         value = instance.__data__.get(self.name)
         if isinstance(value, (dict, list)) and self.name not in instance._dirty:
-            instance._document_texts.setdefault(self.name, snapshot(value))
+            texts = instance._document_texts
+            if self.name not in texts:
+                stored = dict(zip(*instance._stored_texts, strict=True)).get(self.name)
+                texts[self.name] = stored if isinstance(stored, str) else snapshot(value)
         return value
 
 
@@ -39,6 +44,7 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
     """
 
     accessor_class = DocumentAccessor
+    keeps_text = True
     _remedy = "a path into the document, or cast('text')"
 
     def __init__(self, *, compressible: bool = False, **options: Any) -> None:
@@ -127,8 +133,10 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
 class DocumentText:
     """Decodes a document that is selected as text.
 
-    An error while the driver decodes a document does not say in which row it is.
+    That is faster than the driver's decoder, whose errors do not say in which row they are.
     """
+
+    keeps_text = True
 
     def __init__(self, field: peewee.Field) -> None:
         self.name = field.name

@@ -14,6 +14,12 @@ def snapshot(document: object) -> str | None:
         return None
 
 
+def is_changed(document: object, text: str | None) -> bool:
+    """Return whether a document differs from its text, which any JSON encoder may have written."""
+    now = snapshot(document)
+    return now != text and (now is None or text is None or now != snapshot(decode(text)))
+
+
 def encode(document: object) -> str:
     """Encode a checked document as compact JSON text that both backends store without a change.
 

@@ -12,9 +12,8 @@ from ..database.statement import ONE, Slot, literal, slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import AIContentError, ArgumentError, kind_of
-from ..fields.document import selected_as_text
 from ..fields.policy import plain_text
-from ..records.loading import load
+from ..records.loading import columns_of, load, load_rows
 from ..records.lookup import status_of, unexpired
 from ..records.partitioning import is_partitioned, key_columns, of_user, row_key
 from ..records.validation import validate
@@ -185,8 +184,7 @@ def _claim(
         if "user" in values:
             same_row += of_user(model, slot("user"))
         query: Any = model.update(changes).where(*same_row)
-        fields = model._meta.sorted_fields
-        columns, readers = zip(*(selected_as_text(backend, f) for f in fields), strict=True)
+        columns, readers = columns_of(model)
         return query.returning(*columns), readers
 
     parameters = {**values, ":lease": lease, ":max_attempts": max_attempts}
@@ -195,7 +193,7 @@ def _claim(
     if not rows:
         return None, False
     try:
-        content = load(model, statement.read(rows))[0]
+        (content,) = load_rows(model, statement, rows)
     except (ValueError, TypeError, RecursionError) as error:
         unread = _unread(model, rows[0])
         # Retry, because another worker may be able to read the row.

@@ -1,12 +1,14 @@
 """Create model instances from database rows, faster than Peewee's constructor does."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import peewee
 
 from ..database.internals import LOADED
-from ..fields.document import DocumentAccessor
+from ..database.statement import Statement
+from ..database.supported import backend_of, database_of
+from ..fields.document import DocumentAccessor, selected_as_text
 from ..fields.users import UserAccessor
 from .record import R, Record
 
@@ -24,6 +26,22 @@ def load(model: type[R], rows: Iterable[dict[str, Any]]) -> list[R]:
         instance.__data__, instance.__rel__ = row, {}
         instance._dirty, instance._document_texts, instance.is_new = set(), {}, False
         instances.append(instance)
+    return instances
+
+
+def columns_of(model: type[Record]) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Return what a statement selects to load a model's rows, and the fields that read it."""
+    backend = backend_of(database_of(model))
+    fields = model._meta.sorted_fields
+    columns, readers = zip(*(selected_as_text(backend, field) for field in fields), strict=True)
+    return columns, readers
+
+
+def load_rows(model: type[R], statement: Statement, rows: list[tuple[Any, ...]]) -> list[R]:
+    """Return the rows of a statement that selects `columns_of` as model instances."""
+    instances = load(model, statement.read(rows))
+    for instance, row in zip(instances, rows, strict=True):
+        instance._stored_texts = statement.texts(row)
     return instances
 
 

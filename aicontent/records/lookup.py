@@ -15,7 +15,7 @@ from ..enums import ContentStatus
 from ..fields.policy import plain_text
 from ..fields.scalars import now_in_utc
 from .instances import gone
-from .loading import load
+from .loading import columns_of, load_rows
 from .partitioning import of_user
 from .record import R, update
 
@@ -106,9 +106,10 @@ def find(model: type[R], key: Hashable, scope: Scope, values: Mapping[str, Any])
             `user`.
     """
 
-    def build() -> tuple[Any, list[Any]]:
-        query = scope(model, model.select(), _now(model, values))
-        return query.limit(ONE), model._meta.sorted_fields
+    def build() -> tuple[Any, Sequence[Any]]:
+        columns, readers = columns_of(model)
+        query = scope(model, model.select(*columns), _now(model, values))
+        return query.limit(ONE), readers
 
     return first_row(model, ("find", key), values, build)
 
@@ -116,7 +117,7 @@ def find(model: type[R], key: Hashable, scope: Scope, values: Mapping[str, Any])
 def use(model: type[R], key: Hashable, scope: Scope, values: Mapping[str, Any]) -> R | None:
     """Count a use of the first row of a query, and return it. The arguments are those of `find`."""
 
-    def build() -> tuple[Any, list[Any]]:
+    def build() -> tuple[Any, Sequence[Any]]:
         now = _now(model, values)
         # The model rather than an alias of it, because an alias ignores the host's select().
         first = scope(model, model.select(cast(Any, model).id), now).limit(ONE)
@@ -124,10 +125,11 @@ def use(model: type[R], key: Hashable, scope: Scope, values: Mapping[str, Any]) 
         backend = backend_of(database_of(model))
         first = backend.locking(first)
         changes = {"usage_count": _one_more(model), "last_accessed_at": now}
-        columns = changes | backend.columns_of_update()
+        changes |= backend.columns_of_update()
         same_user = of_user(model, slot("user"))
-        query: Any = model.update(columns).where(cast(Any, model).id == first, *same_user)
-        return query.returning(model), model._meta.sorted_fields
+        query: Any = model.update(changes).where(cast(Any, model).id == first, *same_user)
+        columns, readers = columns_of(model)
+        return query.returning(*columns), readers
 
     return first_row(model, ("use", key), values, build)
 
@@ -140,8 +142,8 @@ def first_row(
 ) -> R | None:
     """Execute a cached statement, and return its first row as an instance."""
     statement = statement_of(model, key, values, build)
-    rows = survived(database_of(model), lambda: statement.rows(values))
-    return next(iter(load(model, rows)), None)
+    rows = survived(database_of(model), lambda: statement.fetch(values))
+    return next(iter(load_rows(model, statement, rows)), None)
 
 
 def status_of(table: Any) -> Any:

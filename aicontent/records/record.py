@@ -3,7 +3,7 @@
 `Record` overrides methods of Peewee's Model; all other operations are functions.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from functools import partial
 from typing import Any, ClassVar, Self, TypeVar, cast
@@ -24,7 +24,7 @@ from ..database.statement import (
 from ..database.supported import backend_of, database_of
 from ..enums import Served
 from ..errors import MigrationError, ValidationError
-from ..fields.encoding import snapshot
+from ..fields.encoding import is_changed
 from .instances import SET_BY_DATABASE, check_times, field_named, gone, mark_saved, stored_user
 from .validation import Rules, validate
 
@@ -35,7 +35,8 @@ class Record(peewee.Model):
     """A Peewee model that validates values before it writes, and writes only changed columns.
 
     `is_new` is True until the instance is inserted. `_document_texts` has the text of each document
-    as it was last read or written, by attribute.
+    as it was last read or written, by attribute. `_stored_texts` has the names and the texts that
+    the statement returned, if it was one of this package.
     """
 
     served: Served | None = None
@@ -47,6 +48,7 @@ class Record(peewee.Model):
     _is_selected = False
     """Whether a query returned this instance, which may not have selected all columns."""
     _document_texts: dict[str, str | None]
+    _stored_texts: tuple[Sequence[str], Sequence[Any]] = (), ()
     _dirty: set[str]  # an attribute of Peewee's Model that its stubs omit
     _pk: Any
 
@@ -113,7 +115,7 @@ class Record(peewee.Model):
     def dirty_fields(self) -> list[peewee.Field]:
         """Return the fields that `save()` would write, including documents changed in place."""
         for name, text in self._document_texts.items():
-            if name not in self._dirty and snapshot(self.__data__[name]) != text:
+            if name not in self._dirty and is_changed(self.__data__[name], text):
                 self._dirty.add(name)
         fields: list[peewee.Field] = super().dirty_fields
         return fields

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 from datetime import UTC, datetime
@@ -119,6 +120,29 @@ def test_a_document_that_was_only_read_is_not_written(store, Content):
     reader.level = "A1"
     reader.save()
     assert Content.get_by_id(reader.id).metadata == {"a": 2}
+
+
+@pytest.mark.parametrize("call", ["get_by_id", "reuse", "first_reusable", "claim", "select"])
+def test_a_document_of_another_encoder_is_written_only_if_it_changed(Content, user, database, call):
+    status = "pending" if call == "claim" else "completed"
+    content = Content.create(**row(user, status=status, generated_data={"a": [1]}))
+    text = '{"é": 1, "a":  [1, 1.0, true],\n"e": 1e2, "u": "\\u00e9"}'
+    slot = "?" if isinstance(database, peewee.SqliteDatabase) else "%s"
+    sql = f'UPDATE ai_generated_content SET "generatedData" = {slot} WHERE id = {slot}'
+    database.execute_sql(sql, (text, content.id))
+    calls = {
+        "get_by_id": lambda: Content.get_by_id(content.id),
+        "select": lambda: Content.select().get(),
+        "claim": Content.claim,
+    }
+    found = calls.get(call, lambda: getattr(Content, call)(user, "lesson"))()
+    assert found.generated_data == {"é": 1, "a": [1, 1.0, True], "e": 100.0, "u": "é"}
+    assert not found.is_dirty()
+    found.generated_data["a"][0] = True
+    copies = [found, copy.copy(found), copy.deepcopy(found)]
+    assert [each.is_dirty() for each in copies] == [True] * 3
+    found.save()
+    assert Content.get_by_id(content.id).generated_data["a"] == [True, 1.0, True]
 
 
 def test_an_expression_is_computed_by_the_database(store, Content):
@@ -280,8 +304,8 @@ def test_errors_are_also_what_peewees_users_catch(Content, user):
 def test_errors_survive_pickling():
     error = ValidationError("level", "must be short", "str of 11 characters")
     error.row = 3
-    copy = pickle.loads(pickle.dumps(error))
-    assert str(copy) == str(error) == "row 3: level: must be short; got str of 11 characters"
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error) == "row 3: level: must be short; got str of 11 characters"
 
 
 def test_instances_survive_pickling(url):
