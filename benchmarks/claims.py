@@ -1,27 +1,23 @@
 """Measure claims: rows claimed and completed per second, and whether finished rows slow them.
 
-The alternative is procrastinate on PostgreSQL, and the driver alone on SQLite.
+The alternatives are procrastinate and pgqueuer on PostgreSQL, and the driver alone on SQLite.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
-from time import perf_counter, sleep
-from typing import Any
+from time import sleep
 
 import peewee
 
 import aicontent
-from aicontent import AIGeneratedContent
 
-from .processes import PAUSE, Load, concurrently
+from . import job_queues
+from .claim_workers import Claims, DriverClaims, Working, payload
+from .processes import Load, concurrently
 from .tables import TABLE, USERS, checkpoint
 
 _BATCH = 10_000
-_ROWS = 500
-"""Rows of one call of `work()`."""
 
 
 def measure(
@@ -31,7 +27,7 @@ def measure(
 
     Args:
         filled: the filled database.
-        empty: two empty databases, one for pending rows only and one for the alternative.
+        empty: two empty databases, one for pending rows only and one for the alternatives.
         pending: the number of pending rows in each database at the start.
         workers: the numbers of concurrent workers to measure.
         seconds: how long each number of workers is measured.
@@ -43,12 +39,16 @@ def measure(
     for url in (filled, pending_only):
         _add_pending(url, pending)
     alternative: type[Load]
-    if filled.startswith("sqlite"):
+    is_sqlite = filled.startswith("sqlite")
+    if is_sqlite:
         _add_pending(other, pending)
         alternative, name = DriverClaims, "the driver"
     else:
-        _add_jobs(other, pending)
-        alternative, name = ProcrastinateJobs, "procrastinate"
+        job_queues.add_jobs(other, pending)
+        database = peewee.PostgresqlDatabase(other)
+        with database.connection_context():
+            _settle(database)
+        alternative, name = job_queues.ProcrastinateJobs, "procrastinate"
     for count in workers:
         ours = _rate(Claims, pending_only, count, seconds)
         theirs = _rate(alternative, other, count, seconds)
@@ -58,8 +58,26 @@ def measure(
         working = _rate(Working, pending_only, count, seconds)
         ratio = f"{_ratio(working, ours)} of claim() and complete()"
         yield "  with work()", f"{working:,.0f}", f"{ours:,.0f}", ratio
+        if not is_sqlite:
+            yield from _against_pgqueuer(pending_only, other, count, seconds, ours, working)
         ratio = f"{_ratio(with_finished, ours)} of pending rows only"
         yield "  with finished rows", f"{with_finished:,.0f}", "", ratio
+
+
+def _against_pgqueuer(
+    url: str, other: str, workers: int, seconds: float, ours: float, working: float
+) -> Iterator[tuple[str, str, str, str]]:
+    """Compare claims, claims on a driver that prepares statements, and `work()` with pgqueuer."""
+    theirs = _rate(job_queues.PgqueuerJobs, other, workers, seconds)
+    ratio = f"{_ratio(ours, theirs)} of pgqueuer, which dequeues batches: here of 1"
+    yield "  against pgqueuer", f"{ours:,.0f}", f"{theirs:,.0f}", ratio
+    prepared_url = url.replace("postgresql://", "postgresql+psycopg://")
+    prepared = _rate(Claims, prepared_url, workers, seconds)
+    ratio = f"{_ratio(prepared, theirs)} of pgqueuer, which prepares statements too"
+    yield "  prepared, with psycopg 3", f"{prepared:,.0f}", f"{theirs:,.0f}", ratio
+    running = _rate(job_queues.PgqueuerRun, other, workers, seconds)
+    ratio = f"{_ratio(working, running)} of pgqueuer's run(), in batches of 10"
+    yield "  work() against run()", f"{working:,.0f}", f"{running:,.0f}", ratio
 
 
 def _ratio(rate: float, reference: float) -> str:
@@ -86,26 +104,11 @@ def _add_pending(url: str, pending: int) -> None:
                 {
                     "user": number % USERS + 1,
                     "type": "lesson",
-                    "request_payload": {"topic": f"number {number}", "minutes": 15},
+                    "request_payload": payload(number),
                     "fingerprint": f"{number:064x}",
                 }
                 for number in range(first, min(first + _BATCH, pending))
             )
-        _settle(database)
-
-
-def _add_jobs(url: str, pending: int) -> None:
-    database = peewee.PostgresqlDatabase(url)
-    schema = files("procrastinate").joinpath("sql/schema.sql").read_text("utf-8")
-    with database.connection_context():
-        cursor = database.cursor()
-        cursor.execute(schema)
-        cursor.execute(
-            "INSERT INTO procrastinate_jobs (queue_name, task_name, args) "
-            "SELECT 'default', 'lesson', jsonb_build_object('topic', 'number ' || n) "
-            "FROM generate_series(1, %s) AS n",
-            (pending,),
-        )
         _settle(database)
 
 
@@ -115,110 +118,3 @@ def _settle(database: peewee.Database) -> None:
     if isinstance(database, peewee.PostgresqlDatabase):
         database.execute_sql("VACUUM ANALYZE")
         database.execute_sql("CHECKPOINT")
-
-
-class _Worker:
-    """Process rows as fast as possible, and count them until none is pending."""
-
-    def __init__(self, database: peewee.Database) -> None:
-        self._count, self._start, self._end = 0, 0.0, 0.0
-
-    def process(self) -> bool:
-        """Claim and complete a row; return False if none is pending."""
-        raise NotImplementedError
-
-    def step(self) -> None:
-        self._start = self._start or perf_counter()
-        if not self._end and self.process():
-            self._count += 1
-        else:
-            self._end = self._end or perf_counter()
-            sleep(PAUSE)
-
-    def result(self) -> dict[str, float]:
-        return {"a_second": self._count / ((self._end or perf_counter()) - self._start)}
-
-
-class Claims(_Worker):
-    """Claim and complete content with aicontent."""
-
-    def __init__(self, database: peewee.Database) -> None:
-        super().__init__(database)
-        self._model = aicontent.for_database(database)
-
-    def process(self) -> bool:
-        content = self._model.claim()
-        if content is not None:
-            content.complete({"title": "done"})
-        return content is not None
-
-
-class Working(_Worker):
-    """Let `work()` claim, generate without delay, and complete."""
-
-    def __init__(self, database: peewee.Database) -> None:
-        super().__init__(database)
-        self._model = aicontent.for_database(database)
-
-    def process(self) -> bool:
-        looks = iter([False] * _ROWS)
-        report = self._model.work(
-            lambda content: {"title": "done"}, until_empty=True, stop=lambda: next(looks, True)
-        )
-        self._count += max(0, report.completed - 1)  # step() counts one
-        return report.completed > 0
-
-
-class DriverClaims(_Worker):
-    """Claim and complete content with SQLite's driver alone, using the same statements."""
-
-    def __init__(self, database: peewee.Database) -> None:
-        super().__init__(database)
-        self._connection: Any = database.connection()
-        names = list(AIGeneratedContent._meta.columns)
-        columns = ", ".join(f'"{name}"' for name in names)
-        self._payload = names.index("requestPayload")
-        now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
-        lease = "strftime('%Y-%m-%d %H:%M:%f000', 'now', '+300.000 seconds')"
-        self._claim = f"""
-            UPDATE {TABLE} SET status = 'generating', attempts = attempts + 1,
-                "updatedAt" = {now}, "leaseExpiresAt" = {lease}
-            WHERE id = (
-                SELECT id FROM {TABLE} WHERE status = 'pending' AND "retryAt" IS NULL
-                ORDER BY "createdAt", id LIMIT 1
-            ) AND status = 'pending' RETURNING {columns}
-        """
-        self._complete = f"""
-            UPDATE {TABLE} SET status = 'completed', "generatedData" = ?,
-                "leaseExpiresAt" = NULL, "updatedAt" = {now}
-            WHERE id = ? AND status IN ('pending', 'generating', 'failed') RETURNING "updatedAt"
-        """
-
-    def process(self) -> bool:
-        rows = self._connection.execute(self._claim).fetchall()
-        for row in rows:
-            json.loads(row[self._payload])
-            parameters = ('{"title":"done"}', row[0])
-            self._connection.execute(self._complete, parameters).fetchall()
-        return bool(rows)
-
-
-class ProcrastinateJobs(_Worker):
-    """Fetch and finish jobs with procrastinate's SQL functions."""
-
-    _FETCH = (
-        "SELECT id, status, task_name, priority, lock, queueing_lock, args, scheduled_at, "
-        "queue_name, attempts, worker_id FROM procrastinate_fetch_job_v2(NULL, NULL)"
-    )
-    _FINISH = "SELECT procrastinate_finish_job_v1(%s, 'succeeded', false)"
-
-    def __init__(self, database: peewee.Database) -> None:
-        super().__init__(database)
-        self._cursor: Any = database.connection().cursor()
-
-    def process(self) -> bool:
-        self._cursor.execute(self._FETCH)
-        (job, *_) = self._cursor.fetchone()
-        if job is not None:
-            self._cursor.execute(self._FINISH, (job,))
-        return job is not None

@@ -16,6 +16,7 @@ import peewee
 import aicontent
 from aicontent import AIGeneratedContent
 
+from .requests import Request, request_hash
 from .tables import TABLE, copy_text
 
 Values = Mapping[str, Any]
@@ -40,6 +41,12 @@ class Contestant(Protocol):
     def reuse(self, user: int, type: str, level: str | None) -> Any:
         """Find the content to serve next, and count the use."""
 
+    def hit(self, request: Request) -> Any:
+        """Find the stored answer to a request, and count the use."""
+
+    def unmarked_hit(self, request: Request) -> Any:
+        """Find the stored answer to a request."""
+
     def create(self, values: Values) -> Any:
         """Insert a row, and return it with its timestamps."""
 
@@ -59,8 +66,22 @@ class AIContent:
         self.create_many = model.create_many
         self._model = model
 
+    def hit(self, request: Request) -> Any:
+        user, type, payload, level = request
+        return self._model.get_or_generate(user, type, payload, _not_stored, level=level)
+
+    def unmarked_hit(self, request: Request) -> Any:
+        user, type, payload, level = request
+        return self._model.get_or_generate(
+            user, type, payload, _not_stored, level=level, mark=False
+        )
+
     def create(self, values: Values) -> Any:
         return self._model.create(**values)
+
+
+def _not_stored(content: Any) -> Any:
+    raise LookupError(f"the answer to {content.request_payload} is not stored")
 
 
 class Driver:
@@ -80,20 +101,31 @@ class Driver:
         now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
         updated_at = f', "updatedAt" = {now}' if self._is_sqlite else ""
         lock = "" if self._is_sqlite else " FOR NO KEY UPDATE"
+        count_use = (
+            f'UPDATE {TABLE} SET "usageCount" = COALESCE("usageCount", 0) + 1, '
+            f'"lastAccessedAt" = {placeholder}{updated_at}'
+        )
+        returning = f"RETURNING {_COLUMN_LIST}"
+        unexpired = f'("expiresAt" IS NULL OR "expiresAt" > {placeholder})'
         self._select, self._update = {}, {}
         for with_level in (False, True):
             where = (
                 f'FROM {TABLE} WHERE "userId" = {placeholder} AND type = {placeholder} '
                 f"{f'AND level = {placeholder} ' if with_level else ''}AND status = 'completed' "
-                f'AND ("expiresAt" IS NULL OR "expiresAt" > {placeholder}) '
+                f"AND {unexpired} "
                 'ORDER BY "usageCount", "createdAt" DESC LIMIT 1'
             )
             self._select[with_level] = f"SELECT {_COLUMN_LIST} {where}"
             self._update[with_level] = (
-                f'UPDATE {TABLE} SET "usageCount" = COALESCE("usageCount", 0) + 1, '
-                f'"lastAccessedAt" = {placeholder}{updated_at} '
-                f"WHERE id = (SELECT id {where}{lock}) RETURNING {_COLUMN_LIST}"
+                f"{count_use} WHERE id = (SELECT id {where}{lock}) {returning}"
             )
+        where = (
+            f'FROM {TABLE} WHERE "userId" = {placeholder} AND fingerprint = {placeholder} '
+            f"AND status = 'completed' AND {unexpired} "
+            'ORDER BY "createdAt" DESC LIMIT 1'
+        )
+        self._select_answer = f"SELECT {_COLUMN_LIST} {where}"
+        self._update_answer = f"{count_use} WHERE id = (SELECT id {where}{lock}) {returning}"
 
     def first_reusable(self, user: int, type: str, level: str | None) -> Any:
         filters = [user, type, level] if level else [user, type]
@@ -103,6 +135,15 @@ class Driver:
         filters = [user, type, level] if level else [user, type]
         now = self._now()
         return self._fetch(self._update[bool(level)], [now, *filters, now])
+
+    def hit(self, request: Request) -> Any:
+        now = self._now()
+        parameters = [now, request.user, request_hash(request), now]
+        return self._fetch(self._update_answer, parameters)
+
+    def unmarked_hit(self, request: Request) -> Any:
+        parameters = [request.user, request_hash(request), self._now()]
+        return self._fetch(self._select_answer, parameters)
 
     def create(self, values: Values) -> Any:
         cursor = self._connection.cursor()

@@ -1,4 +1,4 @@
-"""Measure reuse(), first_reusable(), create() and create_many() against the alternatives.
+"""Measure the calls that serve or store content against the alternatives.
 
 `run` calls this module for each size of the table. The contestants take turns in random order.
 """
@@ -19,10 +19,13 @@ import aicontent
 from aicontent import ContentType
 
 from .contestants import AIContent, Contestant, Driver, Values
+from .hits import HITS, analyze, store_answers, turn_of_hits
 from .orms import PlainPeewee, SQLAlchemy
 from .tables import LEVELS, PERIOD, START, TABLE, USERS, checkpoint, generate_document, uuid7_at
 
-OPERATIONS = ("first_reusable", "reuse", "create", "create_many")
+READS = ("first_reusable", "reuse")
+WRITES = ("create", "create_many")
+OPERATIONS = (*READS, *HITS, *WRITES)
 LARGE_USER = "reuse by a user with many rows"
 LOOKUPS = 1_000
 """Different lookups of a run. A service looks up for today's users, not for all users."""
@@ -38,7 +41,7 @@ Lookup = tuple[int, str, str | None]
 """The user, type and level to find content for."""
 
 Turn = Callable[[Contestant, str], float]
-"""A function that calls an operation of a contestant often, and returns the seconds per call."""
+"""A function that calls a contestant's method often, and returns the seconds per call."""
 
 
 def measure(url: str, characters: int, rounds: int, calls: int, large_user_rows: int) -> Medians:
@@ -60,10 +63,20 @@ def measure(url: str, characters: int, rounds: int, calls: int, large_user_rows:
         new_rows = list(generate_new_rows(rng, characters))
         reads, writes = _reads(rng, lookups, calls), _writes(new_rows, calls)
         medians = {}
-        for operation in OPERATIONS:
-            turn = writes if operation.startswith("create") else reads
-            turns = {each.name: partial(turn, each, operation) for each in contestants}
-            medians[operation] = _medians(database, turns, rounds)
+
+        def measure_operation(operation: str, turn: Turn, method: str) -> None:
+            turns = {each.name: partial(turn, each, method) for each in contestants}
+            medians[operation] = medians_of(turns, rounds, database)
+
+        for operation in READS:
+            measure_operation(operation, reads, operation)
+        requests = store_answers(database, contestants[0], new_rows)
+        hits = turn_of_hits(rng, requests, calls)
+        for operation, method in HITS.items():
+            measure_operation(operation, hits, method)
+        database.execute_sql(DELETE_NEW_ROWS)
+        for operation in WRITES:
+            measure_operation(operation, writes, operation)
             database.execute_sql(DELETE_NEW_ROWS)
         medians[LARGE_USER] = _large_user(
             database, contestants[0], lookups, new_rows, rounds, calls, large_user_rows
@@ -88,18 +101,27 @@ def _contestants(database: Any, url: str, stack: ExitStack) -> list[Contestant]:
     return contestants
 
 
-def _medians(
-    database: peewee.Database, turns: Mapping[str, Callable[[], float]], rounds: int
+def medians_of(
+    turns: Mapping[str, Callable[[], float]],
+    rounds: int,
+    database: peewee.Database | None = None,
 ) -> dict[str, float]:
-    """Return the median microseconds of each contestant's turns, by its name."""
+    """Return the median microseconds of each contestant's turns, by its name.
+
+    Args:
+        turns: functions that call a contestant often, and return the seconds per call.
+        rounds: the number of turns of each contestant.
+        database: the database that all contestants share, if there is one.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     order = random.Random(7)
     for number in range(-2, rounds):
         # The order matters, so it is random: a write on another connection empties SQLite's page
         # cache, and a read of the same rows loads their index pages into it.
         for name in order.sample(list(turns), len(turns)):
-            # The checkpoint is not timed, so no contestant pays for another's writes.
-            checkpoint(database)
+            if database is not None:
+                # The checkpoint is not timed, so no contestant pays for another's writes.
+                checkpoint(database)
             per_call = turns[name]()
             if number >= 0:  # the first two rounds warm up
                 seconds[name].append(per_call)
@@ -145,9 +167,7 @@ def _large_user(
     user, type = USERS, ContentType.LESSON.value
     for _ in range(rows // BULK_ROWS):
         contestant.create_many([{**values, "user": user, "type": type} for values in new_rows])
-    if isinstance(database, peewee.PostgresqlDatabase):
-        # PostgreSQL's autovacuum would analyze the table within a minute.
-        database.execute_sql(f"ANALYZE {TABLE}")
+    analyze(database)
     rng = random.Random(6)
     of_user = _reads(rng, [(user, type, level) for level in (None, *LEVELS)], calls)
     of_others = _reads(rng, lookups, calls)
@@ -155,7 +175,7 @@ def _large_user(
         "others": partial(of_others, contestant, "reuse"),
         "large user": partial(of_user, contestant, "reuse"),
     }
-    return _medians(database, turns, 2 * rounds)
+    return medians_of(turns, 2 * rounds, database)
 
 
 def choose_lookups(database: peewee.Database, rng: random.Random) -> list[Lookup]:
@@ -195,12 +215,12 @@ def generate_new_rows(rng: random.Random, characters: int) -> Iterator[Values]:
 def table(medians: Medians, large_user_rows: int) -> Iterator[str]:
     """Format the medians, and their ratios to aicontent, as lines of text."""
     names = [name for name in medians["reuse"] if name != "aicontent"]
-    yield f"  {'':<20}{'aicontent':>11}" + "".join(f"{name:>26}" for name in names)
+    yield f"  {'':<32}{'aicontent':>11}" + "".join(f"{name:>26}" for name in names)
     for operation in OPERATIONS:
         each = medians[operation]
         ours = each["aicontent"]
         others = (f"{each[name]:,.0f} ({each[name] / ours:.2f} x)" for name in names)
-        yield f"  {operation:<20}{ours:>11,.0f}" + "".join(f"{other:>26}" for other in others)
+        yield f"  {operation:<32}{ours:>11,.0f}" + "".join(f"{other:>26}" for other in others)
     each = medians[LARGE_USER]
     yield (
         f"  reuse() for a user with {large_user_rows:,} rows of the type: "

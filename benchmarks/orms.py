@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 import aicontent
 
 from .contestants import FIELDS, Values, new_id
+from .requests import Request, request_hash
 from .tables import TABLE
 
 
@@ -41,8 +42,23 @@ class PlainPeewee:
         return query.order_by(model.usage_count, model.created_at.desc()).first()
 
     def reuse(self, user: int, type: str, level: str | None) -> Any:
+        return self._count_use(self.first_reusable(user, type, level))
+
+    def unmarked_hit(self, request: Request) -> Any:
         model = self._model
-        content = self.first_reusable(user, type, level)
+        query = model.select().where(
+            model.user == request.user,
+            model.fingerprint == request_hash(request),
+            model.status == "completed",
+            model.expires_at.is_null() | (model.expires_at > _now(self._is_sqlite)),
+        )
+        return query.order_by(model.created_at.desc()).first()
+
+    def hit(self, request: Request) -> Any:
+        return self._count_use(self.unmarked_hit(request))
+
+    def _count_use(self, content: Any) -> Any:
+        model = self._model
         if content is not None:
             model.update(
                 {"usage_count": model.usage_count + 1, "last_accessed_at": _now(self._is_sqlite)}
@@ -94,8 +110,18 @@ class SQLAlchemy:
             return session.scalars(self._query(user, type, level)).first()
 
     def reuse(self, user: int, type: str, level: str | None) -> Any:
+        return self._use_first(self._query(user, type, level))
+
+    def unmarked_hit(self, request: Request) -> Any:
+        with self._session() as session:
+            return session.scalars(self._answer(request)).first()
+
+    def hit(self, request: Request) -> Any:
+        return self._use_first(self._answer(request))
+
+    def _use_first(self, query: Any) -> Any:
         with self._session() as session, session.begin():
-            content = session.scalars(self._query(user, type, level)).first()
+            content = session.scalars(query).first()
             if content is not None:
                 content.usage_count = self._model.usage_count + 1
                 content.last_accessed_at = _now(self._is_sqlite)
@@ -126,6 +152,16 @@ class SQLAlchemy:
         if level:
             query = query.where(model.level == level)
         return query.order_by(model.usage_count, model.created_at.desc()).limit(1)
+
+    def _answer(self, request: Request) -> Any:
+        model = self._model
+        query = sqlalchemy.select(model).where(
+            model.user_id == request.user,
+            model.fingerprint == request_hash(request),
+            model.status == "completed",
+            model.expires_at.is_(None) | (model.expires_at > _now(self._is_sqlite)),
+        )
+        return query.order_by(model.created_at.desc()).limit(1)
 
     def _column(self, field: peewee.Field) -> Any:
         json = sqlalchemy.JSON(none_as_null=True) if self._is_sqlite else JSONB(none_as_null=True)

@@ -1,6 +1,6 @@
 """Run processes that put load on the database during a measurement.
 
-`claims`, `cleanup` and `transfer` start them.
+`claims`, `cleanup`, `load` and `transfer` start them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ import aicontent
 PAUSE = 0.005
 """Seconds between two calls of a busy service, and between two checks for work."""
 
-_ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout."""
+
 # The checkout comes last on the path, so that the child imports the installed aicontent.
 _CHILD = """
 import sys
@@ -55,13 +57,12 @@ def concurrently(
 
     Yields a function that stops the processes and returns the result of each.
     """
-    child = [*python(_CHILD), str(_ROOT), load.__module__, load.__qualname__, url]
+    child = [*python(_CHILD), str(ROOT), load.__module__, load.__qualname__, url]
     with processes([child] * count) as started:
         for process in started:
             process.stdout.readline()  # type: ignore[union-attr]
         for process in started:
-            process.stdin.write("start\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
+            send(process, "start")
 
         def stop() -> list[dict[str, float]]:
             for process in started:
@@ -110,6 +111,24 @@ def output(process: subprocess.Popen[str]) -> str:
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, process.args)
     return text
+
+
+def send(process: subprocess.Popen[str], line: str) -> None:
+    """Write a line to the input of a process."""
+    process.stdin.write(f"{line}\n")  # type: ignore[union-attr]
+    process.stdin.flush()  # type: ignore[union-attr]
+
+
+def receive(process: subprocess.Popen[str]) -> str:
+    """Wait for a line of the output of a process.
+
+    Raises:
+        subprocess.CalledProcessError: the process has ended.
+    """
+    line = process.stdout.readline()  # type: ignore[union-attr]
+    if not line:
+        raise subprocess.CalledProcessError(process.wait(), process.args)
+    return line
 
 
 def python(code: str) -> list[str]:

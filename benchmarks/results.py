@@ -10,7 +10,18 @@ from pathlib import Path
 from typing import Any
 
 BACKENDS = ("sqlite", "postgresql")
-PARTS = ("hot", "storage", "indexes", "transfer", "cleanup", "claims", "concurrent", "partitions")
+PARTS = (
+    "hot",
+    "storage",
+    "indexes",
+    "transfer",
+    "cleanup",
+    "claims",
+    "concurrent",
+    "caches",
+    "load",
+    "partitions",
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,9 @@ class Scale:
     pending: int = 100_000
     workers: tuple[int, ...] = (1, 4, 16)
     seconds: float = 5.0
+    load_rows: int = 50_000
+    load_seconds: float = 3.0
+    """Seconds of one turn of each number of workers under load."""
     requests: int = 200
     """Concurrent requests, each for one of the topics."""
     topics: int = 20
@@ -43,7 +57,8 @@ class Scale:
     def resized(self, sizes: tuple[int, ...]) -> Scale:
         """Return the scale with these sizes. The other parts use the largest one."""
         rows = max(sizes)
-        return replace(self, sizes=sizes, rows=rows, due=min(self.due, rows // 10))
+        due = min(self.due, rows // 10)
+        return replace(self, sizes=sizes, rows=rows, load_rows=rows, due=due)
 
 
 QUICK = Scale(
@@ -55,9 +70,11 @@ QUICK = Scale(
     stored=100,
     due=100,
     imported=500,
-    pending=500,
+    pending=1_500,
     workers=(2,),
     seconds=0.3,
+    load_rows=3_000,
+    load_seconds=0.1,
     requests=20,
     topics=4,
     partitions=(2,),

