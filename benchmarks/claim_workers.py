@@ -93,9 +93,9 @@ class DriverClaims(Worker):
             UPDATE {TABLE} SET status = 'generating', attempts = attempts + 1,
                 "updatedAt" = {now}, "leaseExpiresAt" = {lease}
             WHERE id = (
-                SELECT id FROM {TABLE} WHERE status = 'pending' AND "retryAt" IS NULL
+                SELECT id FROM {TABLE} WHERE COALESCE(status, '') = 'pending' AND "retryAt" IS NULL
                 ORDER BY "createdAt", id LIMIT 1
-            ) AND status = 'pending' RETURNING {columns}
+            ) AND COALESCE(status, '') = 'pending' RETURNING {columns}
         """
         self._complete = f"""
             UPDATE {TABLE} SET status = 'completed', "generatedData" = ?,
