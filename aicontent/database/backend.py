@@ -57,6 +57,9 @@ class Backend(ABC):
     can_lose_connections: ClassVar[bool] = False
     """Whether a server may close a connection."""
 
+    has_partitions: ClassVar[bool] = False
+    """Whether a table can be partitioned."""
+
     errors_abort_transactions: ClassVar[bool] = False
     """Whether the failure of one statement aborts the whole transaction."""
 

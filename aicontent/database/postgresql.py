@@ -69,7 +69,7 @@ class PostgresqlBackend(Backend):
     documents_are_text = False
     distinct_from = "IS DISTINCT FROM"
     json_methods = PostgresqlMethods
-    can_lose_connections = True
+    can_lose_connections = has_partitions = True
     errors_abort_transactions = True
     in_array = "= ANY(", ")"
 

@@ -16,10 +16,14 @@ _FORM = "_aicontent_form"
 
 def is_partitioned(model: Any) -> bool:
     """Return whether the model's table is partitioned by user."""
-    database, table = database_of(model), (model._meta.schema, model._meta.table_name)
+    database = database_of(model)
+    backend = backend_of(database)
+    if not backend.has_partitions:
+        return False
+    table = model._meta.schema, model._meta.table_name
     known = model.__dict__.get(_FORM, (None, None, False))
     if known[0] is not database or known[1] != table:
-        catalog = backend_of(database).catalog(database)
+        catalog = backend.catalog(database)
         answer = survived(database, lambda: catalog.is_partitioned(*table))
         if answer is None:  # the table does not exist yet, so the answer may change
             return False
