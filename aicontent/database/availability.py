@@ -33,21 +33,24 @@ serialization failure, deadlock, cancelled statement."""
 T = TypeVar("T")
 
 
-@contextmanager
-def connected(database: peewee.Database, *, keep: bool = False) -> Iterator[None]:
+class connected:  # noqa: N801 - it is called like a function
     """Open a connection if none is open, and close it at the end only if it was opened here.
 
-    With `keep`, the connection stays open.
+    With `keep`, the connection stays open. A class is entered faster than a generator.
     """
-    opened = database.is_closed()
-    if opened:
-        with keeping_contexts(database):
-            database.connect()
-    try:
-        yield
-    finally:
-        if opened and not (keep or has_contexts(database)):
-            database.close()
+
+    def __init__(self, database: peewee.Database, *, keep: bool = False) -> None:
+        self._database, self._keep = database, keep
+
+    def __enter__(self) -> None:
+        self._opened = self._database.is_closed()
+        if self._opened:
+            with keeping_contexts(self._database):
+                self._database.connect()
+
+    def __exit__(self, *_: object) -> None:
+        if self._opened and not (self._keep or has_contexts(self._database)):
+            self._database.close()
 
 
 @contextmanager

@@ -265,7 +265,7 @@ class Flight(NamedTuple):
     @property
     def _user(self) -> Any:
         """The user's id, as a parameter for the driver."""
-        return self.model.user.db_value(self.attributes["user"])
+        return self.model.user.rel_field.db_value(self.attributes["user"])
 
     @property
     def _lease(self) -> float:
