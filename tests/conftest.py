@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import peewee
 import pytest
+from hypothesis import HealthCheck, settings
 
 import aicontent
 from aicontent import ContentStatus, ContentType
@@ -201,6 +202,11 @@ def partitioned_template(server: Server) -> Iterator[str]:
     database.close()
     yield name
     server.drop(name)
+
+
+# Hypothesis fails a test that takes long, which a busy machine does to any test.
+settings.register_profile("suite", deadline=None, suppress_health_check=list(HealthCheck))
+settings.load_profile("suite")
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:

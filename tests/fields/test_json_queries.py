@@ -7,7 +7,7 @@ from contextlib import closing
 
 import peewee
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from peewee import fn
 from playhouse.pool import PooledSqliteDatabase
@@ -53,9 +53,7 @@ values = st.recursive(
 )
 paths = st.lists(keys | st.integers(-3, 3), min_size=1, max_size=3)
 
-once = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+once = settings(max_examples=25)
 
 
 class Both:

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aicontent
@@ -233,9 +233,7 @@ def both(make_url):
         content._meta.database.close()
 
 
-@settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=400)
 @given(document=anything)
 def test_any_document_reads_back_equal_from_both_or_is_refused_by_both(both, document):
     outcomes = []
@@ -265,9 +263,7 @@ def is_plain_json(document):
     return json.loads(text) == document and "\\u0000" not in text
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200)
 @given(
     name=st.sampled_from(
         ["level", "model_used", "token_usage", "usage_count", "validation_score", "expires_at"]
