@@ -11,12 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import peewee
 
 from ..errors import UnsupportedDatabaseError
-from .constraints import explained, true_reason
+from .constraints import Explaining, true_reason
 from .internals import discard
 from .nested import nested_of
 
@@ -143,10 +144,7 @@ class Backend(ABC):
         """Return a savepoint if the failure of one statement would abort an open transaction."""
         return nullcontext()
 
-    @contextmanager
-    def constraints_explained(
-        self, database: peewee.Database, user: object = None
-    ) -> Iterator[None]:
+    def constraints_explained(self, database: peewee.Database, user: object = None) -> Explaining:
         """Run one statement, and translate its constraint error; a transaction stays usable.
 
         `user` is the user's id in the statement as a parameter for the driver, if it has one.
@@ -154,11 +152,9 @@ class Backend(ABC):
         Raises:
             UnknownUserError, DuplicateIdError, DuplicateRequestError: instead of Peewee's error.
         """
-        with self.statement_savepoint(database):
-            try:
-                yield
-            except peewee.IntegrityError as error:
-                raise explained(error, self.lacks_user(database, user)) from error
+        return Explaining(
+            self.statement_savepoint(database), partial(self.lacks_user, database, user)
+        )
 
     def lacks_user(self, database: peewee.Database, user: object) -> bool:
         """Return whether a foreign key error without a name is that of the user."""

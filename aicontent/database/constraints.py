@@ -1,8 +1,10 @@
 """Read error codes of databases, and translate constraint errors into this package's errors."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import Any
 
 import peewee
 
@@ -148,6 +150,35 @@ def refusal(error: BaseException) -> str | None:
 _SQLITE_REFUSALS = ("SQLITE_CONSTRAINT", "SQLITE_TOOBIG", "SQLITE_MISMATCH")
 _FAILURES = ("08", "25", "28", "40", "42", "53", "55P03", "57", "58", "F0", "XX")
 """SQLSTATEs of a connection, of rights, of resources, of a lock, and of the server."""
+
+
+class Explaining:
+    """Runs one statement, and translates its constraint error.
+
+    A class is entered faster than a generator.
+
+    Args:
+        savepoint: the savepoint of the statement.
+        lacks_user: returns whether a foreign key error without a name is that of the user.
+    """
+
+    def __init__(
+        self, savepoint: AbstractContextManager[Any], lacks_user: Callable[[], bool]
+    ) -> None:
+        self._savepoint, self._lacks_user = savepoint, lacks_user
+
+    def __enter__(self) -> None:
+        self._savepoint.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._savepoint.__exit__(kind, error, trace)
+        if isinstance(error, peewee.IntegrityError):
+            raise explained(error, self._lacks_user()) from error
 
 
 def explained(error: peewee.IntegrityError, lacks_user: bool) -> Exception:

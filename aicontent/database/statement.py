@@ -224,9 +224,13 @@ def with_slots(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def builds_as_peewee(model: Any) -> bool:
     """Return whether the model overrides none of select(), update() and insert()."""
-    base: Any = peewee.Model
     return (
-        model.select.__func__ is base.select.__func__
-        and model.update.__func__ is base.update.__func__
-        and model.insert.__func__ is base.insert.__func__
+        model.select.__func__ is _SELECT
+        and model.update.__func__ is _UPDATE
+        and model.insert.__func__ is _INSERT
     )
+
+
+_MODEL: Any = peewee.Model
+_SELECT, _UPDATE = _MODEL.select.__func__, _MODEL.update.__func__
+_INSERT = _MODEL.insert.__func__

@@ -91,7 +91,9 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
             return decode(value)
         return super().python_value(value)  # type: ignore[no-untyped-call]
 
-    reader = python_value
+    @property
+    def read_value(self) -> Callable[[Any], Any]:
+        return _read_text if self._is_text else self.python_value
 
     def case_value(self, value: Any) -> Any:
         if self._is_text and not isinstance(value, peewee.Node):
@@ -150,6 +152,10 @@ def selected_as_text(backend: Backend, field: peewee.Field) -> tuple[Any, Any]:
     if backend.documents_are_text or not isinstance(field, DocumentField):
         return field, field
     return backend.document_text(field), DocumentText(field)
+
+
+def _read_text(value: str | bytes) -> Any:
+    return _from_compressed(value) if isinstance(value, bytes) else decode(value)
 
 
 def _from_compressed(data: bytes) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, cast
 
 import peewee
@@ -13,7 +14,7 @@ from ..database.statement import ONE, Computed, literal, slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..fields.policy import plain_text
-from ..fields.scalars import now_in_utc
+from ..fields.scalars import now_in_utc, to_utc
 from .instances import gone
 from .loading import columns_of, load_rows
 from .partitioning import of_user
@@ -142,7 +143,7 @@ def first_row(
 ) -> R | None:
     """Execute a cached statement, and return its first row as an instance."""
     statement = statement_of(model, key, values, build)
-    rows = survived(database_of(model), lambda: statement.fetch(values))
+    rows = survived(database_of(model), partial(statement.fetch, values))
     return next(iter(load_rows(model, statement, rows)), None)
 
 
@@ -177,10 +178,12 @@ def _first_reusable(
     wanted = _wanted(model, user, type, level)
 
     def scope(table: Any, query: Any, now: Any) -> Any:
-        same = _equal(table, {name: slot(name) for name in wanted})
+        same = _equal(table, {name: slot(name) for name in wanted if name != "now"})
         return reusable(table, query, same, now)
 
-    return "reusable", scope, wanted | {"now": model.expires_at.db_value(now_in_utc(now))}
+    if now is not None:  # otherwise the database's clock counts
+        wanted["now"] = model.expires_at.db_value(to_utc(now, "now"))
+    return "reusable", scope, wanted
 
 
 def _wanted(model: Any, user: Any, type: str, level: str | None = None) -> dict[str, Any]:
