@@ -31,7 +31,7 @@ LAYERS = [
 ]
 """The layers from the bottom: a module imports only from lower layers and from its folder."""
 
-LINES = {"model.py": 725, "backend.py": 310}
+LINES = {"model.py": 726, "backend.py": 310}
 """The maximum lines of modules that may exceed the limit of 300."""
 
 
@@ -210,7 +210,7 @@ def test_modules_and_folders_are_small():
     for folder in {path.parent for path in MODULES.values()}:
         names = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
         assert len(names) <= 18, folder
-    assert sum(lines_of_code(path) for path in PACKAGE.rglob("*.py")) <= 8105
+    assert sum(lines_of_code(path) for path in PACKAGE.rglob("*.py")) <= 8140
     assert sum(lines_of_code(path) for path in SCRIPTS.glob("*.py")) <= 1282
 
 

@@ -64,9 +64,9 @@ def reusable_content(
 ) -> peewee.ModelSelect[R]:
     """Select content to serve again; see `AIGeneratedContent.find_reusable_content`."""
     wanted = _wanted(model, user, type, level)
-    query: peewee.ModelSelect[R] = reusable(
-        model, model.select(), _equal(model, wanted), now_in_utc(now)
-    )
+    clock = backend_of(database_of(model)).statement_clock()
+    at = clock if now is None else to_utc(now, "now")
+    query: peewee.ModelSelect[R] = reusable(model, model.select(), _equal(model, wanted), at)
     return query
 
 
