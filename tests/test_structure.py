@@ -31,7 +31,7 @@ LAYERS = [
 ]
 """The layers from the bottom: a module imports only from lower layers and from its folder."""
 
-LINES = {"model.py": 726, "backend.py": 310}
+LINES = {"model.py": 725, "backend.py": 310}
 """The maximum lines of modules that may exceed the limit of 300."""
 
 
