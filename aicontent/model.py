@@ -82,11 +82,10 @@ class AIGeneratedContent(ContentTable):
             user: the user's id, or the user's model instance.
             type: a ContentType or its text.
             level: only content of this level; None or an empty string selects every level.
-            now: an aware datetime at which to test expiry; the database's clock by default.
+            now: an aware datetime at which to test expiry; the current time by default.
 
         Raises:
             ValidationError: an argument is not valid for its column.
-            NotBoundError: the model has no database.
         """
         return lookup.reusable_content(cls, user, type, level, now)
 

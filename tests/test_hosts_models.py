@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import peewee
@@ -10,6 +11,8 @@ from playhouse import signals
 
 import aicontent
 from aicontent import UnknownUserError, ValidationError
+from aicontent.fields.document import DocumentField
+from aicontent.fields.scalars import EnumField
 from aicontent.table import TABLE
 
 MADE = {"title": "En la cafetería"}
@@ -126,8 +129,8 @@ def test_columns_that_the_database_fills(Content, database, user, note):
 
 
 def test_a_json_field_of_the_hosts(Content, database, user, kind):
-    json = "TEXT" if kind == "sqlite" else "jsonb"
-    database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN own {json}")
+    type = "TEXT" if kind == "sqlite" else "jsonb"
+    database.execute_sql(f"ALTER TABLE {TABLE} ADD COLUMN own {type}")
     model = subclass(Content, own=peewee.JSONField(null=True))
     row = {"user": user, "type": "lesson", "request_payload": {"n": 1}}
     own = {"a": [1, "é"], "b": None}
@@ -141,6 +144,56 @@ def test_a_json_field_of_the_hosts(Content, database, user, kind):
     with pytest.raises(UnknownUserError, match="^row 2: "):
         model.create_many([row | {"own": own}, row | {"own": own, "user": 99_999}])
     assert model.select().count() == 4
+
+
+class Reversed(DocumentField):
+    """Stores a document's text backwards, as a host's encrypted field stores it encrypted."""
+
+    def parameter(self, value):
+        return None if value is None else super().parameter({"text": json.dumps(value)[::-1]})
+
+    def db_value(self, value):
+        return super().db_value(value if value is None else {"text": json.dumps(value)[::-1]})
+
+    def python_value(self, value):
+        document = super().python_value(value)
+        return document if document is None else json.loads(document["text"][::-1])
+
+
+class Shouted(EnumField):
+    def python_value(self, value):
+        return str(super().python_value(value)).upper()
+
+
+def test_conversions_of_a_hosts_fields_count(Content, user):
+    model = subclass(
+        Content,
+        metadata=Reversed(rule={}, null=True),
+        type=Shouted(aicontent.ContentType, required=True),
+    )
+    made = model.create(user=user, type="lesson", request_payload={}, metadata={"p": "abc"})
+    for find in (model.claim, lambda: model.get_by_id(made.id), model.select().get):
+        found = find()
+        assert (found.metadata, found.type) == ({"p": "abc"}, "LESSON")
+        assert not found.is_dirty()
+    found.metadata["q"] = 1
+    found.save()
+    assert model.get_by_id(made.id).metadata == {"p": "abc", "q": 1}
+
+
+def test_what_a_hosts_constructor_changes_is_not_written(Content, user):
+    def init(self, **values):
+        super(model, self).__init__(**values)
+        self.metadata = {"view": 1}
+        self._dirty.clear()
+
+    made = Content.create(user=user, type="lesson", request_payload={}, metadata={"stored": 1})
+    model = subclass(Content, __init__=init)
+    found = model.get_by_id(made.id)
+    assert found.metadata == {"view": 1}
+    found.level = "A1"
+    found.save()
+    assert Content.get_by_id(made.id).metadata == {"stored": 1}
 
 
 def test_a_foreign_key_of_the_hosts_is_not_taken_for_the_users(Content, database, user):

@@ -210,7 +210,7 @@ def test_modules_and_folders_are_small():
     for folder in {path.parent for path in MODULES.values()}:
         names = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
         assert len(names) <= 18, folder
-    assert sum(lines_of_code(path) for path in PACKAGE.rglob("*.py")) <= 8140
+    assert sum(lines_of_code(path) for path in PACKAGE.rglob("*.py")) <= 8150
     assert sum(lines_of_code(path) for path in SCRIPTS.glob("*.py")) <= 1282
 
 

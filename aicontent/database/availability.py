@@ -33,10 +33,10 @@ serialization failure, deadlock, cancelled statement."""
 T = TypeVar("T")
 
 
-class connected:  # noqa: N801 - it is called like a function
+class connected:  # noqa: N801 - it is called like a function; a generator would be slower
     """Open a connection if none is open, and close it at the end only if it was opened here.
 
-    With `keep`, the connection stays open. A class is entered faster than a generator.
+    With `keep`, the connection stays open.
     """
 
     def __init__(self, database: peewee.Database, *, keep: bool = False) -> None:

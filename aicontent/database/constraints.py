@@ -155,8 +155,6 @@ _FAILURES = ("08", "25", "28", "40", "42", "53", "55P03", "57", "58", "F0", "XX"
 class Explaining:
     """Runs one statement, and translates its constraint error.
 
-    A class is entered faster than a generator.
-
     Args:
         savepoint: the savepoint of the statement.
         lacks_user: returns whether a foreign key error without a name is that of the user.

@@ -74,11 +74,12 @@ class Statement:
         self._sql, self._values = query.bind(database).sql()
         self._names = [field.name for field in fields]
         readers = [(index, *_from_driver(field)) for index, field in enumerate(fields)]
-        self._readers = [(i, reader) for i, reader, keeps_null in readers if reader and keeps_null]
-        keep = [getattr(type(field), "keeps_text", False) for field in fields]
-        self._documents = tuple(compress(self._names, keep))
-        self._are_documents = keep
-        self._readers_of_null = [(i, reader) for i, reader, keeps in readers if not keeps]
+        self._readers = [(i, reader) for i, reader, of_null in readers if reader and not of_null]
+        self._is_document = [
+            hasattr(type(field), "is_document") and field.is_document for field in fields
+        ]
+        self._documents = tuple(compress(self._names, self._is_document))
+        self._readers_of_null = [(i, reader) for i, reader, of_null in readers if of_null]
 
     def rows(self, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Execute the statement and return its rows as dicts by attribute."""
@@ -91,7 +92,7 @@ class Statement:
         try:
             fetched: list[tuple[Any, ...]] = cursor.fetchall()
         except Exception:
-            with driver_errors:
+            with driver_errors:  # entered only now, because it takes time without an error too
                 raise
         return fetched
 
@@ -107,9 +108,9 @@ class Statement:
             rows.append(dict(zip(self._names, values, strict=True)))
         return rows
 
-    def texts(self, row: tuple[Any, ...]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    def documents(self, row: tuple[Any, ...]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
         """Return the attributes that are documents, and their values from the driver."""
-        return self._documents, tuple(compress(row, self._are_documents))
+        return self._documents, tuple(compress(row, self._is_document))
 
 
 def statement_of(
@@ -188,12 +189,9 @@ def to_driver(field: Any) -> Callable[[Any], Any]:
 
 
 def _from_driver(field: Any) -> tuple[Any, bool]:
-    """Return the conversion of a driver's value, and whether NULL can skip it.
-
-    The conversion of a host's field may change NULL.
-    """
+    """Return the conversion of a driver's value, and whether it converts NULL, as a host's may."""
     own = hasattr(type(field), "read_value")
-    return (field.read_value if own else field.python_value), own
+    return (field.read_value if own else field.python_value), not own
 
 
 def driver_values(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import peewee
@@ -20,9 +21,9 @@ from .scalars import RuledField, V
 class DocumentAccessor(peewee.FieldAccessor):
     """Records a document's text when an instance's attribute is first read.
 
-    `save()` compares it with the text then, to find changes in place (`content.metadata["k"] = 1`).
-    The text is that of the database, if the instance has it, because encoding takes longer than
-    the statement if the document is large.
+    `save()` compares the document with it, to find changes in place (`content.metadata["k"] = 1`).
+    The text is the one that the database returned, if the instance has it. Otherwise it is encoded
+    here, which takes longer than the statement if the document is large.
     """
 
     def __get__(self, instance: Any, instance_type: Any = None) -> Any:
@@ -44,7 +45,6 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
     """
 
     accessor_class = DocumentAccessor
-    keeps_text = True
     _remedy = "a path into the document, or cast('text')"
 
     def __init__(self, *, compressible: bool = False, **options: Any) -> None:
@@ -88,12 +88,17 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
         if isinstance(value, bytes):
             return _from_compressed(value)
         if self._is_text and isinstance(value, str):
-            return decode(value)
+            with suppress(ValueError):  # Peewee returns a text that is not JSON as it is
+                return decode(value)
         return super().python_value(value)  # type: ignore[no-untyped-call]
 
     @property
-    def read_value(self) -> Callable[[Any], Any]:
-        return _read_text if self._is_text else self.python_value
+    def is_document(self) -> bool:
+        """Return whether the text in the database is the document's JSON.
+
+        A host's subclass may store something else, for example encrypted text.
+        """
+        return type(self).python_value is DocumentField.python_value
 
     def case_value(self, value: Any) -> Any:
         if self._is_text and not isinstance(value, peewee.Node):
@@ -138,7 +143,7 @@ class DocumentText:
     That is faster than the driver's decoder, whose errors do not say in which row they are.
     """
 
-    keeps_text = True
+    is_document = True
 
     def __init__(self, field: peewee.Field) -> None:
         self.name = field.name
@@ -149,13 +154,10 @@ class DocumentText:
 
 def selected_as_text(backend: Backend, field: peewee.Field) -> tuple[Any, Any]:
     """Return the column that selects a field (a document as text), and its reader."""
-    if backend.documents_are_text or not isinstance(field, DocumentField):
+    is_document = isinstance(field, DocumentField) and field.is_document
+    if backend.documents_are_text or not is_document:
         return field, field
     return backend.document_text(field), DocumentText(field)
-
-
-def _read_text(value: str | bytes) -> Any:
-    return _from_compressed(value) if isinstance(value, bytes) else decode(value)
 
 
 def _from_compressed(data: bytes) -> Any:

@@ -14,10 +14,12 @@ def snapshot(document: object) -> str | None:
         return None
 
 
-def is_changed(document: object, text: str | None) -> bool:
-    """Return whether a document differs from its text, which any JSON encoder may have written."""
-    now = snapshot(document)
-    return now != text and (now is None or text is None or now != snapshot(decode(text)))
+def is_same(document: object, text: str) -> bool:
+    """Return whether a document equals a JSON text, which any encoder may have written."""
+    try:
+        return json.dumps(document) == json.dumps(decode(text))
+    except (RecursionError, TypeError, ValueError):  # it cannot be encoded, as the text could
+        return False
 
 
 def encode(document: object) -> str:

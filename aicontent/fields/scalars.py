@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
@@ -100,8 +101,9 @@ class EnumField(_CheckedText[V], peewee.TextField, Generic[V, A]):
         return self._members[value]
 
     @property
-    def read_value(self) -> Callable[[Any], Any]:
-        return self._members.__getitem__
+    def read_value(self) -> Callable[[Any], Any] | None:
+        is_ours = type(self).python_value is EnumField.python_value
+        return self._members.__getitem__ if is_ours else super().read_value
 
 
 class _Members(dict[Any, Any]):
@@ -156,11 +158,14 @@ class UTCDateTimeField(_BackendHook, RuledField[V], peewee.DateTimeField):
 
     def python_value(self, value: Any) -> Any:
         if isinstance(value, str):
-            try:
-                return datetime.fromisoformat(f"{value}+00:00")  # faster than replace()
-            except ValueError:
-                return datetime.fromisoformat(value).replace(tzinfo=UTC)
+            if len(value) == _WIDTH:
+                with suppress(ValueError):  # another program may write an offset
+                    return datetime.fromisoformat(f"{value}+00:00")  # faster than replace()
+            return datetime.fromisoformat(value).replace(tzinfo=UTC)
         return value if value is None else value.astimezone(UTC)
+
+
+_WIDTH = len("2026-01-01 00:00:00.000000")
 
 
 class FractionField(_BackendHook, RuledField[V], peewee.FloatField):

@@ -57,8 +57,8 @@ def canonical_text(value: Any) -> str:
     if isinstance(value, str):
         return _quoted(value)
     if isinstance(value, dict):
-        is_ascii = "".join(value).isascii()  # then all orders are the same
-        keys = sorted(value, key=None if is_ascii else _utf16)
+        is_ascii = "".join(value).isascii()  # then both orders are the same
+        keys = sorted(value, key=str.__str__ if is_ascii else _utf16)
         return "{" + ",".join([f"{_quoted(k)}:{canonical_text(value[k])}" for k in keys]) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(canonical_text, value)) + "]"

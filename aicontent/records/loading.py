@@ -40,8 +40,9 @@ def columns_of(model: type[Record]) -> tuple[Sequence[Any], Sequence[Any]]:
 def load_rows(model: type[R], statement: Statement, rows: list[tuple[Any, ...]]) -> list[R]:
     """Return the rows of a statement that selects `columns_of` as model instances."""
     instances = load(model, statement.read(rows))
-    for instance, row in zip(instances, rows, strict=True):
-        instance._stored_texts = statement.texts(row)
+    if is_plain(model):  # a host's constructor may have changed the documents
+        for instance, row in zip(instances, rows, strict=True):
+            instance._stored_texts = statement.documents(row)
     return instances
 
 

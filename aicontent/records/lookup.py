@@ -14,7 +14,7 @@ from ..database.statement import ONE, Computed, literal, slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..fields.policy import plain_text
-from ..fields.scalars import now_in_utc, to_utc
+from ..fields.scalars import now_in_utc
 from .instances import gone
 from .loading import columns_of, load_rows
 from .partitioning import of_user
@@ -64,9 +64,9 @@ def reusable_content(
 ) -> peewee.ModelSelect[R]:
     """Select content to serve again; see `AIGeneratedContent.find_reusable_content`."""
     wanted = _wanted(model, user, type, level)
-    clock = backend_of(database_of(model)).statement_clock()
-    at = clock if now is None else to_utc(now, "now")
-    query: peewee.ModelSelect[R] = reusable(model, model.select(), _equal(model, wanted), at)
+    query: peewee.ModelSelect[R] = reusable(
+        model, model.select(), _equal(model, wanted), now_in_utc(now)
+    )
     return query
 
 
@@ -178,12 +178,10 @@ def _first_reusable(
     wanted = _wanted(model, user, type, level)
 
     def scope(table: Any, query: Any, now: Any) -> Any:
-        same = _equal(table, {name: slot(name) for name in wanted if name != "now"})
+        same = _equal(table, {name: slot(name) for name in wanted})
         return reusable(table, query, same, now)
 
-    if now is not None:  # otherwise the database's clock counts
-        wanted["now"] = model.expires_at.db_value(to_utc(now, "now"))
-    return "reusable", scope, wanted
+    return "reusable", scope, wanted | {"now": model.expires_at.db_value(now_in_utc(now))}
 
 
 def _wanted(model: Any, user: Any, type: str, level: str | None = None) -> dict[str, Any]:
@@ -191,6 +189,7 @@ def _wanted(model: Any, user: Any, type: str, level: str | None = None) -> dict[
     row = {"type": type, "level": level}
     model._aicontent_rules.check(row, model._meta.columns, partial=True)
     fields = model._meta.fields
+    # The rules have accepted the type, so that its characters need no check.
     wanted = {"user": fields["user"].key_parameter(user), "type": plain_text(type)}
     return wanted | {"level": fields["level"].db_value(level)} if level else wanted
 

@@ -24,7 +24,7 @@ from ..database.statement import (
 from ..database.supported import backend_of, database_of
 from ..enums import Served
 from ..errors import MigrationError, ValidationError
-from ..fields.encoding import is_changed
+from ..fields.encoding import is_same, snapshot
 from .instances import SET_BY_DATABASE, check_times, field_named, gone, mark_saved, stored_user
 from .validation import Rules, validate
 
@@ -35,8 +35,8 @@ class Record(peewee.Model):
     """A Peewee model that validates values before it writes, and writes only changed columns.
 
     `is_new` is True until the instance is inserted. `_document_texts` has the text of each document
-    as it was last read or written, by attribute. `_stored_texts` has the names and the texts that
-    the statement returned, if it was one of this package.
+    as it was last read or written, by attribute. `_stored_texts` has the names and the values of
+    documents as the driver returned them; it is a pair, because most instances need no dict of it.
     """
 
     served: Served | None = None
@@ -91,7 +91,10 @@ class Record(peewee.Model):
         if base is None:
             return super().__reduce_ex__(protocol)
         # The class of for_database() cannot be imported by its name, so pickle its base.
-        return _unpickled, (base, {**self.__dict__, "__rel__": {}})
+        return _unpickled, (base, {**self.__getstate__(), "__rel__": {}})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_stored_texts"}
 
     # Without these two methods, copying would pickle the instance, which changes its class.
 
@@ -115,8 +118,14 @@ class Record(peewee.Model):
     def dirty_fields(self) -> list[peewee.Field]:
         """Return the fields that `save()` would write, including documents changed in place."""
         for name, text in self._document_texts.items():
-            if name not in self._dirty and is_changed(self.__data__[name], text):
+            document = self.__data__[name]
+            now = text if name in self._dirty else snapshot(document)
+            if now == text:
+                continue
+            if text is None or not is_same(document, text):
                 self._dirty.add(name)
+            elif now is not None:
+                self._document_texts[name] = now  # the next comparison is faster
         fields: list[peewee.Field] = super().dirty_fields
         return fields
 

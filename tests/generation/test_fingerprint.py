@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from enum import StrEnum
 
 import pytest
 from hypothesis import given
@@ -90,6 +91,17 @@ def test_a_number_of_another_library_is_a_number():
             return f"np.float64({float(self)})"
 
     assert fingerprint("lesson", {"n": Float64(0.5)}) == fingerprint("lesson", {"n": 0.5})
+
+
+def test_an_enumeration_with_its_own_order_is_sorted_as_its_texts():
+    class Key(StrEnum):
+        A, B = "a", "b"
+
+        def __lt__(self, other):
+            return str(self) > str(other)
+
+    keys = {Key.A: 1, Key.B: 2}
+    assert canonical_text(keys) == '{"a":1,"b":2}'
 
 
 def test_keys_are_sorted_by_utf_16():

@@ -145,6 +145,65 @@ def test_a_document_of_another_encoder_is_written_only_if_it_changed(Content, us
     assert Content.get_by_id(content.id).generated_data["a"] == [True, 1.0, True]
 
 
+@pytest.fixture
+def lax(make_url):
+    """A row of a SQLite database that ignores the CHECKs, and a function that changes it."""
+    database = aicontent.connect(make_url("sqlite", True))
+    database.execute_sql("PRAGMA ignore_check_constraints = 1")
+    model = aicontent.for_database(database)
+    content = model.create(**row(model.user.rel_model.create()))
+
+    def change(column, value):
+        database.execute_sql(f'UPDATE ai_generated_content SET "{column}" = ?', (value,))
+        return model.get_by_id(content.id)
+
+    yield change
+    database.close()
+
+
+@pytest.mark.parametrize("text", ['{"a":[1E400, -1E400]}', '{"a": NaN}', '{"a":1}'])
+def test_a_document_that_cannot_be_stored_again_is_not_written(lax, text):
+    content = lax("metadata", text)
+    assert "a" in content.metadata
+    content.level = "A2"
+    assert content.dirty_fields == [type(content).level]
+    content.save()
+    content.metadata["b"] = float("inf")
+    with pytest.raises(ValidationError, match="metadata"):
+        content.save()
+
+
+@pytest.mark.parametrize("text", ["[" * 3, "", "{} x", '{"n": ' + "9" * 5000 + "}"])
+def test_a_text_that_python_cannot_decode_is_returned_as_it_is(lax, text):
+    content = lax("metadata", text)
+    assert content.metadata == text
+    assert [each.metadata for each in type(content).select()] == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("2026-01-02", (2026, 1, 2)),
+        ("20260102", (2026, 1, 2)),
+        ("2026-W01-5", (2026, 1, 2)),
+        ("2026-01-02 03:04", (2026, 1, 2, 3, 4)),
+        ("2026-01-02T03:04:05Z", (2026, 1, 2, 3, 4, 5)),
+        ("2026-01-02 03:04:05.000006", (2026, 1, 2, 3, 4, 5, 6)),
+        ("2026-01-02T03:04:05.6+0000", (2026, 1, 2, 3, 4, 5, 600_000)),
+    ],
+)
+def test_times_of_other_programs_are_in_utc(lax, text, time):
+    assert lax("expiresAt", text).expires_at == datetime(*time, tzinfo=UTC)
+
+
+def test_a_pickle_has_each_document_once(store, Content):
+    text = "x" * 10_000
+    content = store(generated_data={"text": text})
+    for found in (Content.get_by_id(content.id), Content.reuse(content.user_id, "lesson")):
+        state = found.__getstate__()
+        assert len(pickle.dumps({**state, "__rel__": {}})) < 1.5 * len(text)
+
+
 def test_an_expression_is_computed_by_the_database(store, Content):
     content = store(token_usage=10)
     content.token_usage = Content.token_usage + 5
