@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import peewee
@@ -88,8 +87,10 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
         if isinstance(value, bytes):
             return _from_compressed(value)
         if self._is_text and isinstance(value, str):
-            with suppress(ValueError):  # Peewee returns a text that is not JSON as it is
+            try:
                 return decode(value)
+            except ValueError:
+                pass  # Peewee returns a text that is not JSON as it is
         return super().python_value(value)  # type: ignore[no-untyped-call]
 
     @property

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
@@ -157,12 +156,14 @@ class UTCDateTimeField(_BackendHook, RuledField[V], peewee.DateTimeField):
         return self.db_value(value)
 
     def python_value(self, value: Any) -> Any:
-        if isinstance(value, str):
-            if len(value) == _WIDTH:
-                with suppress(ValueError):  # another program may write an offset
-                    return datetime.fromisoformat(f"{value}+00:00")  # faster than replace()
-            return datetime.fromisoformat(value).replace(tzinfo=UTC)
-        return value if value is None else value.astimezone(UTC)
+        if not isinstance(value, str):
+            return value if value is None else value.astimezone(UTC)
+        if len(value) == _WIDTH:
+            try:
+                return datetime.fromisoformat(f"{value}+00:00")  # faster than replace()
+            except ValueError:
+                pass  # another program has written an offset
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
 
 
 _WIDTH = len("2026-01-01 00:00:00.000000")
