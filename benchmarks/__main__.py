@@ -41,7 +41,7 @@ sys.path[:] = [entry for entry in sys.path if entry != _CHECKOUT] + [_CHECKOUT]
 
 @click.group(invoke_without_command=True)
 @click.option(
-    "--quick", is_flag=True, help="Run everything in about a minute, too short to judge speed."
+    "--quick", is_flag=True, help="Run everything in two minutes, too short to judge speed."
 )
 @click.option(
     "--part",
@@ -110,8 +110,8 @@ def main(
 ) -> None:
     """Measure aicontent and its alternatives on SQLite and PostgreSQL.
 
-    All parts together take three and a half hours and 60 GB of disk, or one minute with --quick.
-    They need the packages of the extra `benchmark`: pip install -e '.[benchmark]'
+    All parts together take three and a half hours and 60 GB of disk, or two minutes
+    with --quick. They need the packages of the extra `benchmark`: pip install -e '.[benchmark]'
 
     \b
     Example, for one part on SQLite:

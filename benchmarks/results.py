@@ -80,7 +80,7 @@ QUICK = Scale(
     partitions=(2,),
     generation=0.1,
 )
-"""A run of about a minute, which tests the benchmark. It is too short to judge speed."""
+"""A run of two minutes, which tests the benchmark. It is too short to judge speed."""
 
 
 class Results:
