@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count, islice
-from pathlib import Path
 from typing import Any
 
 import aicontent
@@ -21,7 +20,7 @@ import aicontent
 from .cache_contestants import AIContent, Cache
 from .cache_libraries import CONTESTANTS
 from .hot_paths import medians_of
-from .processes import output, processes, python
+from .processes import in_checkout, output, processes
 from .requests import Request
 from .tables import generate_document
 
@@ -35,13 +34,9 @@ _STORED = 10
 _PROCESSES = 3
 """Processes whose memory is measured, if there are as many rounds. The median is the result."""
 
-_ROOT = Path(__file__).resolve().parents[1]
-# The checkout comes last on the path, so that the child imports the installed aicontent.
 _CHILD = """
-import sys
-sys.path.append(sys.argv[1])
 from benchmarks.cache_memory import report
-report(*sys.argv[2:])
+report(*sys.argv[1:])
 """
 
 
@@ -156,7 +151,7 @@ def _added_memory(name: str, url: str, count: int) -> float:
     """Return the bytes that the import and the first use of a contestant add to a process."""
     added = []
     for number in range(count):
-        child = [*python(_CHILD), str(_ROOT), name, url, f"process {number}"]
+        child = in_checkout(_CHILD, name, url, f"process {number}")
         with processes([child]) as (process,):
             added.append(int(output(process)))
     return statistics.median(added)

@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from time import perf_counter, sleep
 from typing import Any
 
 import peewee
 
 import aicontent
-from aicontent import AIGeneratedContent
 
+from .contestants import Values
+from .load_contestants import DOCUMENT, AIContentWithClaims, DriverWithClaims
 from .processes import PAUSE
-from .tables import TABLE
+from .tables import USERS
 
 _ROWS = 500
 """Rows of one call of `work()`."""
@@ -24,6 +25,17 @@ _ROWS = 500
 def payload(number: int) -> dict[str, Any]:
     """Return the request of a pending row, which is also the payload of another queue's job."""
     return {"topic": f"number {number}", "minutes": 15}
+
+
+def pending_rows(first: int, end: int) -> Iterator[Values]:
+    """Generate pending rows with different requests, numbered from `first` to before `end`."""
+    for number in range(first, end):
+        yield {
+            "user": number % USERS + 1,
+            "type": "lesson",
+            "request_payload": payload(number),
+            "fingerprint": f"{number:064x}",
+        }
 
 
 class Worker:
@@ -51,15 +63,20 @@ class Worker:
 class Claims(Worker):
     """Claim and complete content with aicontent."""
 
+    contestant: type[AIContentWithClaims | DriverWithClaims] = AIContentWithClaims
+
     def __init__(self, database: peewee.Database) -> None:
         super().__init__(database)
-        self._model = aicontent.for_database(database)
+        self._contestant = self.contestant(database)
 
     def process(self) -> bool:
-        content = self._model.claim()
-        if content is not None:
-            content.complete({"title": "done"})
-        return content is not None
+        return self._contestant.claim_and_complete() is not None
+
+
+class DriverClaims(Claims):
+    """Claim and complete content with the driver alone."""
+
+    contestant = DriverWithClaims
 
 
 class Working(Worker):
@@ -72,41 +89,7 @@ class Working(Worker):
     def process(self) -> bool:
         looks = iter([False] * _ROWS)
         report = self._model.work(
-            lambda content: {"title": "done"}, until_empty=True, stop=lambda: next(looks, True)
+            lambda content: DOCUMENT, until_empty=True, stop=lambda: next(looks, True)
         )
         self.count += max(0, report.completed - 1)  # step() counts one
         return report.completed > 0
-
-
-class DriverClaims(Worker):
-    """Claim and complete content with SQLite's driver alone, using the same statements."""
-
-    def __init__(self, database: peewee.Database) -> None:
-        super().__init__(database)
-        self._connection: Any = database.connection()
-        names = list(AIGeneratedContent._meta.columns)
-        columns = ", ".join(f'"{name}"' for name in names)
-        self._payload = names.index("requestPayload")
-        now = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
-        lease = "strftime('%Y-%m-%d %H:%M:%f000', 'now', '+300.000 seconds')"
-        self._claim = f"""
-            UPDATE {TABLE} SET status = 'generating', attempts = attempts + 1,
-                "updatedAt" = {now}, "leaseExpiresAt" = {lease}
-            WHERE id = (
-                SELECT id FROM {TABLE} WHERE COALESCE(status, '') = 'pending' AND "retryAt" IS NULL
-                ORDER BY "createdAt", id LIMIT 1
-            ) AND COALESCE(status, '') = 'pending' RETURNING {columns}
-        """
-        self._complete = f"""
-            UPDATE {TABLE} SET status = 'completed', "generatedData" = ?,
-                "leaseExpiresAt" = NULL, "updatedAt" = {now}
-            WHERE id = ? AND status IN ('pending', 'generating', 'failed') RETURNING "updatedAt"
-        """
-
-    def process(self) -> bool:
-        rows = self._connection.execute(self._claim).fetchall()
-        for row in rows:
-            json.loads(row[self._payload])
-            parameters = ('{"title":"done"}', row[0])
-            self._connection.execute(self._complete, parameters).fetchall()
-        return bool(rows)

@@ -13,9 +13,9 @@ import peewee
 import aicontent
 
 from . import job_queues
-from .claim_workers import Claims, DriverClaims, Working, payload
+from .claim_workers import Claims, DriverClaims, Working, pending_rows
 from .processes import Load, concurrently
-from .tables import TABLE, USERS, checkpoint
+from .tables import TABLE, USERS, settle
 
 _BATCH = 10_000
 
@@ -47,7 +47,7 @@ def measure(
         job_queues.add_jobs(other, pending)
         database = peewee.PostgresqlDatabase(other)
         with database.connection_context():
-            _settle(database)
+            settle(database)
         alternative, name = job_queues.ProcrastinateJobs, "procrastinate"
     for count in workers:
         ours = _rate(Claims, pending_only, count, seconds)
@@ -100,21 +100,5 @@ def _add_pending(url: str, pending: int) -> None:
             users.insert_many([(n + 1,) for n in range(USERS)], [users.id]).execute()
         database.execute_sql(f"UPDATE {TABLE} SET status = 'cached' WHERE status = 'pending'")
         for first in range(0, pending, _BATCH):
-            model.create_many(
-                {
-                    "user": number % USERS + 1,
-                    "type": "lesson",
-                    "request_payload": payload(number),
-                    "fingerprint": f"{number:064x}",
-                }
-                for number in range(first, min(first + _BATCH, pending))
-            )
-        _settle(database)
-
-
-def _settle(database: peewee.Database) -> None:
-    """Finish PostgreSQL's and SQLite's deferred work before the measurement."""
-    checkpoint(database)
-    if isinstance(database, peewee.PostgresqlDatabase):
-        database.execute_sql("VACUUM ANALYZE")
-        database.execute_sql("CHECKPOINT")
+            model.create_many(pending_rows(first, min(first + _BATCH, pending)))
+        settle(database)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from . import load_data
 from .load_worker import Measured, Task
-from .processes import ROOT, processes, python, receive, send
+from .processes import in_checkout, processes, receive, send
 
 OPERATIONS = {
     "reuse": "reuse()",
@@ -29,10 +29,7 @@ CONTESTANTS = ("aicontent", "driver")
 CLAIMS_A_SECOND = 15_000
 """Pending rows per second of a turn. No contestant claims more."""
 
-# The checkout comes last on the path, so that the child imports the installed aicontent.
 _WORKER = """
-import sys
-sys.path.append(sys.argv[1])
 from benchmarks.load_worker import serve
 serve()
 """
@@ -89,7 +86,7 @@ def measure(
     settings = _settings(url, numbers)
     turns = list(product(settings, CONTESTANTS))
     order = random.Random(9)
-    with processes([[*python(_WORKER), str(ROOT)]] * max(numbers)) as started:
+    with processes([in_checkout(_WORKER)] * max(numbers)) as started:
         for operation in OPERATIONS:
             samples: dict[tuple[Setting, str], list[Sample]] = {turn: [] for turn in turns}
             for _ in range(rounds):

@@ -15,6 +15,7 @@ import peewee
 
 import aicontent
 
+from .claim_workers import pending_rows
 from .contestants import Values
 from .hot_paths import choose_lookups, generate_new_rows
 from .requests import Request, request_hash
@@ -24,9 +25,9 @@ from .tables import (
     START,
     TABLE,
     USERS,
-    checkpoint,
     fill,
     generate_rows,
+    settle,
     uuid7_at,
 )
 
@@ -70,21 +71,18 @@ def prepare(url: str, rows: int, characters: int, pending: int, inputs: Path) ->
         database.execute_sql(f"UPDATE {TABLE} SET status = 'cached' WHERE status = 'pending'")
         model.create_many(_answered(requests, new_rows))
         for first in range(0, pending, _BATCH):
-            model.create_many(_pending(first, min(first + _BATCH, pending)))
+            model.create_many(pending_rows(first, min(first + _BATCH, pending)))
     document = {"lookups": lookups, "requests": requests, "rows": new_rows}
     inputs.write_text(json.dumps(document), "utf-8")
     return database
 
 
 def restore(database: peewee.Database) -> None:
-    """Undo the effect of the last turn, and finish PostgreSQL's and SQLite's deferred work."""
+    """Undo the effect of the last turn, and let it cost the next turn nothing."""
     with database.connection_context():
         database.execute_sql(_DELETE_CREATED)
         database.execute_sql(_RESET_CLAIMED)
-        checkpoint(database)
-        if isinstance(database, peewee.PostgresqlDatabase):
-            database.execute_sql(f"VACUUM ANALYZE {TABLE}")
-            database.execute_sql("CHECKPOINT")
+        settle(database)
 
 
 def _requests() -> Iterator[Request]:
@@ -102,14 +100,4 @@ def _answered(requests: list[Request], rows: list[Values]) -> Iterator[Values]:
             "level": request.level,
             "request_payload": request.payload,
             "fingerprint": request_hash(request),
-        }
-
-
-def _pending(first: int, end: int) -> Iterator[Values]:
-    for number in range(first, end):
-        yield {
-            "user": number % USERS + 1,
-            "type": "lesson",
-            "request_payload": {"topic": f"number {number}", "minutes": 15},
-            "fingerprint": f"{number:064x}",
         }

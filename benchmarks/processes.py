@@ -24,15 +24,11 @@ import aicontent
 PAUSE = 0.005
 """Seconds between two calls of a busy service, and between two checks for work."""
 
-ROOT = Path(__file__).resolve().parents[1]
-"""The checkout."""
+_ROOT = Path(__file__).resolve().parents[1]
 
-# The checkout comes last on the path, so that the child imports the installed aicontent.
-_CHILD = """
-import sys
-sys.path.append(sys.argv[1])
+_WORK = """
 from benchmarks.processes import work
-work(*sys.argv[2:])
+work(*sys.argv[1:])
 """
 
 
@@ -57,10 +53,10 @@ def concurrently(
 
     Yields a function that stops the processes and returns the result of each.
     """
-    child = [*python(_CHILD), str(ROOT), load.__module__, load.__qualname__, url]
+    child = in_checkout(_WORK, load.__module__, load.__qualname__, url)
     with processes([child] * count) as started:
         for process in started:
-            process.stdout.readline()  # type: ignore[union-attr]
+            receive(process)
         for process in started:
             send(process, "start")
 
@@ -137,6 +133,15 @@ def python(code: str) -> list[str]:
     -P keeps the checkout's aicontent folder from hiding the installed package.
     """
     return [sys.executable, "-P", "-c", code]
+
+
+def in_checkout(code: str, *arguments: str) -> list[str]:
+    """Return the command that runs code which imports modules of the benchmark.
+
+    The checkout comes last on the path, so that the child imports the installed aicontent.
+    """
+    prelude = "import sys\nsys.path.append(sys.argv.pop(1))\n"
+    return [*python(prelude + code), str(_ROOT), *arguments]
 
 
 def work(module: str, name: str, url: str) -> None:

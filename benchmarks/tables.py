@@ -186,3 +186,11 @@ def checkpoint(database: peewee.Database) -> None:
     """Empty SQLite's write-ahead log; do nothing on PostgreSQL."""
     if isinstance(database, peewee.SqliteDatabase):
         database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def settle(database: peewee.Database) -> None:
+    """Finish PostgreSQL's and SQLite's deferred work before a measurement."""
+    checkpoint(database)
+    if isinstance(database, peewee.PostgresqlDatabase):
+        database.execute_sql("VACUUM ANALYZE")
+        database.execute_sql("CHECKPOINT")

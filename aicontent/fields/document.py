@@ -90,7 +90,7 @@ class DocumentField(Comparable, RuledField[V], peewee.JSONField):
             try:
                 return decode(value)
             except ValueError:
-                pass  # Peewee returns a text that is not JSON as it is
+                pass  # Peewee returns a text unchanged if it is not JSON
         return super().python_value(value)  # type: ignore[no-untyped-call]
 
     @property
@@ -149,8 +149,7 @@ class DocumentText:
     def __init__(self, field: peewee.Field) -> None:
         self.name = field.name
 
-    def read_value(self, text: str | None) -> Any:
-        return None if text is None else decode(text)
+    read_value = staticmethod(decode)
 
 
 def selected_as_text(backend: Backend, field: peewee.Field) -> tuple[Any, Any]:

@@ -34,13 +34,12 @@ def encode(document: object) -> str:
     return _encode_slowly(document) if "e+" in text else text
 
 
-def decode(text: str | bytes) -> Any:
+def decode(text: str) -> Any:
     """Decode JSON as `json.loads` does, in half the time for small documents.
 
     Raises:
         ValueError: the text is not JSON.
     """
-    text = text if isinstance(text, str) else text.decode()
     try:
         document, end = _scan(text, 0)
         if end == len(text):

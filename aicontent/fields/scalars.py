@@ -106,7 +106,7 @@ class EnumField(_CheckedText[V], peewee.TextField, Generic[V, A]):
 
 
 class _Members(dict[Any, Any]):
-    """The members of an enumeration by their texts. A text without a member is returned as it is.
+    """Maps texts to the members of an enumeration, and any other text to itself.
 
     A dict is faster than a function.
     """
