@@ -83,7 +83,7 @@ class Statement:
 
     def rows(self, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Execute the statement and return its rows as dicts by attribute."""
-        return self.read(self.fetch(parameters))
+        return [self.read(row) for row in self.fetch(parameters)]
 
     def fetch(self, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Execute the statement and return the driver's rows."""
@@ -96,17 +96,15 @@ class Statement:
                 raise
         return fetched
 
-    def read(self, fetched: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
-        """Convert the driver's rows to dicts of Python values by attribute."""
-        rows = []
-        for values in map(list, fetched):
-            for index, reader in self._readers:
-                if values[index] is not None:
-                    values[index] = reader(values[index])
-            for index, reader in self._readers_of_null:
+    def read(self, row: tuple[Any, ...]) -> dict[str, Any]:
+        """Convert a row of the driver to a dict of Python values by attribute."""
+        values = list(row)
+        for index, reader in self._readers:
+            if values[index] is not None:
                 values[index] = reader(values[index])
-            rows.append(dict(zip(self._names, values, strict=True)))
-        return rows
+        for index, reader in self._readers_of_null:
+            values[index] = reader(values[index])
+        return dict(zip(self._names, values, strict=True))
 
     def documents(self, row: tuple[Any, ...]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
         """Return the attributes that are documents, and their values from the driver."""

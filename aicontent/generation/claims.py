@@ -13,7 +13,7 @@ from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import AIContentError, ArgumentError, kind_of
 from ..fields.policy import plain_text
-from ..records.loading import columns_of, load, load_rows
+from ..records.loading import columns_of, load, load_row
 from ..records.lookup import status_of, unexpired
 from ..records.partitioning import is_partitioned, key_columns, of_user, row_key
 from ..records.validation import validate
@@ -193,7 +193,7 @@ def _claim(
     if not rows:
         return None, False
     try:
-        (content,) = load_rows(model, statement, rows)
+        content = load_row(model, statement, rows[0])
     except (ValueError, TypeError, RecursionError) as error:
         unread = _unread(model, rows[0])
         # Retry, because another worker may be able to read the row.
@@ -212,4 +212,4 @@ def _unread(model: type[C], row: tuple[Any, ...]) -> Any:
     """Return the content of a claimed row without its documents."""
     by_name = dict(zip(model._meta.sorted_field_names, row, strict=True))
     names = ("id", "user", "attempts", "failures", "max_attempts", "type", "status")
-    return load(model, [{name: by_name[name] for name in names}])[0]
+    return load(model, {name: by_name[name] for name in names})

@@ -6,6 +6,8 @@ lists the rules.
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import reduce
+from operator import or_
 from typing import Any, TypedDict
 
 import peewee
@@ -26,7 +28,10 @@ from .defaults import Duration
 from .events import say
 from .holder import check_claimed, seconds_from_now, state_of
 
-_UNANSWERED = (ContentStatus.PENDING, ContentStatus.GENERATING, ContentStatus.FAILED)
+_UNANSWERED = [
+    literal(status)
+    for status in (ContentStatus.PENDING, ContentStatus.GENERATING, ContentStatus.FAILED)
+]
 
 
 class Outcome(TypedDict, total=False):
@@ -136,7 +141,9 @@ def changes_of(content: Any, outcome: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _IS_UNANSWERED = Computed(
-    "unanswered", lambda model: status_of(model).in_([*map(literal, _UNANSWERED)])
+    "unanswered",
+    # Not IN: SQLite builds a table for more than two values in each call.
+    lambda model: reduce(or_, (status_of(model) == status for status in _UNANSWERED)),
 )
 
 

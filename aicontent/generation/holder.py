@@ -103,7 +103,7 @@ def renew(content: Any, lease: float) -> bool:
     """Extend a claimed row's lease without changing the instance; False if the claim is lost."""
     known = ("id", "user", "attempts")
     row = {name: content.__data__[name] for name in known if name in content.__data__}
-    twin = load(type(content), [row])[0]
+    twin = load(type(content), row)
     changes = {"lease_expires_at": seconds_from_now("lease", lease)}
     return update(twin, changes, _fence_of(twin))
 

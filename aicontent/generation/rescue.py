@@ -193,7 +193,8 @@ def rescue(
     }
     if now is not None:
         values[":now"] = backend.time_parameter(to_utc(now, "now"))
-    rescued = load(model, statement_of(model, "rescue", values, build).rows(values))
+    rows = statement_of(model, "rescue", values, build).rows(values)
+    rescued = [load(model, row) for row in rows]
     for content in rescued:
         say("rescued", content, note=f"{LEASE_RAN_OUT}, and it is {content.status}")
     return rescued

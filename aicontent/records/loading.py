@@ -1,7 +1,7 @@
 """Create model instances from database rows, faster than Peewee's constructor does."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import peewee
 
@@ -13,20 +13,17 @@ from ..fields.users import UserAccessor
 from .record import R, Record
 
 
-def load(model: type[R], rows: Iterable[dict[str, Any]]) -> list[R]:
-    """Return rows as model instances, as Peewee would."""
-    if not is_plain(model):
-        instances = [model(**LOADED, **row) for row in rows]
-        for instance in instances:
-            instance._dirty.clear()
-        return instances
-    instances = []
-    for row in rows:
+def load(model: type[R], row: dict[str, Any]) -> R:
+    """Return a row, given by attribute, as a model instance, as Peewee would."""
+    instance: Any
+    if is_plain(model):
         instance = model.__new__(model)
         instance.__data__, instance.__rel__ = row, {}
         instance._dirty, instance._document_texts, instance.is_new = set(), {}, False
-        instances.append(instance)
-    return instances
+    else:
+        instance = model(**LOADED, **row)
+        instance._dirty.clear()
+    return cast(R, instance)
 
 
 def columns_of(model: type[Record]) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -37,13 +34,12 @@ def columns_of(model: type[Record]) -> tuple[Sequence[Any], Sequence[Any]]:
     return columns, readers
 
 
-def load_rows(model: type[R], statement: Statement, rows: list[tuple[Any, ...]]) -> list[R]:
-    """Return the rows of a statement that selects `columns_of` as model instances."""
-    instances = load(model, statement.read(rows))
+def load_row(model: type[R], statement: Statement, row: tuple[Any, ...]) -> R:
+    """Return a row of a statement that selects `columns_of` as a model instance."""
+    instance = load(model, statement.read(row))
     if is_plain(model):  # a host's constructor may have changed the documents
-        for instance, row in zip(instances, rows, strict=True):
-            instance._stored_texts = statement.documents(row)
-    return instances
+        instance._stored_texts = statement.documents(row)
+    return instance
 
 
 def is_plain(model: type[Record]) -> bool:

@@ -16,7 +16,7 @@ from ..enums import ContentStatus
 from ..fields.policy import plain_text
 from ..fields.scalars import now_in_utc
 from .instances import gone
-from .loading import columns_of, load_rows
+from .loading import columns_of, load_row
 from .partitioning import of_user
 from .record import R, update
 
@@ -144,7 +144,7 @@ def first_row(
     """Execute a cached statement, and return its first row as an instance."""
     statement = statement_of(model, key, values, build)
     rows = survived(database_of(model), partial(statement.fetch, values))
-    return next(iter(load_rows(model, statement, rows)), None)
+    return load_row(model, statement, rows[0]) if rows else None
 
 
 def status_of(table: Any) -> Any:

@@ -268,7 +268,7 @@ class World:
         data |= {"status": "generating", "attempts": claim.attempts, "failures": claim.failures}
         data |= {"max_attempts": MAX_ATTEMPTS, "lease_expires_at": datetime.now(UTC)}
         data |= {"expires_at": datetime.now(UTC) if claim.ends else None}
-        return load(self.Content, [data])[0]
+        return load(self.Content, data)
 
 
 def check_holder(name, claim, rows, result, is_same):
