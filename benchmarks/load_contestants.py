@@ -59,7 +59,8 @@ class DriverWithClaims(Driver):
         self._complete = f"""
             UPDATE {TABLE} SET status = 'completed', "generatedData" = {placeholder},
                 "leaseExpiresAt" = NULL, "retryAt" = NULL{updated_at}
-            WHERE id = {placeholder} AND status IN ('pending', 'generating', 'failed')
+            WHERE id = {placeholder}
+                AND (status = 'pending' OR status = 'generating' OR status = 'failed')
             RETURNING "updatedAt"
         """
 

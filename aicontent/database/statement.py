@@ -61,6 +61,10 @@ class Computed(NamedTuple):
     parameters: Mapping[str, Any] = MappingProxyType({})
 
 
+COMPUTED = Computed, peewee.Node
+"""The types of values that the database computes."""
+
+
 class Statement:
     """The SQL of one query of a model, built for one database.
 
@@ -167,15 +171,17 @@ def forget_statements(model: Any) -> None:
 
 def parameters_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that fill the slots of a statement."""
-    parameters: dict[str, Any] = {}
+    parameters = dict(values)
     for name, value in values.items():
-        parameters |= value.parameters if isinstance(value, Computed) else {name: value}
+        if type(value) is Computed:
+            del parameters[name]
+            parameters |= value.parameters
     return parameters
 
 
 def computed_names(values: Mapping[str, Any]) -> list[str]:
     """Return the names of the values that the database computes."""
-    return [n for n, value in values.items() if isinstance(value, (Computed, peewee.Node))]
+    return [n for n, value in values.items() if isinstance(value, COMPUTED)]
 
 
 def to_driver(field: Any) -> Callable[[Any], Any]:
@@ -200,7 +206,7 @@ def driver_values(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     fields = model._meta.fields
     return {
         name: value
-        if isinstance(value, (Computed, peewee.Node))
+        if isinstance(value, COMPUTED)
         else to_driver(fields[name])(value)
         for name, value in values.items()
     }

@@ -18,6 +18,8 @@ _OTHER_KINDS = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GE
 LONGEST = timedelta(days=36_525)
 """A hundred years: longer than any use, and within the range of times of both databases."""
 
+_MOST_SECONDS = LONGEST.total_seconds()
+
 
 def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> float:
     """Return a duration in seconds.
@@ -31,14 +33,13 @@ def seconds_of(duration: Duration, field: str, *, may_be_zero: bool = False) -> 
         ArgumentError: the duration is neither, is negative, or is longer than a hundred years.
     """
     value = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # NaN fails each of these comparisons.
+    if is_number and 0 <= value <= _MOST_SECONDS and (value > 0 or may_be_zero):
+        return float(value)
     least = "0 or more" if may_be_zero else "more than 0"
     rule = f"must be a timedelta or a number of seconds, {least}, at most a hundred years"
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    most = LONGEST.total_seconds()
-    # NaN fails each of these comparisons.
-    if not (is_number and 0 <= value <= most and (value > 0 or may_be_zero)):
-        raise ArgumentError(field, rule, kind_of(value))
-    return float(value)
+    raise ArgumentError(field, rule, kind_of(value))
 
 
 def refuse_loop(call: str) -> None:
