@@ -205,9 +205,7 @@ def driver_values(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     fields = model._meta.fields
     return {
-        name: value
-        if isinstance(value, COMPUTED)
-        else to_driver(fields[name])(value)
+        name: value if isinstance(value, COMPUTED) else to_driver(fields[name])(value)
         for name, value in values.items()
     }
 

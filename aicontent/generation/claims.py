@@ -8,13 +8,13 @@ from typing import Any
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import ONE, Slot, literal, slot, statement_of
+from ..database.statement import ONE, Slot, slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import AIContentError, ArgumentError, kind_of
 from ..fields.policy import plain_text
 from ..records.loading import columns_of, load, load_row
-from ..records.lookup import status_of, unexpired
+from ..records.lookup import PENDING, status_of, unexpired
 from ..records.partitioning import is_partitioned, key_columns, of_user, row_key
 from ..records.validation import validate
 from ..table import C, ContentTable
@@ -29,8 +29,6 @@ _RETRY_LOOKS = 1.0
 longer to plan the query than to execute it."""
 
 _LOOKED_AT = "_aicontent_retries_looked_at"
-
-_PENDING = literal(ContentStatus.PENDING)
 
 
 def claim(
@@ -48,7 +46,7 @@ def claim(
     backend = backend_of(database)
 
     def first(is_due: Any, order: Any) -> Any:
-        chosen = status_of(model) == _PENDING, is_due, unexpired(model, backend.statement_clock())
+        chosen = status_of(model) == PENDING, is_due, unexpired(model, backend.statement_clock())
         query = model.select(*key_columns(model)).where(*chosen)
         if names:
             query = query.where(model.type.in_([slot(name) for name in names]))
@@ -180,7 +178,7 @@ def _claim(
             most = peewee.Cast(slot(":max_attempts"), "integer")
             is_less = model.max_attempts.is_null() | (model.max_attempts < most)
             changes["max_attempts"] = peewee.Case(None, [(is_less, most)], model.max_attempts)
-        same_row = [row_key(model) == select_key(), status_of(model) == _PENDING]
+        same_row = [row_key(model) == select_key(), status_of(model) == PENDING]
         if "user" in values:
             same_row += of_user(model, slot("user"))
         query: Any = model.update(changes).where(*same_row)

@@ -13,25 +13,20 @@ from typing import Any, TypedDict
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Computed, literal
+from ..database.statement import Computed
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import LeaseLostError, ValidationError, kind_of, shortened
 from ..fields.json_types import as_json
 from ..fields.scalars import CountField
 from ..records.instances import check_selected, mark_saved
-from ..records.lookup import status_of
+from ..records.lookup import FAILED, GENERATING, PENDING, status_of
 from ..records.record import insert, update
 from ..records.validation import validate
 from .arguments import seconds_of
 from .defaults import Duration
 from .events import say
 from .holder import check_claimed, seconds_from_now, state_of
-
-_UNANSWERED = [
-    literal(status)
-    for status in (ContentStatus.PENDING, ContentStatus.GENERATING, ContentStatus.FAILED)
-]
 
 
 class Outcome(TypedDict, total=False):
@@ -143,7 +138,9 @@ def changes_of(content: Any, outcome: Mapping[str, Any]) -> dict[str, Any]:
 _IS_UNANSWERED = Computed(
     "unanswered",
     # Not IN: SQLite builds a table for more than two values in each call.
-    lambda model: reduce(or_, (status_of(model) == status for status in _UNANSWERED)),
+    lambda model: reduce(
+        or_, (status_of(model) == status for status in (PENDING, GENERATING, FAILED))
+    ),
 )
 
 

@@ -9,22 +9,19 @@ from typing import Any
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Computed, Slot, literal, slot
+from ..database.statement import Computed, Slot, slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import ArgumentError, LeaseLostError, kind_of
 from ..records.instances import check_selected
 from ..records.loading import load
-from ..records.lookup import status_of
+from ..records.lookup import FAILED, GENERATING, PENDING, status_of
 from ..records.record import update
 from .arguments import seconds_of
 from .defaults import MAX_ATTEMPTS, Duration
 from .events import say
 from .failures import reason_of, with_failure
 from .rescue import checked_attempts
-
-_GENERATING, _PENDING = literal(ContentStatus.GENERATING), literal(ContentStatus.PENDING)
-_FAILED = literal(ContentStatus.FAILED)
 
 
 def fail(
@@ -64,7 +61,7 @@ def _retried(delay: float, retry: bool | None) -> dict[str, Any]:
 
     # The UPDATE tests `queued`, because request() may set it at any time before.
     def status(model: Any) -> Any:
-        return peewee.Case(None, [(model.queued, _PENDING)], _FAILED)
+        return peewee.Case(None, [(model.queued, PENDING)], FAILED)
 
     def retry_at(model: Any) -> Any:
         return peewee.Case(None, [(model.queued, later.build(model))])
@@ -146,7 +143,7 @@ def _fence_of(content: Any) -> Computed:
 def _is_held(model: Any) -> Any:
     # If a row is generating without a lease, another program has it.
     has_lease = model.lease_expires_at.is_null(False)
-    return (status_of(model) == _GENERATING) & (model.attempts == slot(":attempt")) & has_lease
+    return (status_of(model) == GENERATING) & (model.attempts == slot(":attempt")) & has_lease
 
 
 def state_of(content: Any) -> str:

@@ -5,11 +5,11 @@ from typing import Any
 import peewee
 
 from ..database.availability import survived
-from ..database.statement import Computed, literal, slot
+from ..database.statement import Computed, slot
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus, ContentTypeLike
 from ..errors import AIContentError, ValidationError
-from ..records.lookup import status_of, unexpired
+from ..records.lookup import COMPLETED, status_of, unexpired
 from ..records.partitioning import of_user
 from ..records.record import insert, update
 from ..records.validation import validate
@@ -21,7 +21,6 @@ _IN_FLIGHT = peewee.SQL(
     f"(\"status\" IN ('{ContentStatus.PENDING}', '{ContentStatus.GENERATING}'))"
 )
 
-_COMPLETED = literal(ContentStatus.COMPLETED)
 
 _TRIES = 100
 """How often an insert may conflict with a row that no longer exists at the next SELECT."""
@@ -33,7 +32,7 @@ def _same(model: Any, completed: bool) -> Any:
     wanted: Any = _IN_FLIGHT
     if completed:
         now = backend_of(database_of(model)).statement_clock()
-        is_completed = model.status == _COMPLETED
+        is_completed = model.status == COMPLETED
         wanted |= is_completed & unexpired(model, now)
     same = (model.user == slot("user"), model.fingerprint == slot("fingerprint"))
     return model.select(peewee.SQL("1")).where(*same, wanted)
@@ -164,7 +163,7 @@ def enter(
             return model.get_by_id(content.id), True
         if existing is not None:
             return existing, False
-        answers = model.select().where(*same, model.status == _COMPLETED)
+        answers = model.select().where(*same, model.status == COMPLETED)
         if unless_completed and answers.exists():
             return None, False
     raise _never_entered(attributes)
@@ -177,7 +176,7 @@ def reusable_answer(table: Any, query: Any, now: Any) -> Any:
 
 def newest_answer(table: Any, query: Any, _: Any) -> Any:
     """Select the answers to a request, the newest first."""
-    is_completed = status_of(table) == _COMPLETED
+    is_completed = status_of(table) == COMPLETED
     same = (table.user == slot("user"), table.fingerprint == slot("fingerprint"))
     # COALESCE keeps the planner from walking the index on createdAt: one request has few rows.
     newest = peewee.fn.COALESCE(table.created_at, table.updated_at).desc()
@@ -186,7 +185,7 @@ def newest_answer(table: Any, query: Any, _: Any) -> Any:
 
 def answer_of(table: Any, query: Any, _: Any) -> Any:
     """Select one row by its id, if it is completed."""
-    is_completed = table.status == _COMPLETED
+    is_completed = table.status == COMPLETED
     return query.where(table.id == slot("id"), *of_user(table, slot("user")), is_completed)
 
 

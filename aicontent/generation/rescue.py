@@ -12,13 +12,13 @@ import peewee
 
 from ..database.availability import connected, survived
 from ..database.constraints import CONFLICTS, error_code, refusal
-from ..database.statement import literal, slot, statement_of
+from ..database.statement import slot, statement_of
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import check_budget, check_number
 from ..fields.scalars import MAX_INTEGER, to_utc
 from ..records.loading import load
-from ..records.lookup import status_of
+from ..records.lookup import FAILED, GENERATING, PENDING, status_of
 from ..records.partitioning import key_columns, of_users, row_key
 from ..table import ContentTable
 from .defaults import MAX_ATTEMPTS
@@ -33,7 +33,6 @@ _BATCH = 500
 _NAMED = 10
 """The most rows that a report names."""
 
-_GENERATING, _PENDING = literal(ContentStatus.GENERATING), literal(ContentStatus.PENDING)
 
 _Row = tuple[str, Any]
 """The id of a row, and its user."""
@@ -145,7 +144,7 @@ def is_stale(model: type[ContentTable], now: datetime | None = None) -> Any:
     """Return the condition that a row's lease has run out, at `now` or by the database's clock."""
     clock = backend_of(database_of(model)).statement_clock()
     cutoff = clock if now is None else to_utc(now, "now")
-    return (model.status == _GENERATING) & (model.lease_expires_at < cutoff)
+    return (model.status == GENERATING) & (model.lease_expires_at < cutoff)
 
 
 def rescue(
@@ -168,12 +167,12 @@ def rescue(
     def build() -> tuple[Any, Sequence[Any]]:
         status = status_of(model)
         cutoff = backend.statement_clock() if now is None else slot(":now")
-        stale = (status == _GENERATING) & (model.lease_expires_at < cutoff)
+        stale = (status == GENERATING) & (model.lease_expires_at < cutoff)
         same_users = of_users(model, slot(":users"))
         same = [backend.any_of(model.id, slot(":ids")), *same_users, stale]
         chosen = unlocked(model, same)
         is_last = _has_used_up(model, slot(":max_attempts"))
-        ends = peewee.Case(None, [(is_last, literal(ContentStatus.FAILED))], _PENDING)
+        ends = peewee.Case(None, [(is_last, FAILED)], PENDING)
         changes = {
             "status": ends,
             "metadata": with_failure(model, LEASE_RAN_OUT),

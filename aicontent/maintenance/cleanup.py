@@ -11,13 +11,13 @@ from typing import Any
 
 import peewee
 
-from ..database.statement import literal
 from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import ArgumentError, check_budget, check_number
 from ..fields.scalars import to_utc
 from ..generation.arguments import seconds_of
 from ..generation.defaults import Duration
+from ..records.lookup import FAILED
 from ..table import ContentTable
 from .batches import Batches, Reason
 from .defaults import FAILED_AFTER
@@ -128,7 +128,7 @@ def reasons_of(
     # The specification counts from createdAt. updatedAt is tested too, because a row that was
     # requested long ago may have failed just now.
     is_old = (model.created_at < failed_before) & (model.updated_at < failed_before)
-    failed = (model.status == literal(ContentStatus.FAILED)) & is_old & unexpired
+    failed = (model.status == FAILED) & is_old & unexpired
     return [
         Reason("expired", model, expired, model.expires_at, "idx_ai_content_expires"),
         Reason("failed", model, failed, model.created_at, "idx_ai_content_failed"),

@@ -20,7 +20,8 @@ from .loading import columns_of, load_row
 from .partitioning import of_user
 from .record import R, update
 
-_COMPLETED = literal(ContentStatus.COMPLETED)
+PENDING, GENERATING = literal(ContentStatus.PENDING), literal(ContentStatus.GENERATING)
+COMPLETED, FAILED = literal(ContentStatus.COMPLETED), literal(ContentStatus.FAILED)
 
 Scope = Callable[[Any, Any, Any], Any]
 """Adds conditions and an order to a query of a table: `(table, query, now) -> query`."""
@@ -167,7 +168,7 @@ def reusable(table: Any, query: Any, same: list[Any], now: Any) -> Any:
     """
     return query.where(
         *same,
-        table.status == _COMPLETED,
+        table.status == COMPLETED,
         unexpired(table, now),
     ).order_by(table.usage_count.asc(), table.created_at.desc())
 
