@@ -222,6 +222,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             items.remove(item)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one process more than cores, because many tests wait for processes of their own."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_finish() -> None:
     """Exclude the thousands of collected tests from garbage collection."""
     gc.collect()
