@@ -95,11 +95,6 @@ class EnumField(_CheckedText[V], peewee.TextField, Generic[V, A]):
     def __init__(self, enum: type[StrEnum], **options: Any) -> None:
         super().__init__(rule={"type": "string", "enum": [m.value for m in enum]}, **options)
         self._members = _Members((member.value, member) for member in enum)
-        self._texts = {member.value: member.value for member in enum}
-
-    def parameter(self, value: Any) -> Any:
-        text = self._texts.get(value)
-        return self.db_value(value) if text is None else text
 
     def python_value(self, value: Any) -> Any:
         return self._members[value]
