@@ -161,6 +161,11 @@ class Reversed(DocumentField):
 
 
 class Shouted(EnumField):
+    """Gives Python upper case, and stores what Python gives in any case."""
+
+    def db_value(self, value):
+        return super().db_value(value.lower() if isinstance(value, str) else value)
+
     def python_value(self, value):
         return str(super().python_value(value)).upper()
 

@@ -53,7 +53,7 @@ class Computed(NamedTuple):
     """A value or a condition that the database computes.
 
     `key` identifies it in the cache, `build` returns its query node for a model, and `parameters`
-    fill its slots.
+    fill its slots, whose names begin with a colon, so that they are not those of attributes.
     """
 
     key: str
@@ -61,7 +61,7 @@ class Computed(NamedTuple):
     parameters: Mapping[str, Any] = MappingProxyType({})
 
 
-COMPUTED = Computed, peewee.Node
+EXPRESSIONS = Computed, peewee.Node
 """The types of values that the database computes."""
 
 
@@ -181,7 +181,7 @@ def parameters_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def computed_names(values: Mapping[str, Any]) -> list[str]:
     """Return the names of the values that the database computes."""
-    return [n for n, value in values.items() if isinstance(value, COMPUTED)]
+    return [n for n, value in values.items() if isinstance(value, EXPRESSIONS)]
 
 
 def to_driver(field: Any) -> Callable[[Any], Any]:
@@ -205,7 +205,7 @@ def driver_values(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     fields = model._meta.fields
     return {
-        name: value if isinstance(value, COMPUTED) else to_driver(fields[name])(value)
+        name: value if isinstance(value, EXPRESSIONS) else to_driver(fields[name])(value)
         for name, value in values.items()
     }
 

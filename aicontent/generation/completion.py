@@ -137,7 +137,7 @@ def changes_of(content: Any, outcome: Mapping[str, Any]) -> dict[str, Any]:
 
 _IS_UNANSWERED = Computed(
     "unanswered",
-    # Not IN: SQLite builds a table for more than two values in each call.
+    # OR instead of IN: SQLite builds a table for each IN of more than two values.
     lambda model: reduce(
         or_, (status_of(model) == status for status in (PENDING, GENERATING, FAILED))
     ),

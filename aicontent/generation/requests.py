@@ -21,7 +21,6 @@ _IN_FLIGHT = peewee.SQL(
     f"(\"status\" IN ('{ContentStatus.PENDING}', '{ContentStatus.GENERATING}'))"
 )
 
-
 _TRIES = 100
 """How often an insert may conflict with a row that no longer exists at the next SELECT."""
 

@@ -11,7 +11,7 @@ from ..database.supported import backend_of, database_of
 from ..enums import ContentStatus
 from ..errors import ArgumentError, DuplicateRequestError, kind_of, printable, shortened
 from ..fields.policy import check_text
-from ..records.lookup import unexpired
+from ..records.lookup import COMPLETED, GENERATING, PENDING, unexpired
 from .arguments import seconds_of
 from .claims import types_of
 from .defaults import Duration
@@ -81,12 +81,12 @@ def _preferred(model: Any, status: str, chosen: list[str] | None) -> Any:
     is_newer = (other.created_at > model.created_at) | (
         (other.created_at == model.created_at) & (other.id > model.id)
     )
-    in_flight = other.status.in_([ContentStatus.PENDING, ContentStatus.GENERATING])
+    in_flight = other.status.in_([PENDING, GENERATING])
     rival = (other.status == status) & is_newer
     if chosen is not None:
         rival &= backend.any_of(other.id, chosen)
     is_valid = unexpired(other, backend.statement_clock())
-    answered = (other.status == ContentStatus.COMPLETED) & is_newer & is_valid
+    answered = (other.status == COMPLETED) & is_newer & is_valid
     same = (other.user == model.user) & (other.fingerprint == model.fingerprint)
     preferred = other.select(peewee.SQL("1")).where(
         same, other.id != model.id, in_flight | rival | answered

@@ -33,7 +33,6 @@ _BATCH = 500
 _NAMED = 10
 """The most rows that a report names."""
 
-
 _Row = tuple[str, Any]
 """The id of a row, and its user."""
 

@@ -18,7 +18,7 @@ from ..errors import (
     OpenTransactionError,
     kind_of,
 )
-from ..records.lookup import unexpired
+from ..records.lookup import PENDING, unexpired
 from .arguments import check_generate, refuse_loop, refuse_transaction, seconds_of
 from .attempt import STORE_FOR, attempt
 from .claims import types_of
@@ -136,7 +136,7 @@ class Work:
         model, database = self.model, database_of(self.model)
         now = backend_of(database).statement_clock()
         query = model.select().where(
-            model.status == ContentStatus.PENDING,
+            model.status == PENDING,
             unexpired(model, now),
         )
         if self.types:

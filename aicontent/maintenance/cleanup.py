@@ -12,12 +12,11 @@ from typing import Any
 import peewee
 
 from ..database.supported import backend_of, database_of
-from ..enums import ContentStatus
 from ..errors import ArgumentError, check_budget, check_number
 from ..fields.scalars import to_utc
 from ..generation.arguments import seconds_of
 from ..generation.defaults import Duration
-from ..records.lookup import FAILED
+from ..records.lookup import FAILED, GENERATING
 from ..table import ContentTable
 from .batches import Batches, Reason
 from .defaults import FAILED_AFTER
@@ -122,7 +121,7 @@ def reasons_of(
     failed_before: Any = backend.clock_after(-seconds)
     if now is not None:
         failed_before = _time_before(now, timedelta(seconds=seconds))
-    is_held = (model.status == ContentStatus.GENERATING) & (model.lease_expires_at > clock)
+    is_held = (model.status == GENERATING) & (model.lease_expires_at > clock)
     expired = (model.expires_at < cutoff) & ~peewee.fn.COALESCE(is_held, peewee.SQL("false"))
     unexpired = model.expires_at.is_null() | (model.expires_at >= cutoff)
     # The specification counts from createdAt. updatedAt is tested too, because a row that was

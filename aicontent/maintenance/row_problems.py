@@ -7,12 +7,12 @@ from typing import Any
 import peewee
 
 from ..database.supported import backend_of
-from ..enums import ContentStatus
 from ..errors import AIContentError, counted
 from ..fields.compression import zstd
 from ..fields.document import DocumentField
 from ..generation.failures import UNREADABLE
 from ..generation.rescue import rescue_stale
+from ..records.lookup import FAILED, GENERATING, PENDING
 from ..table import TABLE, ContentTable, bound_model
 from ..transfer.exporter import read_newest
 from .cleanup import NAMED, count_due
@@ -33,9 +33,9 @@ def row_problems(database: peewee.Database, now: datetime) -> list[str]:
 def _stuck(model: Any, now: datetime) -> Iterator[str]:
     then = now - OVERDUE
     stale = rescue_stale(model, now=then, dry_run=True)
-    without_lease = model.lease_expires_at.is_null() & (model.status == ContentStatus.GENERATING)
+    without_lease = model.lease_expires_at.is_null() & (model.status == GENERATING)
     waiting = (
-        (model.status == ContentStatus.PENDING)
+        (model.status == PENDING)
         & (model.created_at < then)
         & (model.retry_at.is_null() | (model.retry_at < then))
     )
@@ -68,7 +68,7 @@ def _stuck(model: Any, now: datetime) -> Iterator[str]:
 def _unread(model: Any) -> Iterator[str]:
     """Report the requests that workers could not read."""
     unread = model.select(model.id).where(
-        model.status.in_([ContentStatus.PENDING, ContentStatus.FAILED]),
+        model.status.in_([PENDING, FAILED]),
         model.metadata["lastFailure"]["reason"].as_text().startswith(UNREADABLE),
     )
     ids = [id for (id,) in unread.order_by(model.id).limit(NAMED + 1).tuples()]

@@ -1,7 +1,7 @@
 """Create model instances from database rows, faster than Peewee's constructor does."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import peewee
 
@@ -14,7 +14,7 @@ from .record import R, Record
 
 
 def load(model: type[R], row: dict[str, Any]) -> R:
-    """Return a row, given by attribute, as a model instance, as Peewee would."""
+    """Return a model instance with the values of a row, as Peewee would; it takes the dict over."""
     instance: Any
     if is_plain(model):
         instance = model.__new__(model)
@@ -23,7 +23,8 @@ def load(model: type[R], row: dict[str, Any]) -> R:
     else:
         instance = model(**LOADED, **row)
         instance._dirty.clear()
-    return cast(R, instance)
+    loaded: R = instance
+    return loaded
 
 
 def columns_of(model: type[Record]) -> tuple[Sequence[Any], Sequence[Any]]:

@@ -22,6 +22,7 @@ from .record import R, update
 
 PENDING, GENERATING = literal(ContentStatus.PENDING), literal(ContentStatus.GENERATING)
 COMPLETED, FAILED = literal(ContentStatus.COMPLETED), literal(ContentStatus.FAILED)
+"""The statuses as SQL constants, for conditions: see `literal`."""
 
 Scope = Callable[[Any, Any, Any], Any]
 """Adds conditions and an order to a query of a table: `(table, query, now) -> query`."""

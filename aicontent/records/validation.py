@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import peewee
 
-from ..database.statement import COMPUTED
+from ..database.statement import EXPRESSIONS
 from ..errors import ValidationError, kind_of
 from ..fields.scalars import RuledField
 
@@ -96,7 +96,7 @@ def validate(model: Any, values: Mapping[str, Any], *, partial: bool = False) ->
     row = {
         fields[name].column_name: value
         for name, value in values.items()
-        if not (partial and isinstance(value, COMPUTED))
+        if not (partial and isinstance(value, EXPRESSIONS))
     }
     model._aicontent_rules.check(row, model._meta.columns, partial=partial)
 

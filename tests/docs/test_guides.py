@@ -15,6 +15,8 @@ from aicontent.schema.history import available
 from aicontent.table import TABLE
 from helpers import PROGRAM, PYTHON, ROOT, code_of, run_script
 
+pytestmark = pytest.mark.programs
+
 
 @pytest.mark.parametrize(
     "page",

@@ -16,7 +16,7 @@ import pytest
 
 from helpers import PYTHON, code_of
 
-pytestmark = pytest.mark.plain
+pytestmark = [pytest.mark.plain, pytest.mark.programs]
 
 PAGE = "docs/guides/queues.md"
 REQUESTS, TASKS = 4, 20

@@ -19,6 +19,8 @@ import pytest
 import aicontent
 from helpers import PYTHON, code_of, plain, run_script, wait_until_alone
 
+pytestmark = pytest.mark.programs
+
 SERVERS = [
     ("flask", "--app", "service", "run", "--port"),
     ("uvicorn", "service:app", "--log-level", "warning", "--port"),

@@ -8,9 +8,12 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from test_services import SERVERS, serving
 
 from helpers import PYTHON, ROOT, code_of, run_program
+
+pytestmark = pytest.mark.programs
 
 PAGE = "docs/tutorial.md"
 
