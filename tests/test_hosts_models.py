@@ -161,10 +161,12 @@ class Reversed(DocumentField):
 
 
 class Shouted(EnumField):
-    """Gives Python upper case, and stores what Python gives in any case."""
+    """Gives Python upper case, and refuses drills."""
 
     def db_value(self, value):
-        return super().db_value(value.lower() if isinstance(value, str) else value)
+        if value == "vocabulary_drill":
+            raise ValidationError("type", "must not be a drill of this host", repr(value))
+        return super().db_value(value)
 
     def python_value(self, value):
         return str(super().python_value(value)).upper()
@@ -184,6 +186,10 @@ def test_conversions_of_a_hosts_fields_count(Content, user):
     found.metadata["q"] = 1
     found.save()
     assert model.get_by_id(made.id).metadata == {"p": "abc", "q": 1}
+    drill = {"user": user, "type": "vocabulary_drill", "request_payload": {}}
+    for store in (lambda: model.create(**drill), lambda: model.create_many([drill])):
+        with pytest.raises(ValidationError, match="must not be a drill of this host"):
+            store()
 
 
 def test_what_a_hosts_constructor_changes_is_not_written(Content, user):
