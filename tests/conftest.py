@@ -224,9 +224,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """Return one process more than cores, because many tests wait for processes of their own.
+    """Return one more than the number of cores, because many tests wait for child processes.
 
-    None lets pytest-xdist decide, which reads the variable.
+    If this returns None, pytest-xdist chooses the number, and reads the variable.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or not hasattr(os, "sched_getaffinity"):
         return None
